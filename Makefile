@@ -1,0 +1,54 @@
+# Every target sets up what it needs: `make demo` works on a bare machine with Python 3.11 and a package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+SOURCES := $(shell find benchmark tasks attributors leaderboard -name '*.py')
+.PHONY: help setup check test test-slow demo bench board records clean
+
+help:  ## What there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/dev  ## A virtual environment with everything, for development
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing AttriBoard into $(VENV) …"
+	@$(PIP) torch && $(PIP) -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt $(VENV)/run
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+# mypy does not follow setuptools' editable finder; it sees an unpacked copy with the layout of the wheel.
+build/typed: $(VENV)/dev $(SOURCES)
+	@rm -rf build/typed build/lib && $(PIP) --no-deps --target build/typed . 2>/dev/null
+	@touch $@
+
+demo: $(VENV)/run  ## Every attributor on the embedded digits: scores, intervals, a page
+	@$(BIN)/attriboard demo --out demo
+
+check: $(VENV)/dev build/typed  ## Style, types, direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p attriboard
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+test: $(VENV)/dev  ## The test suite; ATTRIBOARD_DATA=DIR adds the tests on MNIST
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/dev  ## The tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+bench: $(VENV)/dev  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
+	@$(PIP) 'dattri==0.3.0'
+	$(BIN)/python -m bench
+
+board: $(VENV)/run  ## The site, from the committed records
+	$(BIN)/attriboard board build --out site
+
+clean:  ## Remove everything that was made here
+	rm -rf $(VENV) build site demo attriboard-results
