@@ -1,0 +1,29 @@
+"""Writing files that are whole or not there."""
+
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["cache_folder", "write_atomically"]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` either has all of it or does not change, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def cache_folder() -> Path:
+    """Where downloads, stores and trained checkpoints are kept: `$ATTRIBOARD_CACHE`, or `~/.cache/attriboard`."""
+    named = os.environ.get("ATTRIBOARD_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "attriboard"

@@ -1,0 +1,122 @@
+"""Named plugins: built-ins and third-party ones enter by the same door.
+
+A registry maps a name to a *reference*, `module:attribute`, which is imported only when asked for. Third parties
+add names through an entry-point group, or hand over a Python file.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from attriboard.errors import InputError, UnknownNameError
+
+__all__ = ["Registry", "load_plugin_file", "resolve_reference"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """An ordered table of names.
+
+    Args:
+        kind: what the names name, for messages: "attributor".
+        builtins: name → reference.
+        group: entry-point group in which installed packages may declare more.
+    """
+
+    def __init__(self, kind: str, builtins: Mapping[str, str], group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtins = dict(builtins)
+
+    def references(self) -> dict[str, str]:
+        """Every known name with its reference: built-ins in their table's order, then entry points by name.
+
+        Raises:
+            InputError: an installed package claims the name of a built-in.
+        """
+        table = dict(self._builtins)
+        for entry in sorted(importlib.metadata.entry_points(group=self.group), key=lambda entry: entry.name):
+            if entry.name in self._builtins:
+                raise InputError(
+                    f"{self.kind} {entry.name!r}: {entry.value} claims the name of a built-in; "
+                    f"rename the entry point in group {self.group}"
+                )
+            table[entry.name] = entry.value
+        return table
+
+    def names(self) -> list[str]:
+        """All known names."""
+        return list(self.references())
+
+    def reference(self, name: str) -> str:
+        """Where the code of `name` is, as `module:attribute`.
+
+        Raises:
+            UnknownNameError: with the nearest known names.
+        """
+        table = self.references()
+        if name not in table:
+            near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(table)}"
+            raise UnknownNameError(f"no {self.kind} named {name!r}; {hint}")
+        return table[name]
+
+    def load(self, name: str) -> T:
+        """Import what `name` stands for.
+
+        Raises:
+            UnknownNameError: with the nearest known names.
+            InputError: the reference does not import.
+        """
+        reference = self.reference(name)
+        try:
+            loaded: T = resolve_reference(reference)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{self.kind} {name!r}: cannot import {reference}: {error}") from error
+        return loaded
+
+
+def resolve_reference(reference: str) -> Any:
+    """Import `module:attribute`.
+
+    Raises:
+        ImportError, AttributeError: it is not there.
+    """
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
+    """Import a Python file and return the one concrete subclass of `base` that it defines.
+
+    Raises:
+        InputError: the file is missing, fails to import, or defines none or several.
+    """
+    path = path.resolve()
+    spec = importlib.util.spec_from_file_location(f"attriboard_plugin_{path.stem}", path)
+    if not path.is_file() or path.suffix != ".py" or spec is None or spec.loader is None:
+        raise InputError(f"{kind} file {path}: not a readable .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling of classes look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{kind} file {path}: importing it raised {type(error).__name__}: {error}") from error
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == spec.name
+        and not getattr(value, "__abstractmethods__", None)
+    ]
+    if len(found) != 1:
+        names = ", ".join(value.__name__ for value in found) or "none"
+        raise InputError(f"{kind} file {path}: must define exactly one {base.__name__} subclass, found {names}")
+    return found[0]

@@ -1,0 +1,41 @@
+"""From a card to a live task, and the factories of the published tasks.
+
+A task is registered as a factory without arguments. Third parties do the same: an entry point in the group
+`attriboard.tasks` refers to a function or a class that, called without arguments, gives a `Task`; for a card
+of known kind, `partial(task_from_file, PATH)` is all of it.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from attriboard.cards import TaskCard, load_card
+from attriboard.contracts import Task
+from attriboard.tasks import KINDS
+from attriboard.tasks.fields import resolve
+
+__all__ = ["digits_mlp", "mnist_lr", "mnist_mlp", "task_from_card", "task_from_file"]
+
+
+def task_from_card(card: TaskCard) -> Task:
+    """Bring a card to life; reads no data and builds no model yet.
+
+    Raises:
+        CardError: the card names an unknown data set or architecture, or options that the data set lacks.
+    """
+    task: Task = resolve("kind", card.kind, KINDS)(card)
+    return task
+
+
+def task_from_file(path: Path) -> Task:
+    """Bring a card file to life.
+
+    Raises:
+        CardError: the file is no valid card.
+    """
+    return task_from_card(load_card(path))
+
+
+_HERE = Path(__file__).parent
+digits_mlp = partial(task_from_file, _HERE / "digits_mlp.yaml")
+mnist_lr = partial(task_from_file, _HERE / "mnist_lr.yaml")
+mnist_mlp = partial(task_from_file, _HERE / "mnist_mlp.yaml")

@@ -1,0 +1,85 @@
+"""The task kind `classification`: cross-entropy training, log-odds margin.
+
+With logits z and right class y, p_y = softmax(z)_y:
+
+    loss   = −log p_y                     = logsumexp_c z_c − z_y
+    margin = log p_y − log(1 − p_y)       = z_y − logsumexp_{c ≠ y} z_c
+
+The right-hand sides are what is computed. The left-hand side of the margin loses everything once p_y rounds
+to 1, which happens in float32 from a margin of about 17 on. Source of the margin as attribution target:
+Park et al., *TRAK* (2023), arXiv 2303.14186, section 3.3.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING
+
+from attriboard.cards import TaskCard
+from attriboard.contracts import Dataset, Task
+from attriboard.tasks import DATASETS, MODELS
+from attriboard.tasks.fields import lookup, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+    from attriboard.tasks.datasets.sources import Loader
+
+__all__ = ["ClassificationTask"]
+
+
+class ClassificationTask(Task):
+    """Single-label classification; outputs are logits (n, n_classes), targets int64 class numbers (n,).
+
+    Args:
+        card: the validated card.
+
+    Raises:
+        CardError: the card names an unknown data set or architecture, or options that the data set lacks.
+    """
+
+    measurements = ("loss", "margin", "correct")
+
+    def __init__(self, card: TaskCard) -> None:
+        super().__init__(card)
+        self._loader: Loader = resolve("data.dataset", card.data.dataset, DATASETS)(card.data)
+        self._architecture = lookup("model.architecture", card.model.architecture, MODELS)
+
+    def load_data(self) -> Dataset:
+        """Inputs float32 (n, *input_shape), targets int64 (n,); see `Task.load_data`."""
+        return self._loader.load()
+
+    def data_available(self) -> bool:
+        """Whether `load_data` finds the data on this machine; looks, but reads nothing."""
+        return self._loader.available()
+
+    def build_model(self) -> torch.nn.Module:
+        """A new module from the card's architecture.
+
+        Raises:
+            CardError: the architecture does not have the card's options.
+        """
+        build = pkgutil.resolve_name(self._architecture)
+        model: torch.nn.Module = build(self.card.model.options)
+        return model
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy in nats, (n,), of logits (n, n_classes)."""
+        return outputs.logsumexp(-1) - _right_logit(outputs, targets)
+
+    def margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-odds of the right class in nats, (n,), of logits (n, n_classes)."""
+        others = outputs.scatter(-1, targets.unsqueeze(-1), float("-inf"))
+        return _right_logit(outputs, targets) - others.logsumexp(-1)
+
+    def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`loss`, `margin` and `correct` (1 where the largest logit is the right one), each (n,) float32."""
+        return {
+            "loss": self.loss(outputs, targets).float(),
+            "margin": self.margin(outputs, targets).float(),
+            "correct": (outputs.argmax(-1) == targets).float(),
+        }
+
+
+def _right_logit(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return outputs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

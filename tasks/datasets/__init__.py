@@ -1,0 +1,1 @@
+"""Dataset loaders: raw arrays from the first source that answers."""
