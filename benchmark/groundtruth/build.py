@@ -1,0 +1,150 @@
+"""Building a task's published artefacts: requests to the engine, then one file from the store."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attriboard.canonical import digest
+from attriboard.contracts import Task
+from attriboard.errors import InputError
+from attriboard.files import cache_folder
+from attriboard.groundtruth import checkpoints
+from attriboard.groundtruth.bundle import write_ground_truth
+from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_indices, retrain_seed
+from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.groundtruth.sealed import content_digest, write_sealed
+from attriboard.provenance import provenance
+from attriboard.retraining.engine import Progress, retrain
+from attriboard.retraining.executors import Executor
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.store import RetrainStore
+
+__all__ = ["build_checkpoints", "build_ground_truth", "default_store", "ensure_checkpoints", "open_store"]
+
+
+def default_store(task: Task) -> Path:
+    """Where a task's retrains are kept when nobody says."""
+    return cache_folder() / "retrains" / f"{task.card.name}-{task.card.fingerprint[:12]}"
+
+
+def open_store(task: Task, folder: Path | None) -> RetrainStore:
+    """The task's store in `folder`, or in its default place."""
+    return RetrainStore(folder or default_store(task), task.card.fingerprint)
+
+
+def build_ground_truth(
+    task: Task,
+    path: Path,
+    store: RetrainStore,
+    *,
+    n_masks: int | None = None,
+    n_repeats: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Retrain on every mask with every repeat, as far as the store does not have it, and write the bundle.
+
+    Args:
+        task: the task.
+        path: the bundle's file.
+        store: where retrains are kept.
+        n_masks: number of subsets; the card's by default.
+        n_repeats: seeds for each; the card's by default.
+        executor: see `retrain`.
+        progress: see `retrain`.
+
+    Raises:
+        InputError: sizes out of range.
+    """
+    card = task.card
+    n_masks = card.ground_truth.n_masks if n_masks is None else n_masks
+    n_repeats = card.ground_truth.n_repeats if n_repeats is None else n_repeats
+    if not 3 <= n_masks < MAX_MASKS or n_repeats < 1:
+        raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: need at least 3 masks and 1 repeat")
+    subsets = [mask_indices(card, k) for k in range(n_masks)]
+    # Repeat by repeat, so that an unfinished build has every mask at the same depth.
+    requests = [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
+    retrain(task, requests, store, executor, progress)
+    digests = [r.digest(card.fingerprint) for r in requests]
+    outputs = {
+        name: store.read(f"outputs/{name}", digests).reshape(n_repeats, n_masks, -1).swapaxes(0, 1)
+        for name in task.measurements
+    }
+    masks = np.zeros((n_masks, card.data.n_train), dtype=bool)
+    for k, subset in enumerate(subsets):
+        masks[k, subset] = True
+    seeds = np.array([[retrain_seed(k, r) for r in range(n_repeats)] for k in range(n_masks)])
+    write_ground_truth(path, masks, seeds, outputs, **_origin(task, store.seconds(digests)))
+
+
+def build_checkpoints(
+    task: Task,
+    path: Path,
+    store: RetrainStore,
+    *,
+    executor: Executor | None = None,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Train the models that attributors are given and write their bundle.
+
+    Args:
+        task: the task.
+        path: the bundle's file.
+        store: where retrains are kept.
+        executor: see `retrain`.
+        progress: see `retrain`.
+    """
+    card = task.card
+    requests = checkpoint_requests(card)
+    retrain(task, requests, store, executor, progress)
+    digests = [request.digest(card.fingerprint) for request in requests]
+    seen = np.zeros((len(requests), card.data.n_train), dtype=bool)
+    for row, request in zip(seen, requests, strict=True):
+        row[request.indices] = True
+    tensors = {
+        "subsets": np.packbits(seen, axis=1),
+        "seeds": np.array([request.seed for request in requests]),
+    }
+    for epoch in card.checkpoints.epochs:
+        for name, _ in task.build_model().named_parameters():
+            key = f"parameters/{epoch}/{name}"
+            tensors[key] = store.read(key, digests)
+    sealed = checkpoints.CheckpointCard(
+        format=checkpoints.FORMAT,
+        content_sha256=content_digest(tensors),
+        n_models=len(requests),
+        **_origin(task, store.seconds(digests)),
+    )
+    write_sealed(path, tensors, sealed)
+
+
+def ensure_checkpoints(
+    task: Task,
+    registry: BundleRegistry,
+    *,
+    executor: Callable[[], Executor],
+    progress: Progress = lambda done, total: None,
+) -> Path:
+    """The published checkpoints of a task; where there are none, trained here once and kept in the cache."""
+    card = task.card
+    if registry.find(card, "checkpoints"):
+        return registry.locate(card, "checkpoints")
+    # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
+    which = digest({"task": card.fingerprint, "checkpoints": card.checkpoints.model_dump(mode="json")})
+    path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"
+    if not path.exists():
+        build_checkpoints(task, path, open_store(task, None), executor=executor(), progress=progress)
+    return path
+
+
+def _origin(task: Task, seconds: float) -> dict[str, Any]:
+    return {
+        "fingerprint": task.card.fingerprint,
+        "task": task.card,
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "retrain_seconds": round(seconds, 3),
+        "provenance": provenance(),
+    }

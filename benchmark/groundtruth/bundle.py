@@ -1,0 +1,114 @@
+"""The ground-truth bundle: masks, seeds and per-repeat outputs of many retrains, as one checked file.
+
+Tensors: `masks` (n_masks, ⌈n_train/8⌉) uint8, bit-packed, first example in the highest bit; `seeds`
+(n_masks, n_repeats) int64; `outputs/<name>` (n_masks, n_repeats, n_test) float32, among them `loss` and
+`margin`. Repeats are kept, never averaged: the noise ceiling is made of their spread.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.canonical import digest_file
+from attriboard.errors import FormatError
+from attriboard.groundtruth.sealed import (
+    REMEDY,
+    Layout,
+    SealedCard,
+    check_layout,
+    content_digest,
+    read_sealed,
+    write_sealed,
+)
+
+__all__ = ["GroundTruth", "GroundTruthCard", "read_ground_truth", "write_ground_truth"]
+
+FORMAT = "attriboard-groundtruth/1"
+
+
+class GroundTruthCard(SealedCard):
+    """Card of a ground-truth bundle."""
+
+    n_masks: int
+    n_repeats: int
+    n_test: int
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """A ground truth in memory.
+
+    Attributes:
+        masks: (n_masks, n_train) bool, which training examples each retrain saw.
+        seeds: (n_masks, n_repeats) int64.
+        outputs: name → (n_masks, n_repeats, n_test) float32.
+        card: provenance and the task's card.
+        path: the file.
+    """
+
+    masks: NDArray[np.bool_]
+    seeds: NDArray[np.int64]
+    outputs: Mapping[str, NDArray[np.float32]]
+    card: GroundTruthCard
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        return digest_file(self.path)
+
+    @property
+    def target(self) -> NDArray[np.float32]:
+        """The attributed function f of every retrain, (n_masks, n_repeats, n_test), higher is better."""
+        if self.card.task.target == "margin":
+            return self.outputs["margin"]
+        return -self.outputs["loss"]
+
+
+def write_ground_truth(
+    path: Path,
+    masks: NDArray[np.bool_],
+    seeds: NDArray[np.int64],
+    outputs: Mapping[str, NDArray[np.float32]],
+    **card: Any,
+) -> None:
+    """Write a bundle; `card` has the fields of `SealedCard` that do not follow from the arrays."""
+    tensors: dict[str, NDArray[Any]] = {"masks": np.packbits(masks, axis=1), "seeds": seeds}
+    tensors |= {f"outputs/{name}": array for name, array in outputs.items()}
+    n_masks, n_repeats, n_test = next(iter(outputs.values())).shape
+    sizes = {"n_masks": n_masks, "n_repeats": n_repeats, "n_test": n_test}
+    sealed = GroundTruthCard(format=FORMAT, content_sha256=content_digest(tensors), **sizes, **card)
+    write_sealed(path, tensors, sealed)
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """Read and check a bundle.
+
+    Raises:
+        FormatError: missing, torn, altered, or arrays that do not fit its card.
+    """
+    tensors, card = read_sealed(path, GroundTruthCard, FORMAT)
+    data = card.task.data
+    if card.n_test != data.n_test:
+        raise FormatError(f"{path}: {card.n_test} test points, its task card says {data.n_test}; {REMEDY}")
+    shape = (card.n_masks, card.n_repeats, card.n_test)
+    outputs = {name for name in tensors if name.startswith("outputs/")} | {"outputs/loss", "outputs/margin"}
+    expected: dict[str, Layout] = {
+        "masks": ((card.n_masks, -(-data.n_train // 8)), "uint8"),
+        "seeds": (shape[:2], "int64"),
+        **dict.fromkeys(outputs, (shape, "float32")),
+    }
+    check_layout(path, tensors, expected)
+    for name in sorted(outputs):
+        if not np.isfinite(tensors[name]).all():
+            raise FormatError(
+                f"{path}: {name} has NaN or infinity; a retrain diverged or the file was altered: {REMEDY}"
+            )
+    masks = np.unpackbits(tensors["masks"], axis=1, count=data.n_train).astype(bool)
+    arrays = {name.removeprefix("outputs/"): tensors[name] for name in sorted(outputs)}
+    return GroundTruth(masks, tensors["seeds"], arrays, card, path)

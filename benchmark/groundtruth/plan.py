@@ -1,0 +1,38 @@
+"""Which retrains a task's published artefacts consist of: fixed by the card, extendable without change.
+
+Mask k is the k-th random subset under the card's subset seed; the seed of its repeat r is 10⁶ (r + 1) + k.
+Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth
+retrain.
+"""
+
+from attriboard.cards import TaskCard
+from attriboard.retraining.request import RetrainRequest, random_subset
+
+__all__ = ["MAX_MASKS", "checkpoint_requests", "mask_indices", "retrain_seed"]
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_MASKS = 1_000_000
+_HALF_SEED = 500_000
+
+
+def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
+    """Training rows of mask k, ascending."""
+    return random_subset(card.data.n_train, card.subset_size, card.subsets.seed, k)
+
+
+def retrain_seed(k: int, repeat: int) -> int:
+    """Seed of one repeat of mask k."""
+    return MAX_MASKS * (repeat + 1) + k
+
+
+def checkpoint_requests(card: TaskCard) -> list[RetrainRequest]:
+    """The models that attributors are given: full-data ones first, then random subsets."""
+    epochs = tuple(card.checkpoints.epochs)
+    everything = np.arange(card.data.n_train)
+    full = [RetrainRequest(everything, seed, epochs) for seed in range(card.checkpoints.full)]
+    half = [
+        RetrainRequest(mask_indices(card, MAX_MASKS + j), _HALF_SEED + j, epochs) for j in range(card.checkpoints.half)
+    ]
+    return full + half

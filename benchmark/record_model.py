@@ -1,0 +1,198 @@
+"""The schema of records: what each field means and which fields agree with each other.
+
+Every field of version 1 is required (null says "not known" or "does not apply"), so that nothing is forgotten
+silently. A field added later must have a default that means "as before"; fields at such a default stay out of
+the JSON. Old files therefore keep loading, and keep their ids.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from attriboard.canonical import digest
+
+__all__ = [
+    "AnyRecord",
+    "AttributionRecord",
+    "AttributorInfo",
+    "GitState",
+    "GroundTruthInfo",
+    "Hardware",
+    "LdsResult",
+    "Provenance",
+    "TaskInfo",
+]
+
+Code = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+)$")]
+Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(: [\s\S]+)?$", max_length=2000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Text = Annotated[str, Field(max_length=2000)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0)]
+Correlation = Annotated[float, Field(ge=-1, le=1)]
+Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader holds exactly
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TaskInfo(_Part):
+    """Which task, by name, version and the fingerprint of its card."""
+
+    name: Name
+    version: int = Field(gt=0, le=2**53)
+    fingerprint: Sha256
+
+
+class GroundTruthInfo(_Part):
+    """Which bundle was scored against, and how much of it."""
+
+    sha256: Sha256 = Field(description="digest of the bundle file")
+    n_masks: int = Field(gt=1, le=2**53)
+    n_repeats: int = Field(gt=0, le=2**53)
+
+
+class AttributorInfo(_Part):
+    """Which method, and which code of it."""
+
+    name: Name
+    origin: Literal["builtin", "entry_point", "file", "scores"] = Field(
+        description="by which door it came; scores: a matrix made elsewhere, no code was run"
+    )
+    digest: Code | None = Field(description="SHA-256 of the code, or distribution==version; null where no code was run")
+    paper: Text
+    family: Text
+
+
+class LdsResult(_Part):
+    """The linear datamodeling score on the scoring points."""
+
+    mean: Correlation = Field(description="Spearman's correlation over masks, averaged over scoring points")
+    ci95: tuple[Correlation, Correlation] = Field(description="two-way bootstrap interval of the mean")
+    pearson: Correlation = Field(description="Pearson's correlation over masks, averaged over scoring points")
+    n_degenerate: Count = Field(description="scoring points with constant or NaN scores; they count as 0")
+    n_scoring: int = Field(gt=0, le=2**53, description="number of scoring points")
+    target: Literal["margin", "negative_loss"] = Field(description="the attributed function")
+    per_test: tuple[Correlation, ...] | None = Field(description="Spearman's correlation of each scoring point")
+    mask_influence: tuple[float, ...] | None = Field(
+        description="jackknife influence of each mask k on the mean: (n_masks - 1) (mean - mean without k)"
+    )
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Self:
+        if self.ci95[0] > self.ci95[1]:
+            raise ValueError(f"ci95 = {list(self.ci95)}: the lower end comes first")
+        if self.n_degenerate > self.n_scoring:
+            raise ValueError(f"n_degenerate = {self.n_degenerate}: there are {self.n_scoring} scoring points")
+        if self.per_test is not None:
+            if len(self.per_test) != self.n_scoring:
+                raise ValueError(f"per_test has {len(self.per_test)} values for {self.n_scoring} scoring points")
+            if abs(sum(self.per_test) / self.n_scoring - self.mean) > 1e-6:
+                raise ValueError(f"mean = {self.mean}: is not the mean of per_test")
+        return self
+
+
+class GitState(_Part):
+    """The checkout that the code ran from."""
+
+    commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")
+    dirty: bool = Field(description="whether tracked files differed from the commit")
+
+
+class Hardware(_Part):
+    """The machine; never its name."""
+
+    cpu: Text
+    cores: int = Field(gt=0, description="physical cores")
+    memory_bytes: Count
+    gpu: Text | None
+
+
+class Provenance(_Part):
+    """By which code, on what machine, from which command."""
+
+    attriboard: Text = Field(description="version of AttriBoard")
+    git: GitState | None
+    python: Text
+    packages: dict[Text, Text] = Field(description="distribution → version")
+    hardware: Hardware
+    threads: int = Field(gt=0, description="threads of the numerical libraries")
+    platform: Text
+    command_line: tuple[Text, ...] = Field(description="arguments; of paths the last part only")
+
+
+class Record(_Part):
+    """What records of every kind share."""
+
+    schema_version: Literal[1] = 1
+    created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC")
+    task: TaskInfo
+    ground_truth: GroundTruthInfo
+    attributor: AttributorInfo
+    seed: Integer
+    provenance: Provenance
+
+    @field_validator("created")
+    @classmethod
+    def _is_a_date(cls, created: str) -> str:
+        datetime.fromisoformat(created)
+        return created
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data, without fields at a default that a later version of the schema added."""
+        heading = self.model_dump(mode="json", include={"schema_version", "kind"})
+        return heading | self.model_dump(mode="json", exclude_defaults=True)
+
+    @property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return digest(self.to_json())[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where the record's file lies below a folder of results."""
+        task, attributor = self.task.name, self.attributor.name
+        return Path(task, attributor, f"{task}-{attributor}-{self.id}.json")
+
+
+class AttributionRecord(Record):
+    """One attributor with one configuration on one task: its LDS, or the reason why there is none."""
+
+    kind: Literal["attribution"] = "attribution"
+    variant: Literal["default", "custom", "selected", "oracle", "sweep"] = Field(
+        description="how the hyperparameters came about"
+    )
+    selector: Name | None
+    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+    status: Literal["ok", "failed"]
+    reason: Reason | None = Field(
+        description="of a failure: a category and a text, as in 'nan: 3 of 500 rows', 'timeout'"
+    )
+    lds: LdsResult | None
+    ceiling: Correlation | None = Field(description="the LDS that a perfect predictor would get")
+    fit_seconds: Seconds | None
+    score_seconds: Seconds | None
+    peak_bytes: Count | None = Field(description="largest resident memory")
+    scores_sha256: Sha256 | None
+    checkpoints_sha256: Sha256 | None
+
+    @model_validator(mode="after")
+    def _status_agrees(self) -> Self:
+        if self.status == "ok" and (self.lds is None or self.scores_sha256 is None or self.reason is not None):
+            raise ValueError("status = ok: lds and scores_sha256 are required, and reason is null")
+        if self.status == "failed" and (self.lds is not None or self.reason is None):
+            raise ValueError("status = failed: a reason is required, and lds is null")
+        if self.variant == "selected" and self.selector is None:
+            raise ValueError("variant = selected: the selector is required")
+        influence = self.lds.mask_influence if self.lds else None
+        if influence is not None and len(influence) != self.ground_truth.n_masks:
+            raise ValueError(f"mask_influence has {len(influence)} values for {self.ground_truth.n_masks} masks")
+        return self
+
+
+# A second kind turns this into Annotated[AttributionRecord | …, Field(discriminator="kind")].
+AnyRecord = AttributionRecord

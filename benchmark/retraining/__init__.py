@@ -1,0 +1,1 @@
+"""Retraining: one engine and one content-addressed store serve every question about other training sets."""

@@ -1,0 +1,107 @@
+"""What a retrain is, what it is called, and where its randomness comes from.
+
+A retrain is one model trained on one set of training indices with one seed. Its name is the SHA-256 of
+(task fingerprint, indices, seed), and its two random streams, initial parameters and example order, are
+functions of the seed alone: how requests are stacked, sharded, ordered or resumed cannot reach them.
+
+The order stream is raw 64-bit words of Philox (Salmon et al., SC 2011), whose output NumPy keeps stable
+across releases, sorted stably; `Generator.permutation` carries no such promise.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.errors import InputError
+
+__all__ = ["RetrainRequest", "epoch_order", "pack_indices", "random_subset", "unpack_indices"]
+
+_ORDER, _SUBSET = 1, 2  # second word of the Philox key: one per purpose
+_MAX_SEED = 2**53 - 1  # exact in every JSON reader
+
+
+@dataclass(frozen=True, eq=False)
+class RetrainRequest:
+    """One model to train.
+
+    Args:
+        indices: (subset_size,) int64, strictly ascending rows of the training set.
+        seed: 0 … 2⁵³ − 1.
+        keep_epochs: after which epochs the parameters are wanted too; test outputs are always kept.
+            Not part of the retrain's identity.
+
+    Raises:
+        InputError: indices that are no whole numbers, empty, unsorted or repeated, or a seed out of range.
+    """
+
+    indices: NDArray[np.int64]
+    seed: int
+    keep_epochs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = np.asarray(self.indices)
+        whole = given.ndim == 1 and given.size > 0 and given.dtype.kind in "iu"
+        if not whole or given[0] < 0 or np.any(given[1:] <= given[:-1]):
+            raise InputError("indices of a retrain: must be a non-empty, strictly ascending list of whole numbers ≥ 0")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= _MAX_SEED:
+            raise InputError(f"seed = {self.seed!r}: must be a whole number in 0 … 2^53 − 1")
+        object.__setattr__(self, "indices", np.ascontiguousarray(given, dtype=np.int64))
+
+    def digest(self, fingerprint: str) -> str:
+        """The retrain's name under a task: 64 hexadecimal digits."""
+        state = hashlib.sha256(f"{fingerprint}:{self.seed}:".encode())
+        state.update(self.indices.astype("<i8").tobytes())
+        return state.hexdigest()
+
+    def to_json(self, n_train: int) -> dict[str, Any]:
+        """The request as JSON-able data; indices become a bit mask of the training set."""
+        return {
+            "subset": pack_indices(self.indices, n_train),
+            "seed": self.seed,
+            "keep_epochs": list(self.keep_epochs),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], n_train: int) -> "RetrainRequest":
+        """Inverse of `to_json`."""
+        return cls(unpack_indices(data["subset"], n_train), data["seed"], tuple(data["keep_epochs"]))
+
+
+def pack_indices(indices: NDArray[np.int64], n_train: int) -> str:
+    """Base64 of the bit mask of the training set, first example in the highest bit of the first byte.
+
+    Raises:
+        InputError: an index is outside of the training set.
+    """
+    if indices[-1] >= n_train:
+        raise InputError(f"index {indices[-1]} of a retrain: the training set has rows 0 … {n_train - 1}")
+    mask = np.zeros(n_train, dtype=bool)
+    mask[indices] = True
+    return base64.b64encode(np.packbits(mask).tobytes()).decode("ascii")
+
+
+def unpack_indices(packed: str, n_train: int) -> NDArray[np.int64]:
+    """Inverse of `pack_indices`."""
+    bits = np.frombuffer(base64.b64decode(packed), dtype=np.uint8)
+    return np.flatnonzero(np.unpackbits(bits, count=n_train)).astype(np.int64)
+
+
+def _shuffled(n: int, seed: int, purpose: int, part: int) -> NDArray[np.int64]:
+    key = np.array([seed, purpose], dtype=np.uint64)
+    counter = np.array([0, 0, 0, part], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(n)
+    return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Order of the `n` examples of a retrain in one epoch: a permutation of 0 … n − 1."""
+    return _shuffled(n, seed, _ORDER, epoch)
+
+
+def random_subset(n_train: int, size: int, seed: int, k: int) -> NDArray[np.int64]:
+    """The k-th uniformly random subset of `size` training rows, ascending; independent of every other k."""
+    return np.sort(_shuffled(n_train, seed, _SUBSET, k)[:size])
