@@ -1,0 +1,1 @@
+"""Scorers: arrays in, numbers out."""

@@ -1,0 +1,176 @@
+"""A 95 % interval for the mean LDS: two-way bootstrap over masks and test points.
+
+Both are samples: other masks and other test points would have given another mean. Masks are resampled with
+replacement and every Spearman correlation is recomputed under the resample. Resampling the test points
+needs no dice: given the masks of resample b, the variance of a mean over resampled test points is
+var_t(ρ_tb)/n_test.
+
+How the interval is built was decided by simulation (`tests/scoring/test_coverage.py`: a factor model with
+known truth). Two effects push the plain percentile interval off, to 92.4–99.6 % coverage:
+
+- Overdispersion. With ρ̂_t = mean + test effect + mask effect + noise, the noise of a single test point
+  enters the two-way bootstrap variance three times instead of once (the pigeonhole bootstrap: McCullagh 2000;
+  Owen 2007, *Ann. Appl. Stat.* 1); for weak methods the interval is up to 1.6 times too wide. Each one-way
+  variance holds it once, so V = V_test + V_mask − V_noise, with V_noise what the test points' variance gains
+  under resampled masks (the multiway variance of Cameron, Gelbach & Miller 2011).
+- Bias. Repeated masks tie with themselves, which pulls Spearman towards Kendall by about 3(τ − ρ)/n_masks.
+  The estimate has the same bias against infinitely many masks, so the bootstrap's own bias is subtracted
+  once.
+
+The interval is (estimate − bias) ± t·√V, t the 97.5 % quantile of Student's t with min(n_masks, n_test) − 1
+degrees of freedom, widened where need be to hold the estimate. Simulated coverage: 93.6–96.0 % over six
+settings (each ± 1 %). Percentiles shifted and rescaled to V did no better (93.4–95.2 %).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from attriboard.errors import InputError
+from attriboard.scoring.lds import paired_columns
+from attriboard.scoring.ranks import sort_rows, weighted_spearman
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "bootstrap",
+    "difference_interval",
+    "paired_bootstrap",
+    "t_quantile",
+]
+
+_STREAM = 1  # second key word of Philox; the split of the test points uses another
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean LDS with its uncertainty.
+
+    Attributes:
+        estimate: the mean LDS.
+        se: its standard error over masks and test points.
+        ci95: lower and upper end.
+        bias: estimated bias of `estimate` against infinitely many masks; `ci95` allows for it.
+    """
+
+    estimate: float
+    se: float
+    ci95: tuple[float, float]
+    bias: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean LDS of method a minus that of method b, on the same masks and test points.
+
+    Attributes:
+        difference: a − b.
+        se: its standard error.
+        ci95: lower and upper end.
+        significant: whether `ci95` excludes 0.
+    """
+
+    difference: float
+    se: float
+    ci95: tuple[float, float]
+    significant: bool
+
+
+def bootstrap(predictions: NDArray[Any], outputs: NDArray[Any], *, n_resamples: int = 1000, seed: int = 0) -> Interval:
+    """95 % interval of the mean LDS.
+
+    Args:
+        predictions: (n_masks, n_test), from `predict`.
+        outputs: (n_masks, n_test) or (n_masks, n_repeats, n_test).
+        n_resamples: bootstrap resamples of the masks, ≥ 2.
+        seed: of the resamples.
+
+    Raises:
+        InputError: the shapes do not fit together, an output is not finite, or there are fewer than two
+            test points.
+    """
+    values = _resampled_lds(predictions, outputs, n_resamples, seed)
+    estimate, se, bias = _two_way(values)
+    reach = t_quantile(*predictions.shape) * se
+    low, high = min(estimate - bias - reach, estimate), max(estimate - bias + reach, estimate)
+    return Interval(estimate, se, (max(low, -1.0), min(high, 1.0)), bias)
+
+
+def paired_bootstrap(
+    predictions_a: NDArray[Any],
+    predictions_b: NDArray[Any],
+    outputs: NDArray[Any],
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> PairedDifference:
+    """Difference between two methods, both graded under the same resamples.
+
+    Args:
+        predictions_a: (n_masks, n_test) of the first method, from `predict`.
+        predictions_b: (n_masks, n_test) of the second, with the same masks.
+        outputs: (n_masks, n_test) or (n_masks, n_repeats, n_test).
+        n_resamples: bootstrap resamples of the masks, ≥ 2.
+        seed: of the resamples.
+
+    Raises:
+        InputError: as for `bootstrap`.
+    """
+    values_a = _resampled_lds(predictions_a, outputs, n_resamples, seed)
+    values_b = _resampled_lds(predictions_b, outputs, n_resamples, seed)
+    difference, se, bias = _two_way(values_a - values_b)
+    return difference_interval(difference, se, t_quantile(*predictions_a.shape), bias)
+
+
+def difference_interval(difference: float, se: float, quantile: float, bias: float = 0.0) -> PairedDifference:
+    """(difference − bias) ± quantile · se, widened where need be to hold the difference."""
+    low = min(difference - bias - quantile * se, difference)
+    high = max(difference - bias + quantile * se, difference)
+    return PairedDifference(difference, se, (low, high), significant=low > 0.0 or high < 0.0)
+
+
+def t_quantile(n_masks: int, n_test: int) -> float:
+    """97.5 % quantile of Student's t with as many degrees of freedom as the smaller sample has."""
+    return float(stdtrit(min(n_masks, n_test) - 1, 0.975))
+
+
+def _resampled_lds(
+    predictions: NDArray[Any], outputs: NDArray[Any], n_resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Spearman per test point: column 0 on the masks themselves, then one column per resample."""
+    x, y, _ = paired_columns(predictions, outputs)
+    n_test, n_masks = x.shape
+    if n_test < 2:
+        raise InputError(f"predictions {predictions.shape}: an interval needs at least two test points")
+    if n_resamples < 2:
+        raise InputError(f"n_resamples = {n_resamples}: must be at least 2")
+    weights = np.vstack([np.ones((1, n_masks)), _multiplicities(n_resamples, n_masks, seed)])
+    return weighted_spearman(sort_rows(x), sort_rows(y), weights)
+
+
+def _multiplicities(n_resamples: int, n_items: int, seed: int) -> NDArray[np.float64]:
+    """How often each item was drawn, (n_resamples, n_items), from raw Philox words: the same for ever."""
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed = {seed}: must lie in [0, 2⁶⁴)")
+    generator = np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64))
+    words = generator.random_raw(n_resamples * n_items)
+    draws = ((words >> np.uint64(11)) * 2.0**-53 * n_items).astype(np.int64).reshape(n_resamples, n_items)
+    draws += np.arange(n_resamples)[:, None] * n_items
+    counts = np.bincount(draws.ravel(), minlength=n_resamples * n_items)
+    return counts.reshape(n_resamples, n_items).astype(np.float64)
+
+
+def _two_way(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Estimate, standard error and bias from (n_test, 1 + n_resamples) values; see the module's docstring."""
+    observed, resampled = values[:, 0], values[:, 1:]
+    n_test = values.shape[0]
+    means = resampled.mean(axis=0)
+    v_test = observed.var(ddof=1) / n_test
+    v_mask = means.var(ddof=1)
+    v_noise = max(0.0, resampled.var(axis=0, ddof=1).mean() / n_test - v_test)
+    variance = max(v_test, v_mask, v_test + v_mask - v_noise)  # either one-way variance is a lower bound
+    estimate = float(observed.mean())
+    return estimate, float(np.sqrt(variance)), float(means.mean()) - estimate

@@ -1,0 +1,43 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata, spearmanr
+
+from attriboard.scoring.ranks import average_ranks, sort_rows, weighted_spearman
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(0, 5).map(float)))
+def test_average_ranks_equal_scipy(values):
+    np.testing.assert_array_equal(average_ranks(sort_rows(values)), rankdata(values, axis=1))
+
+
+@st.composite
+def weighted_rows(draw):
+    shape = (draw(st.integers(1, 3)), draw(st.integers(3, 10)))
+    elements = draw(st.sampled_from([st.integers(0, 3).map(float), st.floats(-9, 9)]))
+    x, y = (draw(arrays(np.float64, shape, elements=elements)) for _ in range(2))
+    weights = draw(arrays(np.int64, (draw(st.integers(1, 4)), shape[1]), elements=st.integers(0, 3)))
+    return x, y, weights
+
+
+@given(weighted_rows())
+@settings(deadline=None)
+def test_multiplicities_equal_repeating_the_items(problem):
+    x, y, weights = problem
+    ours = weighted_spearman(sort_rows(x), sort_rows(y), weights.astype(float))
+    for k, multiplicity in enumerate(weights):
+        for t in range(len(x)):
+            a, b = np.repeat(x[t], multiplicity), np.repeat(y[t], multiplicity)
+            defined = len(set(a)) > 1 and len(set(b)) > 1
+            expected = spearmanr(a, b).statistic if defined else 0.0
+            np.testing.assert_allclose(ours[t, k], expected, atol=1e-12)
+
+
+def test_blocks_of_weightings_do_not_change_results(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = (sort_rows(rng.integers(0, 9, (3, 20)).astype(float)) for _ in range(2))
+    weights = rng.integers(0, 3, (11, 20)).astype(float)
+    whole = weighted_spearman(x, y, weights)
+    monkeypatch.setattr("attriboard.scoring.ranks._BLOCK_ELEMENTS", 60)
+    np.testing.assert_array_equal(weighted_spearman(x, y, weights), whole)
