@@ -1,0 +1,46 @@
+"""Grad-Dot: inner products of gradients, the first-order effect of one step on a training example.
+
+Charpiat et al., "Input similarity from the neural network perspective", NeurIPS 2019 (arXiv 2102.05262);
+TracIn (Pruthi et al., arXiv 2002.08484) at a single epoch.
+
+    τ(z', i) = −⟨∇L(z_i), ∇f(z')⟩,  averaged over checkpoints
+
+A gradient step on z_i moves θ by −η∇L(z_i), and f(z') by η τ(z', i).
+
+Deviations: the test side is the gradient of the attributed f instead of the test loss; gradients are exact,
+not projected.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context
+from attriboard.toolkit import knobs
+from attriboard.toolkit.kernel import gradient_products
+
+__all__ = ["GradDot"]
+
+
+class GradDot(Attributor):
+    """Inner products of training-loss and target gradients."""
+
+    name = "grad_dot"
+    paper = "arXiv:2102.05262"
+    family = "gradient similarity"
+    hyperparameters = (
+        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
+        """Average −⟨∇L(z_i), ∇f(z')⟩ over checkpoints."""
+        total = torch.zeros(len(context.train), len(context.test), dtype=torch.float64, device=context.device)
+        for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
+            total -= gradient_products(context, checkpoint, context.loss, context.target)
+        return (total / checkpoints).T.float().contiguous()
+
+    def score(self, state: Tensor) -> Tensor:
+        """The inner products."""
+        return state.clone()

@@ -1,0 +1,75 @@
+"""IFFIM: influence functions with the empirical Fisher information as curvature.
+
+Koh & Liang, "Understanding Black-box Predictions via Influence Functions", ICML 2017 (arXiv 1703.04730), in
+the form that Wang et al. study (arXiv 2505.24261):
+
+    τ_λ(z', ·) = −G (F + λI)⁻¹ g' = −(K/n + λI)⁻¹ r,   averaged over checkpoints
+
+with G (n_train, n_params) the gradients of the training loss, F = GᵀG/n, K = GGᵀ, g' the gradient of the
+attributed f at z', and r = G g'. One eigendecomposition serves every λ.
+
+Deviations: the Fisher matrix stands for the Hessian, as the name says; g' is the gradient of f, which is the
+margin on most tasks, instead of the test loss; by default nothing is projected (the kernel form needs no F);
+λ = 0 is the pseudo-inverse over the numerical rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context
+from attriboard.toolkit import knobs
+from attriboard.toolkit.solve import solve_checkpoint
+from attriboard.toolkit.spectrum import KernelSolution, Spectrum
+
+__all__ = ["IFFIM"]
+
+
+@dataclass(frozen=True)
+class State:
+    """One solved kernel per checkpoint."""
+
+    solutions: tuple[KernelSolution, ...]
+
+
+class IFFIM(Attributor):
+    """Influence functions with the empirical Fisher matrix."""
+
+    name = "iffim"
+    paper = "arXiv:1703.04730"
+    family = "influence function"
+    hyperparameters = (
+        knobs.regularization(0.0, "dattri 0.3.0 IFAttributor*: regularization=0.0"),
+        knobs.projection_dim(None, "the definition: no projection"),
+        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, projection_dim: int | None, checkpoints: int, epoch: int | None) -> State:
+        """Solve every checkpoint's kernel."""
+        return State(
+            tuple(
+                solve_checkpoint(
+                    context,
+                    checkpoint,
+                    context.loss,
+                    context.target,
+                    projection_dim=projection_dim,
+                    stream=stream,
+                )
+                for stream, checkpoint in enumerate(context.select_checkpoints(checkpoints, epoch=epoch))
+            )
+        )
+
+    def score(self, state: State, *, regularization: float) -> Tensor:
+        """Average τ_λ over checkpoints."""
+        scores = state.solutions[0].scores(regularization)
+        for solution in state.solutions[1:]:
+            scores += solution.scores(regularization)
+        return scores / len(state.solutions)
+
+    def spectrum(self, state: State) -> list[Spectrum]:
+        """Of each checkpoint's K/n and r."""
+        return [solution.spectrum for solution in state.solutions]

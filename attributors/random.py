@@ -1,0 +1,30 @@
+"""Random scores: the control that every method must beat.
+
+τ(z', i) ~ N(0, 1), independent, from the context's seed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context
+
+__all__ = ["Random"]
+
+
+class Random(Attributor):
+    """Independent normal scores."""
+
+    name = "random"
+    family = "control"
+
+    def fit(self, context: Context) -> Tensor:
+        """Draw the scores."""
+        generator = torch.Generator().manual_seed(context.seed)
+        scores = torch.randn(len(context.test), len(context.train), generator=generator)
+        return scores.to(context.device)
+
+    def score(self, state: Tensor) -> Tensor:
+        """The scores drawn."""
+        return state.clone()

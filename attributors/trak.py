@@ -1,0 +1,97 @@
+"""TRAK: influence in the kernel of randomly projected margin gradients, averaged over models.
+
+Park et al., "TRAK: Attributing Model Behavior at Scale", ICML 2023 (arXiv 2303.14186):
+
+    τ_λ(z', i) = mean_c[ φ_c(z')ᵀ (Φ_cᵀΦ_c/n + λI)⁻¹ φ_c(z_i) ] · mean_c[ 1 − p_c(z_i) ]
+
+with Φ_c (n_train, d_proj) the projected gradients of the margin m = log p/(1 − p) at checkpoint c, one
+projection per checkpoint, and 1 − p = sigmoid(−m). In kernel form, with K = ΦΦᵀ and r = Φ φ(z'): (K/n + λI)⁻¹
+r · mean(1 − p).
+
+Deviations: φ(z') is the gradient of the attributed f, which is the margin itself on most tasks and a multiple
+of its gradient where f is minus the loss; the Gram is divided by n, so that λ means the same as elsewhere (at
+λ = 0 this only scales the scores; traker and dattri do not divide); the projection is a randomised Fourier
+transform, not Rademacher; λ = 0 is the pseudo-inverse over the numerical rank; scores are not sparsified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.toolkit import knobs
+from attriboard.toolkit.gradients import evaluate
+from attriboard.toolkit.solve import solve_checkpoint
+from attriboard.toolkit.spectrum import KernelSolution, Spectrum
+
+__all__ = ["TRAK"]
+
+
+@dataclass(frozen=True)
+class State:
+    """One solved kernel per checkpoint; 1 − p of the training examples (n_train,), mean over checkpoints."""
+
+    solutions: tuple[KernelSolution, ...]
+    error_probability: Tensor
+
+
+class TRAK(Attributor):
+    """Tracing with the randomly projected after kernel."""
+
+    name = "trak"
+    paper = "arXiv:2303.14186"
+    family = "influence function"
+    hyperparameters = (
+        knobs.regularization(0.0, "traker 0.3: lambda_reg=0.0"),
+        knobs.projection_dim(2048, "traker 0.3: proj_dim=2048"),
+        knobs.checkpoints(5, "arXiv 2303.14186 averages over independent models; five is what a task card offers"),
+        Hyperparameter(
+            "checkpoint_data",
+            "half",
+            "arXiv 2303.14186 and dattri's benchmark: models trained on random half-subsets",
+            choices=("full", "half"),
+            grid=("full", "half"),
+            description="whether the models were trained on all training examples or on random subsets",
+        ),
+        knobs.epoch(),
+    )
+
+    def fit(
+        self,
+        context: Context,
+        *,
+        projection_dim: int | None,
+        checkpoints: int,
+        checkpoint_data: Literal["full", "half"],
+        epoch: int | None,
+    ) -> State:
+        """Solve every checkpoint's kernel and weigh the training examples."""
+        models = context.select_checkpoints(checkpoints, epoch=epoch, data=checkpoint_data)
+        solutions = tuple(
+            solve_checkpoint(
+                context,
+                checkpoint,
+                context.margin,
+                context.target,
+                projection_dim=projection_dim,
+                stream=stream,
+            )
+            for stream, checkpoint in enumerate(models)
+        )
+        errors = [torch.sigmoid(-evaluate(context, model, context.margin, context.train)) for model in models]
+        return State(solutions, torch.stack(errors).mean(0).float())
+
+    def score(self, state: State, *, regularization: float) -> Tensor:
+        """Average over checkpoints, each factor by itself."""
+        scores = -state.solutions[0].scores(regularization)
+        for solution in state.solutions[1:]:
+            scores -= solution.scores(regularization)
+        return scores * (state.error_probability / len(state.solutions))
+
+    def spectrum(self, state: State) -> list[Spectrum]:
+        """Of each checkpoint's margin kernel, before the weighting by 1 − p."""
+        return [solution.spectrum for solution in state.solutions]

@@ -1,0 +1,91 @@
+"""The Python interface: what the command line does, on arrays.
+
+Attributors run in a process of their own here too; ground truth stays on this side.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.runner import run_attributor
+from attriboard.catalog import attributor_spec, load_task
+from attriboard.contracts import Task
+from attriboard.errors import AttriboardError
+from attriboard.evaluation import Grader
+from attriboard.groundtruth.build import ensure_checkpoints
+from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
+from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.records import LdsResult
+from attriboard.retraining.executors import LocalProcesses
+
+__all__ = ["attribute", "lds", "load_ground_truth"]
+
+
+def attribute(
+    task: Task | str,
+    attributor: str | Path,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    **hyperparameters: Any,
+) -> NDArray[np.float32]:
+    """Run an attributor on a task's published checkpoints.
+
+    Args:
+        task: a live task or its name.
+        attributor: a name, or the path of a `.py` file.
+        seed: for the attributor's randomness.
+        device: where its tensors live.
+        threads: of the numerical libraries; by default all cores.
+        hyperparameters: values that differ from the defaults.
+
+    Returns:
+        Scores (n_test, n_train), positive = including that training example raises that target.
+
+    Raises:
+        AttriboardError: the attributor failed; its reason is the message.
+    """
+    live = load_task(task) if isinstance(task, str) else task
+    checkpoints = ensure_checkpoints(live, BundleRegistry(), executor=LocalProcesses)
+    (outcome,) = run_attributor(
+        live,
+        attributor_spec(attributor),
+        [hyperparameters],
+        checkpoints,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
+    if outcome.scores is None:
+        raise AttriboardError(f"{outcome.attributor.name} on {live.card.name} failed: {outcome.reason}")
+    return outcome.scores
+
+
+def lds(scores: Any, task: Task | str) -> LdsResult:
+    """Grade scores on a task's scoring points.
+
+    Args:
+        scores: (n_test, n_train), an array or a CPU tensor.
+        task: a live task or its name.
+
+    Returns:
+        Mean LDS with its 95 % interval, and the correlation of every scoring point.
+
+    Raises:
+        InputError: another shape.
+    """
+    return Grader(load_ground_truth(task)).grade(np.asarray(scores, dtype=np.float32))
+
+
+def load_ground_truth(task: Task | str) -> GroundTruth:
+    """A task's published ground truth: `masks`, `seeds`, `outputs`, `target`, checked against its SHA-256.
+
+    Raises:
+        DataError: there is none here.
+        FormatError: the file is damaged.
+    """
+    live = load_task(task) if isinstance(task, str) else task
+    return read_ground_truth(BundleRegistry().locate(live.card, "groundtruth"))

@@ -1,0 +1,170 @@
+"""The process that runs an attributor: `python -m attriboard.attribution.worker FOLDER EVENTS`.
+
+It is told a job and given a context; ground truth is on the other side. Configurations that share their fit-stage
+values share one fit. Events go to the file descriptor EVENTS, scores into FOLDER; standard output and error are the
+attributor's own and end up in a log.
+"""
+
+import gc
+import inspect
+import os
+import re
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from safetensors.numpy import save_file
+
+from attriboard.attribution.context import build_context
+from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
+from attriboard.canonical import canonical_json, digest_file
+from attriboard.contracts import Attributor, HyperparameterValue
+from attriboard.errors import AttriboardError, NotApplicableError
+
+__all__ = ["main", "run_job"]
+
+T = TypeVar("T")
+Configuration = dict[str, HyperparameterValue]
+
+
+class InvalidScoresError(AttriboardError):
+    """The attributor returned something that is no score matrix."""
+
+
+def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> None:
+    """Run every configuration of a job; failures are reported, not raised."""
+    torch.set_num_threads(job.threads)
+    attributor_class = job.attributor.load()
+    configurations = tuple(attributor_class.configure(values) for values in job.configurations)
+    report(
+        Described(
+            name=attributor_class.name,
+            paper=attributor_class.paper,
+            family=attributor_class.family,
+            code_sha256=digest_file(Path(inspect.getfile(attributor_class))),
+            configurations=configurations,
+        )
+    )
+    attributor = attributor_class()
+    context = build_context(job.task.load(), job.checkpoints, device=job.device, seed=job.seed)
+    shape = (len(context.test), len(context.train))
+    for group in fit_groups(attributor, configurations):
+        report(Began(configurations=tuple(group)))
+        _reset_peak()
+        fit_values = attributor.stage(configurations[group[0]], "fit")
+        state, fit_seconds, failure = _attempt(lambda: attributor.fit(context, **fit_values))  # noqa: B023
+        for index in group:
+            if failure is not None:
+                report(Finished(configuration=index, reason=failure, peak_bytes=_peak()))
+                continue
+            report(Began(configurations=(index,)))
+            score_values = attributor.stage(configurations[index], "score")
+            scores, score_seconds, reason = _attempt(
+                lambda: checked_scores(attributor.score(state, **score_values), shape)  # noqa: B023
+            )
+            if scores is not None:
+                save_file({"scores": scores}, folder.scores(index))
+            report(
+                Finished(
+                    configuration=index,
+                    reason=reason,
+                    fit_seconds=fit_seconds,
+                    score_seconds=score_seconds,
+                    peak_bytes=_peak(),
+                )
+            )
+        state = None  # before the next fit, so that its peak is its own
+        gc.collect()
+
+
+def fit_groups(attributor: Attributor, configurations: tuple[Configuration, ...]) -> list[list[int]]:
+    """Positions of configurations that share their fit-stage values, in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for index, configuration in enumerate(configurations):
+        groups.setdefault(canonical_json(attributor.stage(configuration, "fit")), []).append(index)
+    return list(groups.values())
+
+
+def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Turn what `score` returned into a float32 array.
+
+    Raises:
+        InvalidScoresError: not a tensor, another shape, not floating point, or finite nowhere.
+    """
+    if not isinstance(scores, torch.Tensor):
+        raise InvalidScoresError(f"shape: score returned {type(scores).__name__}, must be a torch.Tensor")
+    if tuple(scores.shape) != shape:
+        raise InvalidScoresError(f"shape: scores are {tuple(scores.shape)}, must be (n_test, n_train) = {shape}")
+    if not scores.is_floating_point():
+        raise InvalidScoresError(f"shape: scores are {scores.dtype}, must be floating point")
+    array = scores.detach().to("cpu", torch.float32).contiguous().numpy()
+    bad = int((~np.isfinite(array)).any(axis=1).sum())
+    if bad == shape[0]:
+        raise InvalidScoresError(f"nan: all {shape[0]} rows have scores that are NaN or infinite")
+    return array
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, float, str | None]:
+    """Result, seconds, and the reason of a failure."""
+    started = time.perf_counter()
+    result, reason = None, None
+    try:
+        result = work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except Exception as error:
+        traceback.print_exc()
+        reason = _reason(error)
+    return result, time.perf_counter() - started, reason
+
+
+def _reason(error: Exception) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()[:500]
+    if isinstance(error, InvalidScoresError):
+        return text
+    if isinstance(error, NotApplicableError):
+        return f"not_applicable: {text}"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return f"out_of_memory: {text or 'MemoryError'}"
+    return f"error: {type(error).__name__}: {text}"
+
+
+def _reset_peak() -> None:
+    # Linux: 5 resets the high-water mark of resident memory (proc(5)).
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """Largest resident memory in bytes since `_reset_peak`, or of the whole process where that cannot be had."""
+    with suppress(OSError):
+        match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if match:
+            return int(match[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point of the process."""
+    folder, events = Folder(Path(arguments[0])), int(arguments[1])
+    job = Job.model_validate_json(folder.job.read_text())
+
+    def report(event: BaseModel) -> None:
+        os.write(events, event.model_dump_json().encode() + b"\n")
+
+    try:
+        run_job(job, folder, report)
+    except AttriboardError as error:  # the job itself is wrong: say so to the runner, for the user
+        report(Refused(message=str(error)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,122 @@
+"""Validation of files that come from elsewhere: records, score matrices, bundles, cards, plugins."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attriboard.errors import AttriboardError, FormatError, InputError
+
+__all__ = ["Problem", "Report", "check_file"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: the place in the file, and what to do."""
+
+    where: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file claims to be and what is wrong with it."""
+
+    kind: str
+    errors: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.errors
+
+    def document(self) -> dict[str, Any]:
+        """As JSON-able data."""
+        return {"kind": self.kind, "ok": self.ok, "errors": [vars(problem) for problem in self.errors]}
+
+
+def check_file(path: Path, task: str | None = None) -> Report:
+    """Validate a file by what its name and content claim it is.
+
+    Args:
+        path: a `.json`, `.safetensors`, `.yaml` or `.py` file.
+        task: for a score matrix, which task it must fit.
+
+    Raises:
+        InputError: no such file, or an ending that says nothing.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    checks: dict[str, Callable[[], Report]] = {
+        ".json": lambda: _guarded("record", lambda: _check_record(path)),
+        ".yaml": lambda: _guarded("card", lambda: _check_card(path)),
+        ".yml": lambda: _guarded("card", lambda: _check_card(path)),
+        ".py": lambda: _check_plugin(path),
+        ".safetensors": lambda: _check_tensors(path, task),
+    }
+    if path.suffix not in checks:
+        raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(checks)}")
+    return checks[path.suffix]()
+
+
+def _guarded(kind: str, validate: Callable[[], object]) -> Report:
+    try:
+        validate()
+    except AttriboardError as error:
+        return Report(kind, (Problem("file", str(error)),))
+    return Report(kind, ())
+
+
+def _check_record(path: Path) -> None:
+    from attriboard.records import read_record
+
+    read_record(path)
+
+
+def _check_card(path: Path) -> None:
+    from attriboard.catalog import load_task
+
+    load_task(path)
+
+
+def _check_tensors(path: Path, task: str | None) -> Report:
+    """A bundle carries a card that says its format; anything else is taken for a score matrix."""
+    from attriboard.catalog import load_task
+    from attriboard.evaluation import read_scores
+    from attriboard.groundtruth import bundle, checkpoints
+    from attriboard.groundtruth.sealed import read_sealed
+
+    form = _claimed_format(path)
+    if form is None:
+        if task is None:
+            raise InputError(f"{path}: taken for a score matrix; name the task that it is for with --task")
+        live = load_task(task)
+        return _guarded("score matrix", lambda: read_scores(path, live))
+    if form == checkpoints.FORMAT:
+        return _guarded("checkpoint bundle", lambda: read_sealed(path, checkpoints.CheckpointCard, form))
+    return _guarded("ground-truth bundle", lambda: bundle.read_ground_truth(path))
+
+
+def _claimed_format(path: Path) -> str | None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        return str(json.loads(metadata["card"]).get("format", "")) if "card" in metadata else None
+    except (SafetensorError, json.JSONDecodeError, AttributeError) as error:
+        raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def _check_plugin(path: Path) -> Report:
+    """Import an attributor file in a process of its own: it is somebody else's code."""
+    script = "import sys; from attriboard.catalog import attributor_spec; attributor_spec(sys.argv[1]).load()"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Report("attributor", ())
+    lines = done.stderr.strip().splitlines()
+    message = lines[-1].partition("attriboard.errors.InputError: ")[2] or lines[-1] if lines else "it ended the process"
+    return Report("attributor", (Problem("import", message),))

@@ -1,0 +1,39 @@
+"""The application and its commands in the order of the help text."""
+
+import typer
+
+from attriboard.cli import board, catalogue, check, demo, groundtruth, run
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="attriboard",
+    help="Benchmark training data attribution: ground-truth retrains, LDS with intervals, a static leaderboard.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("tasks")(catalogue.tasks)
+app.command("attributors")(catalogue.attributors)
+app.command("run")(run.run)
+app.command("score")(run.score)
+app.command("check")(check.check)
+app.add_typer(groundtruth.app, name="groundtruth")
+app.add_typer(board.app, name="board")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import attriboard
+
+        print(f"attriboard {attriboard.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options of the program itself."""

@@ -1,0 +1,47 @@
+"""`attriboard board`: the static site."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attriboard.cli.shell import Json, command, emit
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Build the static site.", no_args_is_help=True)
+
+
+@app.command()
+@command
+def build(
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Folder of records; repeatable. By default the published ones."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the site.", file_okay=False)] = Path("site"),
+    json: Json = False,
+) -> None:
+    """Turn records into static pages that work from a folder, without a server or a network."""
+    from attriboard.leaderboard.board import build_board, published_results
+
+    summary = build_board(results or [published_results()], out)
+    if json:
+        emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
+    else:
+        print(f"{summary.n_records} records of {len(summary.tasks)} tasks; open {summary.index.resolve()}")
+
+
+@app.command()
+@command
+def serve(
+    folder: Annotated[Path, typer.Argument(help="A built site.")] = Path("site"),
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 8000,
+) -> None:
+    """Serve a built site on this machine, for looking at it."""
+    from attriboard.errors import InputError
+    from attriboard.leaderboard.server import serve_folder
+
+    if not (folder / "index.html").is_file():
+        raise InputError(f"{folder}: no index.html there; build the site first: attriboard board build")
+    serve_folder(folder, port)

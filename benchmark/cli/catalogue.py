@@ -1,0 +1,95 @@
+"""`attriboard tasks` and `attriboard attributors`: what there is."""
+
+from typing import Any
+
+from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+
+__all__ = ["attributors", "tasks"]
+
+
+@command
+def tasks(data_dir: DataDir = None, json: Json = False) -> None:
+    """List the tasks: sizes, and whether their data and ground truth are here."""
+    from attriboard.catalog import load_task, task_names
+    from attriboard.groundtruth.registry import BundleRegistry
+
+    registry = BundleRegistry()
+    documents: list[dict[str, Any]] = []
+    for name in task_names():
+        task = load_task(name)
+        card, entry = task.card, registry.find(task.card, "groundtruth")
+        present = entry is not None and (registry.folder / entry.file).is_file()
+        documents.append(
+            {
+                "name": name,
+                "title": card.title,
+                "n_train": card.data.n_train,
+                "n_test": card.data.n_test,
+                "data": "available" if task.data_available() else "missing",
+                "groundtruth": "available" if present else "missing",
+                "n_masks": card.ground_truth.n_masks,
+                "n_repeats": card.ground_truth.n_repeats,
+                "fingerprint": card.fingerprint,
+            }
+        )
+    if json:
+        emit(documents)
+        return
+    headings = ("task", "what", "train", "test", "data", "ground truth", "masks × repeats")
+    rows = [
+        (
+            d["name"],
+            d["title"],
+            f"{d['n_train']:,}",
+            f"{d['n_test']:,}",
+            d["data"],
+            d["groundtruth"],
+            f"{d['n_masks']} × {d['n_repeats']}",
+        )
+        for d in documents
+    ]
+    show_table("Tasks", headings, rows, numeric=(2, 3, 6))
+    if any(d["data"] == "missing" for d in documents):
+        print("Missing data is fetched when a command needs it; --data-dir names an offline mirror.")
+
+
+@command
+def attributors(json: Json = False) -> None:
+    """List the attributors with their hyperparameters, defaults and the sources of the defaults."""
+    from attriboard.catalog import attributor_names, attributor_spec
+
+    documents: list[dict[str, Any]] = []
+    for name in attributor_names():
+        attributor = attributor_spec(name).load()
+        documents.append(
+            {
+                "name": name,
+                "family": attributor.family,
+                "paper": attributor.paper,
+                "hyperparameters": [
+                    {
+                        "name": hp.name,
+                        "stage": hp.stage,
+                        "default": hp.default,
+                        "grid": list(hp.grid),
+                        "source": hp.source,
+                        "description": hp.description,
+                    }
+                    for hp in attributor.hyperparameters
+                ],
+            }
+        )
+    if json:
+        emit(documents)
+        return
+    headings = ("attributor", "hyperparameter", "stage", "default", "source of the default")
+    rows = []
+    for document in documents:
+        knobs = [(hp["name"], hp["stage"], _value(hp["default"]), hp["source"]) for hp in document["hyperparameters"]]
+        for position, knob in enumerate(knobs or [("none", "", "", "")]):
+            rows.append((document["name"] if position == 0 else "", *knob))
+    show_table("Attributors", headings, rows)
+
+
+def _value(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,176 @@
+"""`attriboard groundtruth`: build, inspect and verify ground truth."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+
+if TYPE_CHECKING:
+    from attriboard.groundtruth.verify import RowCheck
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Build, inspect and verify ground truth.", no_args_is_help=True)
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
+Bundles = Annotated[
+    Path | None,
+    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
+]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one for each core.", min=1)]
+
+
+@app.command()
+@command
+def build(
+    task: TaskArgument,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder that gets the bundles and is listed in its registry.json.")
+    ] = Path("attriboard-groundtruth"),
+    masks: Annotated[int | None, typer.Option(help="Number of subsets; by default the card's.", min=3)] = None,
+    repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
+    workers: Workers = None,
+    store: Annotated[Path | None, typer.Option(help="Folder that keeps finished retrains.")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted."""
+    from attriboard.catalog import load_task
+    from attriboard.cli.workbench import executor
+    from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
+    from attriboard.groundtruth.registry import BundleRegistry
+
+    live = load_task(task)
+    registry = BundleRegistry(out)
+    shards = open_store(live, store)
+    for path in shards.damaged:
+        note(f"{path}: damaged shard set aside; its retrains are done again")
+    note(f"retrains are kept in {shards.folder}")
+    truth = out / registry.file_name(live.card, "groundtruth")
+    with progress_bar(f"ground truth of {live.card.name}") as progress:
+        build_ground_truth(
+            live,
+            truth,
+            shards,
+            n_masks=masks,
+            n_repeats=repeats,
+            executor=executor(workers),
+            progress=progress,
+        )
+    models = out / registry.file_name(live.card, "checkpoints")
+    with progress_bar(f"checkpoints of {live.card.name}") as progress:
+        build_checkpoints(live, models, shards, executor=executor(workers), progress=progress)
+    entries = [registry.register(live.card, "groundtruth"), registry.register(live.card, "checkpoints")]
+    if json:
+        emit(
+            {
+                "task": live.card.name,
+                "bundles": [e.model_dump(mode="json") for e in entries],
+                "folder": str(out),
+            }
+        )
+    else:
+        for entry in entries:
+            print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+
+
+@app.command()
+@command
+def info(task: TaskArgument, groundtruth: Bundles = None, json: Json = False) -> None:
+    """Show what a task's ground truth is and where it comes from."""
+    from attriboard.catalog import load_task
+    from attriboard.cli.workbench import open_grader
+    from attriboard.groundtruth.registry import BundleRegistry
+
+    grader = open_grader(load_task(task), BundleRegistry(groundtruth))
+    truth, card = grader.truth, grader.truth.card
+    document: dict[str, Any] = {
+        "task": card.task.name,
+        "fingerprint": card.fingerprint,
+        "sha256": truth.sha256,
+        "bytes": truth.path.stat().st_size,
+        "n_masks": card.n_masks,
+        "n_repeats": card.n_repeats,
+        "n_test": card.n_test,
+        "ceiling": grader.ceiling.mean,
+        "card": card.model_dump(mode="json"),
+    }
+    if json:
+        emit(document)
+        return
+    ceiling = f"{grader.ceiling.mean:.3f}" if grader.ceiling.mean is not None else grader.ceiling.reason
+    origin = card.provenance
+    rows = [
+        ("file", f"{truth.path}, {document['bytes']:,} bytes"),
+        ("SHA-256", truth.sha256),
+        ("fingerprint", card.fingerprint),
+        ("retrains", f"{card.n_masks} masks × {card.n_repeats} repeats, {card.n_test} test points"),
+        ("outputs", ", ".join(sorted(truth.outputs))),
+        ("noise ceiling", ceiling),
+        (
+            "made",
+            f"{card.created}, attriboard {origin.attriboard}, torch {origin.packages.get('torch', '?')}",
+        ),
+        ("on", f"{origin.hardware.cpu}, {origin.hardware.cores} cores"),
+    ]
+    show_table(f"Ground truth of {card.task.name}", ("what", "value"), rows)
+
+
+@app.command()
+@command
+def verify(
+    task: TaskArgument,
+    rows: Annotated[int, typer.Option(help="How many random rows to retrain.", min=1)] = 4,
+    seed: Annotated[int | None, typer.Option(help="Choice of the rows; by default another one each time.")] = None,
+    workers: Workers = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Retrain a few random rows of the bundle and compare; exit code 1 where they disagree."""
+    from attriboard.catalog import load_task
+    from attriboard.cli.workbench import executor, open_grader
+    from attriboard.groundtruth.build import open_store
+    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.groundtruth.verify import check_plan, choose_rows, verify_rows
+
+    live = load_task(task)
+    truth = open_grader(live, BundleRegistry(groundtruth)).truth
+    check_plan(truth, live)
+    chosen = choose_rows(truth, rows, seed)
+    # A store of its own: what another one holds would be believed, not retrained.
+    with (
+        tempfile.TemporaryDirectory(prefix="attriboard-verify-") as folder,
+        progress_bar(f"verifying {live.card.name}") as progress,
+    ):
+        store = open_store(live, Path(folder))
+        checks = verify_rows(truth, live, store, chosen, executor=executor(workers), progress=progress)
+    ok = all(check.ok for check in checks)
+    if json:
+        emit({"task": live.card.name, "rows": [vars(check) for check in checks], "ok": ok})
+    else:
+        _show_checks(live.card.name, checks)
+        print("ok: every row is nearest to its own mask, within seed noise" if ok else "FAILED")
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _show_checks(task: str, checks: "list[RowCheck]") -> None:
+    headings = ("mask", "repeat", "bit for bit", "rank correlation", "distance", "max |z|", "")
+    cells = [
+        (
+            str(c.mask),
+            str(c.repeat),
+            "yes" if c.exact else "no",
+            f"{c.rank_correlation:.4f}",
+            f"{c.distance:.3f}",
+            f"{c.max_abs_z:.2f}",
+            "ok" if c.ok else "FAILED",
+        )
+        for c in checks
+    ]
+    title = f"Retrained rows of {task} (distances in standard deviations of seed noise)"
+    show_table(title, headings, cells, numeric=(0, 1, 3, 4, 5))

@@ -1,0 +1,192 @@
+"""`attriboard run` and `attriboard score`: one attributor, or one score matrix, graded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+
+if TYPE_CHECKING:
+    from attriboard.records import AttributionRecord
+
+__all__ = ["OutDir", "record_document", "record_row", "run", "score", "show_records"]
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
+OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the record.", file_okay=False)]
+Bundles = Annotated[
+    Path | None,
+    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
+]
+
+
+@command
+def run(
+    task: TaskArgument,
+    attributor: Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")] = "",
+    attributor_file: Annotated[
+        Path | None,
+        typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass."),
+    ] = None,
+    hp: Annotated[
+        list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter; repeatable.")
+    ] = None,
+    out: OutDir = Path("attriboard-results"),
+    seed: Annotated[int, typer.Option(help="For the attributor's randomness.", min=0)] = 0,
+    device: Annotated[str, typer.Option(help="Where the attributor's tensors live.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.", min=1)] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds; a longer run is a failed record.", min=1)] = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
+    from attriboard.catalog import attributor_spec, load_task
+    from attriboard.cli.workbench import open_checkpoints, open_grader
+    from attriboard.errors import InputError
+    from attriboard.evaluation import evaluate
+    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.records import write_record
+
+    if bool(attributor) == bool(attributor_file):
+        raise InputError("attributor: give one, as a name or as --attributor FILE")
+    registry = BundleRegistry(groundtruth)
+    live = load_task(task)
+    spec = attributor_spec(attributor or str(attributor_file))
+    grader = open_grader(live, registry)
+    values = parse_assignments(hp or [])
+    (record,) = evaluate(
+        live,
+        grader,
+        spec,
+        [values],
+        open_checkpoints(live, registry),
+        variants=["custom" if values else "default"],
+        device=device,
+        seed=seed,
+        threads=threads,
+        time_limit=time_limit,
+    )
+    _finish(record, write_record(record, out), json)
+
+
+@command
+def score(
+    task: TaskArgument,
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="safetensors file with one tensor 'scores'.")],
+    name: Annotated[str | None, typer.Option(help="What the method is called; by default the file's name.")] = None,
+    out: OutDir = Path("attriboard-results"),
+    groundtruth: Bundles = None,
+    json: Json = False,
+) -> None:
+    """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
+    from attriboard.catalog import load_task
+    from attriboard.cli.workbench import open_grader
+    from attriboard.evaluation import read_scores, record_of_scores
+    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.records import write_record
+
+    live = load_task(task)
+    grader = open_grader(live, BundleRegistry(groundtruth))
+    record = record_of_scores(live, grader, read_scores(scores, live), name or _as_name(scores.stem))
+    _finish(record, write_record(record, out), json)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """Read `NAME=VALUE` texts.
+
+    Raises:
+        InputError: no `=`, or a name given twice.
+    """
+    from attriboard.errors import InputError
+
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--hp {assignment}: must be NAME=VALUE, as in --hp regularization=1e-3")
+        if name in values:
+            raise InputError(f"--hp {assignment}: {name} is given twice")
+        values[name] = value
+    return values
+
+
+def record_document(record: "AttributionRecord", path: Path) -> dict[str, Any]:
+    """A record as the JSON document that `run` and `score` print."""
+    lds = record.lds
+    return {
+        "task": record.task.name,
+        "attributor": record.attributor.name,
+        "hyperparameters": record.hyperparameters,
+        "status": record.status,
+        "reason": record.reason,
+        "lds": {"mean": lds.mean, "ci95": list(lds.ci95), "pearson": lds.pearson} if lds else None,
+        "ceiling": record.ceiling,
+        "fit_seconds": record.fit_seconds,
+        "score_seconds": record.score_seconds,
+        "peak_bytes": record.peak_bytes,
+        "record": str(path),
+    }
+
+
+def show_records(title: str, records: "list[AttributionRecord]") -> None:
+    """Print records as a table, best first, failures last."""
+    ranked = sorted(records, key=lambda record: -record.lds.mean if record.lds else 2.0)
+    show_table(title, HEADINGS, [record_row(record) for record in ranked], numeric=(1, 2, 3, 4, 5))
+
+
+HEADINGS = ("attributor", "default LDS", "95 % interval", "ceiling", "seconds", "peak memory", "note")
+
+
+def record_row(record: "AttributionRecord") -> tuple[str, ...]:
+    """One line of the table."""
+    lds = record.lds
+    seconds = (record.fit_seconds or 0) + (record.score_seconds or 0)
+    return (
+        record.attributor.name,
+        f"{lds.mean:.3f}" if lds else "failed",
+        f"{lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}" if lds else "–",
+        "–" if record.ceiling is None else f"{record.ceiling:.3f}",
+        f"{seconds:.1f}" if record.fit_seconds is not None else "–",
+        f"{record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else "–",
+        record.reason
+        or (f"{lds.n_degenerate} constant or NaN test points count as 0" if lds and lds.n_degenerate else ""),
+    )
+
+
+def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
+    """Report one record; a failed run ends with exit code 1."""
+    if json:
+        emit(record_document(record, path))
+    else:
+        lds, name = record.lds, f"{record.attributor.name} on {record.task.name}"
+        if lds is None:
+            print(f"{name}: failed: {record.reason}")
+        else:
+            ceiling = "unknown (one repeat)" if record.ceiling is None else f"{record.ceiling:.3f}"
+            print(f"{name}: LDS {lds.mean:.3f}, 95 % interval {lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}")
+            print(
+                f"noise ceiling {ceiling}; Pearson {lds.pearson:.3f}; {lds.n_scoring} scoring points, ",
+                end="",
+            )
+            print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
+            if lds.n_degenerate:
+                print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
+        if record.hyperparameters:
+            print("with " + ", ".join(f"{k} = {_show(v)}" for k, v in record.hyperparameters.items()))
+        if record.fit_seconds is not None and record.score_seconds is not None:
+            memory = f", peak memory {record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else ""
+            print(f"fit {record.fit_seconds:.2f} s, score {record.score_seconds:.2f} s{memory}")
+        print(f"record: {path}")
+    if record.status == "failed":
+        raise typer.Exit(1)
+
+
+def _show(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _as_name(stem: str) -> str:
+    import re
+
+    return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_") or "scores"

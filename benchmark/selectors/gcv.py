@@ -1,0 +1,40 @@
+"""`gcv`: generalised cross-validation of the kernel ridge regression that τ_λ solves.
+
+−τ_λ = (K/n + λI)⁻¹ r are the dual weights of the kernel ridge regression of r on the training examples. With the
+smoother A = (K/n)(K/n + λI)⁻¹ (Golub, Heath & Wahba 1979, eq. 1.4)
+
+    GCV(λ) = ‖(I − A) r‖²/n / (tr(I − A)/n)² = n λ² t₂(λ) / (n − Σ_j σ_j/(σ_j + λ))²
+
+Minimised over the candidates, after scaling each test point's curve by |r|², so that no point dominates.
+"""
+
+import torch
+
+from attriboard.selector import Choice, Evidence, Selector
+from attriboard.toolkit.spectrum import Spectrum
+
+__all__ = ["GeneralizedCrossValidation", "gcv"]
+
+
+def gcv(spectrum: Spectrum, regularization: float) -> torch.Tensor:
+    """GCV(λ)/(|r|²/n) of each test point, (n_test,)."""
+    size = spectrum.coefficients.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny)
+    residual = (regularization**2 * spectrum.moment(2, regularization)) / size
+    freedom = 1 - spectrum.effective_dimension(regularization) / spectrum.n_train
+    return residual / freedom**2
+
+
+class GeneralizedCrossValidation(Selector):
+    """The λ that predicts r best when one training example is left out."""
+
+    name = "gcv"
+    source = "Golub, Heath & Wahba 1979, Technometrics 21(2)"
+
+    def select(self, evidence: Evidence) -> Choice:
+        """Minimise the mean GCV over test points and checkpoints."""
+        candidates = evidence.candidates["regularization"]
+        criterion = tuple(
+            float(torch.cat([gcv(spectrum, value) for spectrum in evidence.spectra]).mean()) for value in candidates
+        )
+        best = min(range(len(criterion)), key=criterion.__getitem__)
+        return Choice({"regularization": candidates[best]}, criterion, criterion)

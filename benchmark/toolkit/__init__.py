@@ -1,0 +1,1 @@
+"""Shared numerics for attributors: per-example gradients, kernels, projections, spectra."""

@@ -1,0 +1,174 @@
+"""Spectra of gradient kernels: one eigendecomposition gives τ_λ, ξ and the effective dimension for every λ.
+
+With K/n = V diag(σ) Vᵀ and c = Vᵀ r, where r = G g' (see `attriboard.toolkit.kernel`):
+
+    τ_λ    = −(K/n + λI)⁻¹ r = −V diag(1/(σ + λ)) c
+    t_k(λ) = rᵀ (K/n + λI)⁻ᵏ r = Σ_j c_j² / (σ_j + λ)ᵏ
+    ξ(λ)   = t₂ / √(t₁ t₃)
+
+The feature side, F = GᵀG/n = U diag(σ) Uᵀ, is the same thing: V = G U diag(nσ)^(−½) and c = diag(nσ)^(½) Uᵀ
+g', hence t_k = n g'ᵀ F (F + λI)⁻ᵏ g'. So whichever matrix is smaller is decomposed, and one form serves both.
+
+**Numerical rank.** Eigenvalues at or below the floor, size · 2⁻⁵² · σ_max with `size` the side of the decomposed
+matrix, are rounding noise around zero. On the kernel side c is far more precise there than σ (it falls like √σ), so
+what r has along all those directions together, its *remainder* r⊥, counts with σ = 0: τ_λ gets −r⊥/λ, t_k gets
+‖r⊥‖²/λᵏ. A λ at or below the floor, λ = 0 above all, cannot tell these directions from noise and leaves them out:
+λ = 0 is the pseudo-inverse. On the feature side they are always left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from attriboard.errors import HyperparameterError, NotApplicableError
+
+__all__ = ["KernelSolution", "Spectrum", "solve_features", "solve_kernel"]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What selectors may know of a fitted method.
+
+    Attributes:
+        eigenvalues: σ (m,), float64, descending: those of K/n above the floor.
+        coefficients: c (n_test, m), float64: r of each test point in the eigenbasis.
+        n_train: n of K/n.
+        remainder: ‖r⊥‖ (n_test,): what r has outside the eigenbasis; `None` for nothing.
+        floor: the remainder counts for λ above it.
+    """
+
+    eigenvalues: Tensor
+    coefficients: Tensor
+    n_train: int
+    remainder: Tensor | None = None
+    floor: float = 0.0
+
+    def moment(self, order: int, regularization: float) -> Tensor:
+        """t_k(λ) = Σ_j c_j² / (σ_j + λ)ᵏ, (n_test,)."""
+        shifted, coefficients = self._visible(regularization)
+        return (coefficients.square() / shifted**order).sum(1)
+
+    def xi(self, regularization: float) -> Tensor:
+        """ξ(λ) = t₂ / √(t₁ t₃) of each test point, (n_test,), in [0, 1]; NaN where r = 0.
+
+        ξ does not change when c or σ + λ is scaled, so both are brought to at most 1: no power overflows.
+        """
+        shifted, coefficients = self._visible(regularization)
+        weights = (coefficients / coefficients.abs().amax(1, keepdim=True)).square()
+        inverse = shifted.amin() / shifted
+        t1, t2, t3 = (weights @ inverse**order for order in (1, 2, 3))
+        return (t2 / t1.sqrt() / t3.sqrt()).clamp(0, 1)
+
+    def effective_dimension(self, regularization: float) -> float:
+        """Σ_j σ_j / (σ_j + λ): how many directions λ leaves in play."""
+        return float((self.eigenvalues / self.shifted(regularization)).sum())
+
+    def shifted(self, regularization: float) -> Tensor:
+        """σ + λ, (m,).
+
+        Raises:
+            HyperparameterError: λ < 0.
+        """
+        if not regularization >= 0:
+            raise HyperparameterError(f"regularization = {regularization}: must be at least 0")
+        return self.eigenvalues + regularization
+
+    def _visible(self, regularization: float) -> tuple[Tensor, Tensor]:
+        """σ + λ and c, with the remainder as one more direction of eigenvalue 0 where λ lets it count."""
+        shifted = self.shifted(regularization)
+        if self.remainder is None or regularization <= self.floor:
+            return shifted, self.coefficients
+        last = shifted.new_tensor([regularization])
+        return torch.cat([shifted, last]), torch.cat([self.coefficients, self.remainder[:, None]], dim=1)
+
+
+@dataclass(frozen=True)
+class KernelSolution:
+    """A fitted kernel: everything that any λ needs.
+
+    Attributes:
+        vectors: V (n_train, m), eigenvectors of K/n above the floor.
+        spectrum: σ and c.
+        remainder: r⊥ (n_test, n_train), r outside their span; `None` for nothing.
+    """
+
+    vectors: Tensor
+    spectrum: Spectrum
+    remainder: Tensor | None = None
+
+    def scores(self, regularization: float) -> Tensor:
+        """τ_λ = −V diag(1/(σ + λ)) c − r⊥/λ for every test point: (n_test, n_train), in the dtype of V."""
+        weights = -self.spectrum.coefficients / self.spectrum.shifted(regularization)
+        scores = weights.to(self.vectors.dtype) @ self.vectors.T
+        if self.remainder is not None and regularization > self.spectrum.floor:
+            scores.sub_(self.remainder, alpha=1 / regularization)
+        return scores
+
+    def single(self) -> KernelSolution:
+        """The same with float32 vectors: half the memory, twice the speed; σ and c stay float64."""
+        remainder = None if self.remainder is None else self.remainder.float()
+        return KernelSolution(self.vectors.float(), self.spectrum, remainder)
+
+
+def solve_kernel(kernel: Tensor, products: Tensor) -> KernelSolution:
+    """Decompose K/n.
+
+    Args:
+        kernel: K (n, n), symmetric; overwritten.
+        products: r (n, n_test).
+
+    Raises:
+        NotApplicableError: the matrix is not finite, or zero.
+    """
+    n = len(kernel)
+    eigenvalues, vectors, floor = _eigh(kernel.div_(n))
+    r = products.T.to(vectors.dtype)
+    coefficients = r @ vectors
+    remainder = r - coefficients @ vectors.T
+    spectrum = Spectrum(eigenvalues, coefficients, n, remainder.norm(dim=1), floor)
+    return KernelSolution(vectors, spectrum, remainder)
+
+
+def solve_features(train: Tensor, test: Tensor) -> KernelSolution:
+    """Decompose the smaller of GᵀG/n and GGᵀ/n.
+
+    Args:
+        train: G (n_train, d).
+        test: g'ᵀ (n_test, d).
+
+    Raises:
+        NotApplicableError: the features are not finite, or zero.
+    """
+    train, test = train.double(), test.double()
+    n, d = train.shape
+    if d >= n:
+        return solve_kernel(train @ train.T, train @ test.T)
+    eigenvalues, vectors, _ = _eigh(train.T @ train / n)
+    lengths = (n * eigenvalues).sqrt()
+    return KernelSolution(train @ vectors / lengths, Spectrum(eigenvalues, test @ vectors * lengths, n))
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Eigenvalues above the floor, descending; their eigenvectors (size, m); the floor. Overwrites the matrix.
+
+    On processors LAPACK's MRRR driver as SciPy ships it. 5,000 × 5,000 on two idle cores: 12 s, like divide and
+    conquer, against 19 s for torch.linalg.eigh; on two busy cores half the time of either, and the least memory.
+    Its vectors are orthogonal to 1e-12 only, but scores agree with the others' to 1e-7 at λ = 1e-9.
+    """
+    if not bool(torch.isfinite(matrix).all()):
+        raise NotApplicableError("the gradient kernel is not finite: a model diverged, or its loss is not smooth")
+    if matrix.is_cuda:
+        values, vectors = torch.linalg.eigh(matrix)
+    else:
+        # The transpose of a symmetric matrix is itself, and is what Fortran can overwrite without a copy.
+        found = scipy.linalg.eigh(matrix.numpy().T, driver="evr", overwrite_a=True, check_finite=False)
+        values, vectors = (torch.from_numpy(array) for array in found)
+    floor = len(matrix) * torch.finfo(torch.float64).eps * float(values[-1])
+    first = int((values <= floor).sum())
+    if first == len(values):
+        raise NotApplicableError("the gradient kernel is zero: no training example has a gradient")
+    return values[first:].flip(0), vectors[:, first:].flip(1), floor
