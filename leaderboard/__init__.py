@@ -1,0 +1,1 @@
+"""The static site: records in, files out; never imports torch."""
