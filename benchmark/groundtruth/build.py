@@ -17,6 +17,7 @@ from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_ind
 from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.provenance import provenance
+from attriboard.records import Provenance
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
@@ -67,6 +68,7 @@ def build_ground_truth(
     subsets = [mask_indices(card, k) for k in range(n_masks)]
     # Repeat by repeat, so that an unfinished build has every mask at the same depth.
     requests = [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
+    code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [r.digest(card.fingerprint) for r in requests]
     outputs = {
@@ -77,7 +79,7 @@ def build_ground_truth(
     for k, subset in enumerate(subsets):
         masks[k, subset] = True
     seeds = np.array([[retrain_seed(k, r) for r in range(n_repeats)] for k in range(n_masks)])
-    write_ground_truth(path, masks, seeds, outputs, **_origin(task, store.seconds(digests)))
+    write_ground_truth(path, masks, seeds, outputs, **_origin(task, code, store.seconds(digests)))
 
 
 def build_checkpoints(
@@ -99,6 +101,7 @@ def build_checkpoints(
     """
     card = task.card
     requests = checkpoint_requests(card)
+    code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]
     seen = np.zeros((len(requests), card.data.n_train), dtype=bool)
@@ -116,7 +119,7 @@ def build_checkpoints(
         format=checkpoints.FORMAT,
         content_sha256=content_digest(tensors),
         n_models=len(requests),
-        **_origin(task, store.seconds(digests)),
+        **_origin(task, code, store.seconds(digests)),
     )
     write_sealed(path, tensors, sealed)
 
@@ -140,11 +143,11 @@ def ensure_checkpoints(
     return path
 
 
-def _origin(task: Task, seconds: float) -> dict[str, Any]:
+def _origin(task: Task, code: Provenance, seconds: float) -> dict[str, Any]:
     return {
         "fingerprint": task.card.fingerprint,
         "task": task.card,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "retrain_seconds": round(seconds, 3),
-        "provenance": provenance(),
+        "provenance": code,
     }

@@ -9,11 +9,11 @@ With K/n = V diag(σ) Vᵀ and c = Vᵀ r, where r = G g' (see `attriboard.toolk
 The feature side, F = GᵀG/n = U diag(σ) Uᵀ, is the same thing: V = G U diag(nσ)^(−½) and c = diag(nσ)^(½) Uᵀ
 g', hence t_k = n g'ᵀ F (F + λI)⁻ᵏ g'. So whichever matrix is smaller is decomposed, and one form serves both.
 
-**Numerical rank.** Eigenvalues at or below the floor, size · 2⁻⁵² · σ_max with `size` the side of the decomposed
-matrix, are rounding noise around zero. On the kernel side c is far more precise there than σ (it falls like √σ), so
-what r has along all those directions together, its *remainder* r⊥, counts with σ = 0: τ_λ gets −r⊥/λ, t_k gets
-‖r⊥‖²/λᵏ. A λ at or below the floor, λ = 0 above all, cannot tell these directions from noise and leaves them out:
-λ = 0 is the pseudo-inverse. On the feature side they are always left out.
+**Numerical rank.** Eigenvalues at or below the floor, size · 2⁻⁵² · σ_max with `size` the side of the
+decomposed matrix, are rounding noise around zero. On the kernel side c is far more precise there than σ (it
+falls like √σ), so what r has along all those directions together, its *remainder* r⊥, counts with σ = 0: τ_λ
+gets −r⊥/λ, t_k gets ‖r⊥‖²/λᵏ. A λ at or below the floor, λ = 0 above all, cannot tell these directions from
+noise and leaves them out: λ = 0 is the pseudo-inverse. On the feature side they are always left out.
 """
 
 from __future__ import annotations
@@ -129,6 +129,9 @@ def solve_kernel(kernel: Tensor, products: Tensor) -> KernelSolution:
     r = products.T.to(vectors.dtype)
     coefficients = r @ vectors
     remainder = r - coefficients @ vectors.T
+    # What rounding alone leaves must not be divided by a small λ.
+    rounding = 10 * n * torch.finfo(torch.float64).eps * r.norm(dim=1, keepdim=True)
+    remainder *= remainder.norm(dim=1, keepdim=True) > rounding
     spectrum = Spectrum(eigenvalues, coefficients, n, remainder.norm(dim=1), floor)
     return KernelSolution(vectors, spectrum, remainder)
 
@@ -160,11 +163,11 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor, float]:
     Its vectors are orthogonal to 1e-12 only, but scores agree with the others' to 1e-7 at λ = 1e-9.
     """
     if not bool(torch.isfinite(matrix).all()):
-        raise NotApplicableError("the gradient kernel is not finite: a model diverged, or its loss is not smooth")
+        raise NotApplicableError("the gradient kernel is not finite: a model diverged, or its loss has a kink")
     if matrix.is_cuda:
         values, vectors = torch.linalg.eigh(matrix)
     else:
-        # The transpose of a symmetric matrix is itself, and is what Fortran can overwrite without a copy.
+        # The transpose of a symmetric matrix is itself, and is what Fortran overwrites without a copy.
         found = scipy.linalg.eigh(matrix.numpy().T, driver="evr", overwrite_a=True, check_finite=False)
         values, vectors = (torch.from_numpy(array) for array in found)
     floor = len(matrix) * torch.finfo(torch.float64).eps * float(values[-1])
