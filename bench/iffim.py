@@ -67,7 +67,7 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def measure_projection(n_params: int, d_proj: int, rows: int = 256) -> dict[str, float]:
+def measure_projection(n_params: int, d_proj: int, rows: int = 128) -> dict[str, float]:
     """Seconds per 5,000 gradients: Fourier, and dense Rademacher (an eighth of the matrix, times eight)."""
     gradients = torch.randn(rows, n_params)
     project = FourierProjection(n_params, d_proj, seed=0)

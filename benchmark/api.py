@@ -3,13 +3,15 @@
 Attributors run in a process of their own here too; ground truth stays on this side.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.attribution.runner import run_attributor
+from attriboard.attribution.job import Job, TaskSpec
+from attriboard.attribution.runner import Outcome, run_attributor
 from attriboard.catalog import attributor_spec, load_task
 from attriboard.contracts import Task
 from attriboard.errors import AttriboardError
@@ -49,16 +51,17 @@ def attribute(
         AttriboardError: the attributor failed; its reason is the message.
     """
     live = load_task(task) if isinstance(task, str) else task
-    checkpoints = ensure_checkpoints(live, BundleRegistry(), executor=LocalProcesses)
-    (outcome,) = run_attributor(
-        live,
-        attributor_spec(attributor),
-        [hyperparameters],
-        checkpoints,
-        seed=seed,
+    job = Job(
+        task=TaskSpec.of(live),
+        attributor=attributor_spec(attributor),
+        configurations=(hyperparameters,),
+        checkpoints=ensure_checkpoints(live, BundleRegistry(), executor=LocalProcesses).resolve(),
         device=device,
-        threads=threads,
+        seed=seed,
+        threads=threads or len(os.sched_getaffinity(0)),
     )
+    (outcome,) = run_attributor(job)
+    assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
     if outcome.scores is None:
         raise AttriboardError(f"{outcome.attributor.name} on {live.card.name} failed: {outcome.reason}")
     return outcome.scores
@@ -77,7 +80,8 @@ def lds(scores: Any, task: Task | str) -> LdsResult:
     Raises:
         InputError: another shape.
     """
-    return Grader(load_ground_truth(task)).grade(np.asarray(scores, dtype=np.float32))
+    grader = Grader(load_ground_truth(task))
+    return grader.grade(grader.predict(np.asarray(scores, dtype=np.float32)))
 
 
 def load_ground_truth(task: Task | str) -> GroundTruth:

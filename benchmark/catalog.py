@@ -1,22 +1,35 @@
-"""What there is: the one module that knows the tables of tasks and attributors.
+"""What there is: the one module that knows the tables of tasks, attributors and selectors.
 
 The engine works on contracts; the command line and the Python interface come here to turn names into objects.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from attriboard.attribution.job import AttributorSpec
+from attriboard.attribution.job import PluginSpec
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.contracts import Attributor, Task
 from attriboard.errors import InputError
 from attriboard.registry import Registry
+from attriboard.selector import GroundTruthSelector, Selector
+from attriboard.selectors import SELECTORS
 from attriboard.tasks import TASKS
 
-__all__ = ["attributor_names", "attributor_spec", "load_task", "task_names"]
+__all__ = [
+    "attributor_names",
+    "attributor_spec",
+    "load_oracle",
+    "load_task",
+    "selector_names",
+    "selector_spec",
+    "spectrum_donor",
+    "task_names",
+]
 
 _TASKS: Registry[Callable[[], Task]] = Registry("task", TASKS, "attriboard.tasks")
 _ATTRIBUTORS: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
+_SELECTORS: Registry[type[Selector]] = Registry("selector", SELECTORS, "attriboard.selectors")
 
 
 def task_names() -> list[str]:
@@ -46,7 +59,12 @@ def load_task(name: str | Path) -> Task:
     return _TASKS.load(str(name))()
 
 
-def attributor_spec(name: str | Path) -> AttributorSpec:
+def selector_names() -> list[str]:
+    """Retraining-free selectors: built-in ones in their table's order, then those of installed packages."""
+    return _SELECTORS.names()
+
+
+def attributor_spec(name: str | Path) -> PluginSpec:
     """Where an attributor's code is, by name or from a Python file.
 
     Args:
@@ -56,12 +74,36 @@ def attributor_spec(name: str | Path) -> AttributorSpec:
         UnknownNameError: no such name.
         InputError: no such file.
     """
+    return _spec(_ATTRIBUTORS, ATTRIBUTORS, name)
+
+
+def selector_spec(name: str | Path) -> PluginSpec:
+    """Where a selector's code is, by name or from a Python file; `oracle` is not among them.
+
+    Raises:
+        UnknownNameError: no such name.
+        InputError: no such file.
+    """
+    return _spec(_SELECTORS, SELECTORS, name)
+
+
+def load_oracle() -> GroundTruthSelector:
+    """The one selector that may see ground truth."""
+    from attriboard.selectors.oracle import Oracle
+
+    return Oracle()
+
+
+def spectrum_donor() -> PluginSpec:
+    """The attributor whose spectrum is the task's Fisher spectrum."""
+    return attributor_spec("iffim")
+
+
+def _spec(registry: Registry[Any], builtins: dict[str, str], name: str | Path) -> PluginSpec:
     if Path(name).suffix == ".py":
         path = Path(name).resolve()
         if not path.is_file():
-            raise InputError(f"attributor file {path}: no such file")
-        return AttributorSpec(name=path.stem, origin="file", location=str(path))
-    reference = _ATTRIBUTORS.reference(str(name))
-    return AttributorSpec(
-        name=str(name), origin="builtin" if name in ATTRIBUTORS else "entry_point", location=reference
-    )
+            raise InputError(f"{registry.kind} file {path}: no such file")
+        return PluginSpec(name=path.stem, origin="file", location=str(path))
+    reference = registry.reference(str(name))
+    return PluginSpec(name=str(name), origin="builtin" if name in builtins else "entry_point", location=reference)

@@ -113,7 +113,9 @@ def _claimed_format(path: Path) -> str | None:
 
 def _check_plugin(path: Path) -> Report:
     """Import an attributor file in a process of its own: it is somebody else's code."""
-    script = "import sys; from attriboard.catalog import attributor_spec; attributor_spec(sys.argv[1]).load()"
+    script = (
+        "import sys; from attriboard.catalog import attributor_spec; attributor_spec(sys.argv[1]).load_attributor()"
+    )
     done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Report("attributor", ())

@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.attribution.job import AttributorSpec
+from attriboard.attribution.job import Job
 from attriboard.attribution.runner import Outcome, run_attributor
 from attriboard.canonical import digest_bytes, digest_file
-from attriboard.contracts import HyperparameterValue, Task
+from attriboard.contracts import Task
 from attriboard.errors import FormatError, InputError
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.provenance import provenance
@@ -24,14 +24,14 @@ from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
 from attriboard.scoring.split import Split, split_test_points
 
-__all__ = ["Grader", "evaluate", "read_scores", "record_of_scores"]
+__all__ = ["Grader", "Variant", "evaluate", "read_scores"]
 
-Variant = Literal["default", "custom"]
+Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
 
 @dataclass(frozen=True, eq=False)
 class Grader:
-    """A task's ground truth, ready to grade score matrices on the scoring points.
+    """A task's ground truth, ready to grade score matrices.
 
     Args:
         truth: the ground truth.
@@ -50,8 +50,8 @@ class Grader:
         """Noise ceiling on the scoring points."""
         return noise_ceiling(self.truth.target[:, :, self.split.scoring])
 
-    def grade(self, scores: NDArray[np.float32]) -> LdsResult:
-        """LDS on the scoring points, with its interval.
+    def predict(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores summed over every mask, (n_masks, n_test).
 
         Args:
             scores: (n_test, n_train), positive = helpful.
@@ -62,98 +62,157 @@ class Grader:
         expected = (self.truth.card.n_test, self.truth.masks.shape[1])
         if scores.shape != expected:
             raise InputError(f"scores are {scores.shape}, must be (n_test, n_train) = {expected}")
+        return predict(scores, self.truth.masks)
+
+    def mean_lds(self, predictions: NDArray[np.float64], points: NDArray[np.int64]) -> float:
+        """Mean LDS on some test points.
+
+        Args:
+            predictions: (n_masks, n_test), from `predict`.
+            points: positions of test points.
+        """
+        return correlate(predictions[:, points], self.truth.target[:, :, points]).mean
+
+    def grade(self, predictions: NDArray[np.float64], *, in_full: bool = True) -> LdsResult:
+        """LDS on the scoring points with its interval.
+
+        Args:
+            predictions: (n_masks, n_test), from `predict`.
+            in_full: with the vectors that let records be compared; a point of a sweep does without.
+        """
         points = self.split.scoring
-        outputs = self.truth.target[:, :, points]
-        predictions = predict(scores[points], self.truth.masks)
+        predictions, outputs = predictions[:, points], self.truth.target[:, :, points]
         result = correlate(predictions, outputs)
-        interval = bootstrap(predictions, outputs)
-        influence = jackknife(predictions, outputs)
+        influence = jackknife(predictions, outputs) if in_full else None
         return LdsResult(
             mean=result.mean,
-            ci95=interval.ci95,
+            ci95=bootstrap(predictions, outputs).ci95,
             pearson=result.mean_pearson,
             n_degenerate=result.n_degenerate,
             n_scoring=len(points),
             target=self.truth.card.task.target,
-            per_test=tuple(np.round(result.spearman, 6).tolist()),
-            mask_influence=tuple(np.round(influence.masks, 6).tolist()),
+            per_test=_rounded(result.spearman) if influence else None,
+            mask_influence=_rounded(influence.masks) if influence else None,
+        )
+
+    def heading(self, task: Task, info: AttributorInfo, seed: int) -> dict[str, Any]:
+        """What every record begins with."""
+        card, truth = task.card, self.truth
+        return {
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
+            "ground_truth": GroundTruthInfo(
+                sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats
+            ),
+            "attributor": info,
+            "seed": seed,
+            "provenance": provenance(),
+        }
+
+    def record(
+        self,
+        task: Task,
+        outcome: Outcome,
+        job: Job,
+        *,
+        variant: Variant,
+        selector: str | None = None,
+        criteria: Mapping[str, float] | None = None,
+        predictions: NDArray[np.float64] | None = None,
+    ) -> AttributionRecord:
+        """The record of one outcome, failed or graded.
+
+        Args:
+            task: the task.
+            outcome: what the attributor's process gave.
+            job: what it was asked.
+            variant: how the hyperparameters came about.
+            selector: which selector chose them.
+            criteria: selector → the quantity that it looked at, at this configuration.
+            predictions: of the outcome's scores, where they are known already.
+        """
+        graded: dict[str, Any] = {}
+        if outcome.scores is not None:
+            predictions = self.predict(outcome.scores) if predictions is None else predictions
+            graded = {
+                "lds": self.grade(predictions, in_full=variant != "sweep"),
+                "calibration": self.mean_lds(predictions, self.split.calibration),
+                "scores_sha256": digest_bytes(np.ascontiguousarray(outcome.scores).data),
+            }
+        return AttributionRecord(
+            **self.heading(task, attributor_info(outcome, job), job.seed),
+            variant=variant,
+            selector=selector,
+            hyperparameters=outcome.hyperparameters,
+            status="failed" if outcome.scores is None else "ok",
+            reason=outcome.reason,
+            lds=graded.get("lds"),
+            calibration=graded.get("calibration"),
+            criteria=dict(criteria or {}),
+            ceiling=self.ceiling.mean,
+            fit_seconds=outcome.fit_seconds,
+            score_seconds=outcome.score_seconds,
+            peak_bytes=outcome.peak_bytes,
+            scores_sha256=graded.get("scores_sha256"),
+            checkpoints_sha256=_digest_once(job.checkpoints),
+        )
+
+    def record_of_scores(self, task: Task, scores: NDArray[np.float32], name: str) -> AttributionRecord:
+        """Grade a score matrix made elsewhere.
+
+        Args:
+            task: the task.
+            scores: (n_test, n_train) float32.
+            name: what the method is called.
+        """
+        predictions = self.predict(scores)
+        return AttributionRecord(
+            **self.heading(task, AttributorInfo(name=name, origin="scores", digest=None, paper="", family=""), 0),
+            variant="custom",
+            selector=None,
+            hyperparameters={},
+            status="ok",
+            reason=None,
+            lds=self.grade(predictions),
+            calibration=self.mean_lds(predictions, self.split.calibration),
+            ceiling=self.ceiling.mean,
+            fit_seconds=None,
+            score_seconds=None,
+            peak_bytes=None,
+            scores_sha256=digest_bytes(np.ascontiguousarray(scores).data),
+            checkpoints_sha256=None,
         )
 
 
+def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
+    """Which method an outcome is of, for its record."""
+    return AttributorInfo(
+        name=outcome.attributor.name,
+        origin=job.attributor.origin,
+        digest=outcome.attributor.code_sha256,
+        paper=outcome.attributor.paper,
+        family=outcome.attributor.family,
+    )
+
+
 def evaluate(
-    task: Task,
-    grader: Grader,
-    attributor: AttributorSpec,
-    configurations: Sequence[Mapping[str, Any]],
-    checkpoints: Path,
-    *,
-    variants: Sequence[Variant],
-    device: str = "cpu",
-    seed: int = 0,
-    threads: int | None = None,
-    time_limit: float | None = None,
+    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], time_limit: float | None = None
 ) -> Iterator[AttributionRecord]:
     """Run configurations of an attributor and grade them; failures become records too.
 
     Args:
         task: the task.
         grader: its ground truth.
-        attributor: where its code is.
-        configurations: hyperparameter values, completed with defaults.
-        checkpoints: the task's checkpoint bundle.
+        job: what to run.
         variants: per configuration, how its values came about.
-        device: see `run_attributor`.
-        seed: see `run_attributor`.
-        threads: see `run_attributor`.
         time_limit: see `run_attributor`.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    outcomes = run_attributor(
-        task,
-        attributor,
-        configurations,
-        checkpoints,
-        device=device,
-        seed=seed,
-        threads=threads,
-        time_limit=time_limit,
-    )
-    checkpoints_sha256 = digest_file(checkpoints)
-    for outcome in outcomes:
-        info = AttributorInfo(
-            name=outcome.attributor.name,
-            origin=attributor.origin,
-            digest=outcome.attributor.code_sha256,
-            paper=outcome.attributor.paper,
-            family=outcome.attributor.family,
-        )
-        yield _record(
-            task,
-            grader,
-            info,
-            outcome.hyperparameters,
-            variant=variants[outcome.index],
-            scores=outcome.scores,
-            reason=outcome.reason,
-            outcome=outcome,
-            checkpoints_sha256=checkpoints_sha256,
-            seed=seed,
-        )
-
-
-def record_of_scores(task: Task, grader: Grader, scores: NDArray[np.float32], name: str) -> AttributionRecord:
-    """Grade a score matrix made elsewhere.
-
-    Args:
-        task: the task.
-        grader: its ground truth.
-        scores: (n_test, n_train) float32.
-        name: what the method is called.
-    """
-    info = AttributorInfo(name=name, origin="scores", digest=None, paper="", family="")
-    return _record(task, grader, info, {}, variant="custom", scores=scores)
+    for event in run_attributor(job, time_limit):
+        if isinstance(event, Outcome):
+            yield grader.record(task, event, job, variant=variants[event.index])
 
 
 def read_scores(path: Path, task: Task) -> NDArray[np.float32]:
@@ -181,37 +240,10 @@ def read_scores(path: Path, task: Task) -> NDArray[np.float32]:
     return scores.astype(np.float32)
 
 
-def _record(
-    task: Task,
-    grader: Grader,
-    attributor: AttributorInfo,
-    hyperparameters: dict[str, HyperparameterValue],
-    *,
-    variant: Variant,
-    scores: NDArray[np.float32] | None,
-    reason: str | None = None,
-    outcome: Outcome | None = None,
-    checkpoints_sha256: str | None = None,
-    seed: int = 0,
-) -> AttributionRecord:
-    card, truth = task.card, grader.truth
-    return AttributionRecord(
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        task=TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
-        ground_truth=GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats),
-        attributor=attributor,
-        seed=seed,
-        provenance=provenance(),
-        variant=variant,
-        selector=None,
-        hyperparameters=hyperparameters,
-        status="failed" if scores is None else "ok",
-        reason=reason,
-        lds=None if scores is None else grader.grade(scores),
-        ceiling=grader.ceiling.mean,
-        fit_seconds=outcome.fit_seconds if outcome else None,
-        score_seconds=outcome.score_seconds if outcome else None,
-        peak_bytes=outcome.peak_bytes if outcome else None,
-        scores_sha256=None if scores is None else digest_bytes(np.ascontiguousarray(scores).data),
-        checkpoints_sha256=checkpoints_sha256,
-    )
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.round(values, 6).tolist())
+
+
+@cache
+def _digest_once(path: Path) -> str:
+    return digest_file(path)

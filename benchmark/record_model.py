@@ -17,11 +17,14 @@ __all__ = [
     "AnyRecord",
     "AttributionRecord",
     "AttributorInfo",
+    "Difference",
     "GitState",
+    "GradedConfiguration",
     "GroundTruthInfo",
     "Hardware",
     "LdsResult",
     "Provenance",
+    "SelectionRecord",
     "TaskInfo",
 ]
 
@@ -179,6 +182,12 @@ class AttributionRecord(Record):
     peak_bytes: Count | None = Field(description="largest resident memory")
     scores_sha256: Sha256 | None
     checkpoints_sha256: Sha256 | None
+    calibration: Correlation | None = Field(
+        default=None, description="mean LDS on the calibration points, which the oracle tunes"
+    )
+    criteria: dict[Name, float] = Field(
+        default_factory=dict, description="selector → the quantity that it looked at, at this configuration"
+    )
 
     @model_validator(mode="after")
     def _status_agrees(self) -> Self:
@@ -194,5 +203,51 @@ class AttributionRecord(Record):
         return self
 
 
-# A second kind turns this into Annotated[AttributionRecord | …, Field(discriminator="kind")].
-AnyRecord = AttributionRecord
+class GradedConfiguration(_Part):
+    """A configuration and its mean LDS on the scoring points; null where it failed."""
+
+    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+    lds: Correlation | None
+
+
+class Difference(_Part):
+    """A paired difference of two mean LDS, with its 95 % interval."""
+
+    mean: float = Field(ge=-2, le=2)
+    ci95: tuple[float, float]
+
+
+class SelectionRecord(Record):
+    """One selector on one attributor and task: what it chose, and what that is worth beside default and oracle."""
+
+    kind: Literal["selection"] = "selection"
+    selector: Name
+    hyperparameter: Name = Field(description="what was chosen")
+    status: Literal["ok", "failed"]
+    reason: Reason | None
+    transferred: bool = Field(description="whether the spectrum was another method's on the same models")
+    candidates: tuple[float, ...]
+    criterion: tuple[float, ...] | None = Field(description="what the selector looked at, per candidate")
+    objective: tuple[float, ...] | None = Field(description="what it minimised, per candidate")
+    note: Text
+    default: GradedConfiguration
+    selected: GradedConfiguration | None
+    oracle: GradedConfiguration | None = Field(description="the best candidate by LDS on calibration points")
+    regret: Difference | None = Field(description="LDS of the oracle minus that of the selected configuration")
+    gap_closed: float | None = Field(description="(selected − default)/(oracle − default); null where there is no gap")
+    rank_correlation: Correlation | None = Field(description="Spearman between −objective and LDS over candidates")
+    seconds: Seconds = Field(description="of the fit and the choice")
+    n_retrains: Count = Field(description="retrains that the same choice by LDS takes")
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        for name in ("criterion", "objective"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.candidates):
+                raise ValueError(f"{name} has {len(values)} values for {len(self.candidates)} candidates")
+        if self.status == "failed" and self.reason is None:
+            raise ValueError("status = failed: a reason is required")
+        return self
+
+
+AnyRecord = Annotated[AttributionRecord | SelectionRecord, Field(discriminator="kind")]

@@ -8,7 +8,7 @@ built-in `oracle` is one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from attriboard.cards import Recipe
     from attriboard.toolkit.spectrum import Spectrum
 
-__all__ = ["Choice", "Evidence", "GroundTruthSelector", "Selector"]
+__all__ = ["REGULARIZATIONS", "Choice", "Evidence", "GroundTruthSelector", "Selector", "regularization_name"]
+
+
+REGULARIZATIONS = ("regularization", "damping")
+"""What methods call the λ that they add to the curvature; selectors always say `regularization`."""
+
+
+def regularization_name(names: Iterable[str]) -> str | None:
+    """Which of a method's hyperparameters is its λ; `None` where it has none."""
+    present = set(names)
+    return next((name for name in REGULARIZATIONS if name in present), None)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from attriboard.errors import FormatError
 from attriboard.leaderboard.ranks import share_ranks
-from attriboard.records import AnyRecord, LdsResult, read_records
+from attriboard.records import AttributionRecord, LdsResult, read_records
 
 __all__ = ["BoardSummary", "build_board", "published_results"]
 
@@ -41,7 +41,7 @@ class _Row:
     """One attributor on one task: the newest record of each variant; none for a control that was not run."""
 
     name: str
-    variants: dict[str, AnyRecord]
+    variants: dict[str, AttributionRecord]
     rank: int | None
 
     @property
@@ -49,7 +49,7 @@ class _Row:
         return self.name in CONTROLS
 
     @property
-    def main(self) -> AnyRecord | None:
+    def main(self) -> AttributionRecord | None:
         """The record that the row's time, memory and hyperparameters are taken from."""
         return next((self.variants[name] for name in VARIANTS if name in self.variants), None)
 
@@ -62,14 +62,14 @@ class _Row:
 class _TaskBoard:
     """Everything that one task's page shows."""
 
-    newest: AnyRecord
+    newest: AttributionRecord
     rows: tuple[_Row, ...]
     ceiling: float | None
     n_superseded: int
     n_sweep: int
 
     @property
-    def failures(self) -> list[AnyRecord]:
+    def failures(self) -> list[AttributionRecord]:
         return [r for row in self.rows for r in row.variants.values() if r.status == "failed"]
 
     @property
@@ -116,8 +116,13 @@ def build_board(results_folders: Sequence[Path], out: Path) -> BoardSummary:
         FormatError: a results folder is missing, records do not validate, or the installed itables carries no
             DataTables bundle of the expected form.
     """
-    records = {record.id: record for folder in results_folders for record in read_records(folder)}
-    by_task: dict[str, list[AnyRecord]] = defaultdict(list)
+    records = {
+        record.id: record
+        for folder in results_folders
+        for record in read_records(folder)
+        if isinstance(record, AttributionRecord)
+    }
+    by_task: dict[str, list[AttributionRecord]] = defaultdict(list)
     for record in records.values():
         by_task[record.task.name].append(record)
     boards = {name: _task_board(by_task[name]) for name in sorted(by_task)}
@@ -151,11 +156,11 @@ def _environment(newest: str | None) -> Environment:
     return environment
 
 
-def _task_board(records: list[AnyRecord]) -> _TaskBoard:
+def _task_board(records: list[AttributionRecord]) -> _TaskBoard:
     oldest_first = sorted(records, key=lambda record: (record.created, record.id))
     newest = oldest_first[-1]
     current = [record for record in oldest_first if _yardstick(record) == _yardstick(newest)]
-    variants: dict[str, dict[str, AnyRecord]] = defaultdict(dict)
+    variants: dict[str, dict[str, AttributionRecord]] = defaultdict(dict)
     for record in current:
         if record.variant in VARIANTS:
             variants[record.attributor.name][record.variant] = record
@@ -171,11 +176,11 @@ def _task_board(records: list[AnyRecord]) -> _TaskBoard:
     )
 
 
-def _yardstick(record: AnyRecord) -> tuple[int, str, str]:
+def _yardstick(record: AttributionRecord) -> tuple[int, str, str]:
     return record.task.version, record.task.fingerprint, record.ground_truth.sha256
 
 
-def _ranked(variants: dict[str, dict[str, AnyRecord]]) -> Iterable[_Row]:
+def _ranked(variants: dict[str, dict[str, AttributionRecord]]) -> Iterable[_Row]:
     """Rows by rank and default LDS; then failures, then controls that were not run, by name."""
     scored = {name: r["default"].lds for name, r in variants.items() if "default" in r}
     results = {name: lds for name, lds in sorted(scored.items()) if lds is not None}

@@ -10,16 +10,18 @@ from attriboard.cards import TaskCard
 from attriboard.contracts import Attributor, HyperparameterValue, Task
 from attriboard.errors import InputError
 from attriboard.registry import load_plugin_file, resolve_reference
+from attriboard.selector import Selector
 
 __all__ = [
-    "AttributorSpec",
     "Began",
     "Described",
     "Event",
     "Finished",
     "Folder",
     "Job",
+    "PluginSpec",
     "Refused",
+    "Selected",
     "TaskSpec",
 ]
 
@@ -45,26 +47,40 @@ class TaskSpec(_Message):
         return task
 
 
-class AttributorSpec(_Message):
-    """Where an attributor's code is: a reference `module:class`, or a Python file."""
+class PluginSpec(_Message):
+    """Where an attributor's or a selector's code is: a reference `module:class`, or a Python file."""
 
     name: str
     origin: Literal["builtin", "entry_point", "file"]
     location: str
 
-    def load(self) -> type[Attributor]:
-        """Import the class.
+    def load_attributor(self) -> type[Attributor]:
+        """Import an attributor's class.
 
         Raises:
             InputError: it does not import or is no attributor.
         """
+        loaded: type[Attributor] = self._load(Attributor, "attributor")
+        return loaded
+
+    def load_selector(self) -> type[Selector]:
+        """Import a selector's class.
+
+        Raises:
+            InputError: it does not import or is no selector.
+        """
+        loaded: type[Selector] = self._load(Selector, "selector")
+        return loaded
+
+    def _load(self, base: Any, kind: str) -> Any:
         if self.origin == "file":
-            base: Any = Attributor  # abstract, which `type[T]` does not admit
-            loaded_file: type[Attributor] = load_plugin_file(Path(self.location), base, "attributor")
-            return loaded_file
-        loaded = resolve_reference(self.location)
-        if not (isinstance(loaded, type) and issubclass(loaded, Attributor)):
-            raise InputError(f"attributor {self.name!r}: {self.location} is no subclass of attriboard's Attributor")
+            return load_plugin_file(Path(self.location), base, kind)
+        try:
+            loaded = resolve_reference(self.location)
+        except (ImportError, AttributeError) as error:
+            raise InputError(f"{kind} {self.name!r}: cannot import {self.location}: {error}") from error
+        if not (isinstance(loaded, type) and issubclass(loaded, base)):
+            raise InputError(f"{kind} {self.name!r}: {self.location} is no subclass of attriboard's {base.__name__}")
         return loaded
 
 
@@ -77,15 +93,23 @@ class Job(_Message):
             defaults and reads texts as on the command line, since only it imports the attributor.
         checkpoints: path of the task's checkpoint bundle.
         device, seed, threads: of the run.
+        selectors: to run on every fit, each of which may add a configuration.
+        donor: whose spectrum selectors get where the attributor has none.
+        candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
+        describe_only: import the attributor, complete the configurations, and end.
     """
 
     task: TaskSpec
-    attributor: AttributorSpec
+    attributor: PluginSpec
     configurations: tuple[dict[str, HyperparameterValue], ...]
     checkpoints: Path
-    device: str
-    seed: int
-    threads: int
+    device: str = "cpu"
+    seed: int = 0
+    threads: int = 1
+    selectors: tuple[PluginSpec, ...] = ()
+    donor: PluginSpec | None = None
+    candidates: dict[str, tuple[float, ...]] = {}
+    describe_only: bool = False
 
 
 class Described(_Message):
@@ -95,6 +119,7 @@ class Described(_Message):
         name, paper, family: of the class.
         code_sha256: of the file that defines it.
         configurations: complete hyperparameter values.
+        grids: hyperparameter → values worth sweeping.
     """
 
     event: Literal["described"] = "described"
@@ -103,6 +128,7 @@ class Described(_Message):
     family: str
     code_sha256: str
     configurations: tuple[dict[str, HyperparameterValue], ...]
+    grids: dict[str, tuple[HyperparameterValue, ...]]
 
 
 class Began(_Message):
@@ -112,11 +138,42 @@ class Began(_Message):
     configurations: tuple[int, ...]
 
 
+class Selected(_Message):
+    """A selector has chosen, or could not.
+
+    Attributes:
+        selector: its name.
+        configurations: positions of the configurations that share the fit it was given.
+        configuration: position of the configuration that it chose, which may be a new one; `None` with a reason.
+        values: the hyperparameters that it changes.
+        transferred: whether the spectrum was a donor's.
+        candidates: what it chose from, ascending.
+        criterion: the quantity it looked at, per candidate.
+        objective: what it minimised, per candidate.
+        note: one sentence for the record.
+        seconds: of choosing, without the fit.
+        reason: why it could not: `category: text`.
+    """
+
+    event: Literal["selected"] = "selected"
+    selector: str
+    configurations: tuple[int, ...] = ()
+    configuration: int | None = None
+    values: dict[str, HyperparameterValue]
+    transferred: bool
+    candidates: tuple[float, ...]
+    criterion: tuple[float, ...] | None
+    objective: tuple[float, ...] | None
+    note: str
+    seconds: float
+    reason: str | None
+
+
 class Finished(_Message):
     """A configuration is done.
 
     Attributes:
-        configuration: its position in the job.
+        configuration: its position: of the job's first, then those that selectors added.
         reason: `None`, or why it failed: `category: text`.
         fit_seconds, score_seconds: wall-clock time of the two stages.
         peak_bytes: largest resident memory since the fit began.
@@ -137,7 +194,7 @@ class Refused(_Message):
     message: str
 
 
-Event = Annotated[Described | Began | Finished | Refused, Field(discriminator="event")]
+Event = Annotated[Described | Began | Selected | Finished | Refused, Field(discriminator="event")]
 
 
 @dataclass(frozen=True)

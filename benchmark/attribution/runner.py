@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from attriboard.attribution.job import (
-    AttributorSpec,
     Began,
     Described,
     Event,
@@ -31,12 +31,12 @@ from attriboard.attribution.job import (
     Folder,
     Job,
     Refused,
-    TaskSpec,
+    Selected,
 )
-from attriboard.contracts import HyperparameterValue, Task
+from attriboard.contracts import HyperparameterValue
 from attriboard.errors import InputError
 
-__all__ = ["Outcome", "run_attributor"]
+__all__ = ["Outcome", "describe_attributor", "run_attributor"]
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -47,12 +47,13 @@ class Outcome:
 
     Attributes:
         attributor: what the attributor says of itself.
-        index: position of the configuration.
+        index: position of the configuration: of the job's first, then those that selectors added.
         hyperparameters: the complete configuration.
         reason: `None`, or why there are no scores: `category: text`.
         scores: (n_test, n_train) float32, or `None`.
-        fit_seconds, score_seconds: wall-clock seconds; the fit is shared by its group.
-        peak_bytes: largest resident memory of the process.
+        fit_seconds: wall-clock seconds of the fit, which configurations with the same fit-stage values share.
+        score_seconds: wall-clock seconds of scoring.
+        peak_bytes: largest resident memory of the process since the fit began.
     """
 
     attributor: Described
@@ -65,83 +66,166 @@ class Outcome:
     peak_bytes: int | None = None
 
 
-def run_attributor(
-    task: Task,
-    attributor: AttributorSpec,
-    configurations: Sequence[Mapping[str, HyperparameterValue]],
-    checkpoints: Path,
-    *,
-    device: str = "cpu",
-    seed: int = 0,
-    threads: int | None = None,
-    time_limit: float | None = None,
-) -> Iterator[Outcome]:
-    """Run configurations of an attributor in a process of its own; yields outcomes as they come.
+def describe_attributor(job: Job) -> Described:
+    """What a job's attributor says of itself, with the job's configurations completed.
+
+    Raises:
+        InputError: it does not import, or does not have these hyperparameters.
+    """
+    with _Process(job.model_copy(update={"describe_only": True}), None) as process:
+        for event in process.events():
+            if isinstance(event, Described):
+                return event
+        raise process.ended_early()
+
+
+def run_attributor(job: Job, time_limit: float | None = None) -> Iterator[Outcome | Selected]:
+    """Run a job in a process of its own; yields outcomes and selectors' choices as they come.
+
+    A configuration in which the process dies, or runs out of time, has failed; the others go on in a new process.
 
     Args:
-        task: the task.
-        attributor: where its code is.
-        configurations: hyperparameter values, completed with the defaults; texts are read as on the command line.
-        checkpoints: the task's checkpoint bundle.
-        device: where the attributor's tensors live.
-        seed: for its randomness.
-        threads: of the numerical libraries; by default the cores this process may use.
-        time_limit: seconds for each process; what it has not finished by then becomes a `timeout`.
+        job: what to run; its checkpoints' path must be absolute.
+        time_limit: seconds for each process.
 
     Raises:
         InputError: the job cannot be run at all, whatever the configuration.
     """
-    waiting = list(range(len(configurations)))
+    everything = list(job.configurations)
+    waiting = list(range(len(everything)))
+    selected: set[tuple[str, int]] = set()
     while waiting:
-        job = Job(
-            task=TaskSpec.of(task),
-            attributor=attributor,
-            configurations=tuple(dict(configurations[i]) for i in waiting),
-            checkpoints=checkpoints.resolve(),
-            device=device,
-            seed=seed,
-            threads=threads or len(os.sched_getaffinity(0)),
-        )
+        numbers = waiting  # position in this process → position in the whole
         done: set[int] = set()
-        for outcome in _run_once(job, time_limit):
-            done.add(outcome.index)
-            yield replace(outcome, index=waiting[outcome.index])
-        waiting = [index for position, index in enumerate(waiting) if position not in done]
-
-
-def _run_once(job: Job, time_limit: float | None) -> Iterator[Outcome]:
-    """Follow one process until it ends; what it was busy with when it died has failed."""
-    with tempfile.TemporaryDirectory(prefix="attriboard-") as name:
-        folder = Folder(Path(name))
-        folder.job.write_text(job.model_dump_json(), encoding="utf-8")
-        deadline = None if time_limit is None else time.monotonic() + time_limit
-        process, events = _start(folder)
-        described: Described | None = None
-        busy: set[int] = set()
-        done = 0
-        try:
-            for line in _lines(events, deadline):
-                event = _EVENTS.validate_json(line)
+        part = job.model_copy(update={"configurations": tuple(everything[number] for number in numbers)})
+        with _Process(part, time_limit) as process:
+            for event in process.events():
                 match event:
-                    case Refused():
-                        raise InputError(event.message)
                     case Described():
-                        described = event
-                    case Began():
-                        busy = set(event.configurations)
+                        for number, complete in zip(numbers, event.configurations, strict=True):
+                            everything[number] = complete
+                    case Selected():
+                        choice = _renumbered(event, numbers, everything)
+                        if not {(choice.selector, number) for number in choice.configurations} & selected:
+                            selected |= {(choice.selector, number) for number in choice.configurations}
+                            yield choice
                     case Finished():
-                        assert described is not None
-                        busy.discard(event.configuration)
-                        done += 1
-                        yield _outcome(described, event, folder)
-            reason = _death(process, deadline, time_limit, folder)
-        finally:
-            _kill(process)
-            os.close(events)
-        if described is None or not done + len(busy):
-            raise InputError(f"attributor {job.attributor.name!r}: its process ended before any result; {reason}")
-        for index in sorted(busy):
-            yield Outcome(described, index, described.configurations[index], reason)
+                        number = numbers[event.configuration]
+                        done.add(number)
+                        yield process.outcome(event, number, everything[number])
+            for position in process.busy_at_the_end():
+                number = numbers[position]
+                done.add(number)
+                yield Outcome(process.described, number, everything[number], process.death())
+        waiting = [number for number in numbers if number not in done]
+
+
+def _renumbered(event: Selected, numbers: list[int], everything: list[dict[str, HyperparameterValue]]) -> Selected:
+    """A choice in the whole's numbers; a configuration that the process added is added to the whole."""
+    group = tuple(numbers[position] for position in event.configurations)
+    position = event.configuration
+    if position is not None and position == len(numbers):
+        complete = everything[group[0]] | event.values
+        if complete not in everything:
+            everything.append(complete)
+        numbers.append(everything.index(complete))
+    number = None if position is None else numbers[position]
+    return event.model_copy(update={"configurations": group, "configuration": number})
+
+
+class _Process:
+    """One run of the worker: started on entry, ended with everything it started on exit."""
+
+    described: Described
+
+    def __init__(self, job: Job, time_limit: float | None) -> None:
+        self._job = job
+        self._time_limit = time_limit
+        self._busy: set[int] = set()
+        self._finished = 0
+
+    def __enter__(self) -> Self:
+        self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-")
+        self._folder = Folder(Path(self._temporary.name))
+        self._folder.job.write_text(self._job.model_dump_json(), encoding="utf-8")
+        self._deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
+        self._process, self._events = _start(self._folder)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._events)
+        self._temporary.cleanup()
+
+    def events(self) -> Iterator[Described | Selected | Finished]:
+        """What it reports until it ends or its time is over.
+
+        Raises:
+            InputError: it refuses the job.
+        """
+        for line in _lines(self._events, self._deadline):
+            event = _EVENTS.validate_json(line)
+            match event:
+                case Refused():
+                    raise InputError(event.message)
+                case Began():
+                    self._busy = set(event.configurations)
+                    continue
+                case Described():
+                    self.described = event
+                case Finished():
+                    self._busy.discard(event.configuration)
+                    self._finished += 1
+            yield event
+
+    def outcome(self, event: Finished, number: int, hyperparameters: dict[str, HyperparameterValue]) -> Outcome:
+        """A finished configuration with its scores."""
+        scores = None
+        if event.reason is None:
+            path = self._folder.scores(event.configuration)
+            scores = load_file(path)["scores"]
+            path.unlink()
+        return Outcome(
+            self.described,
+            number,
+            hyperparameters,
+            event.reason,
+            scores,
+            event.fit_seconds,
+            event.score_seconds,
+            event.peak_bytes,
+        )
+
+    def busy_at_the_end(self) -> list[int]:
+        """Positions it was working on when it died.
+
+        Raises:
+            InputError: it died before it worked on anything.
+        """
+        if not self._finished and not self._busy:
+            raise self.ended_early()
+        return sorted(self._busy)
+
+    def ended_early(self) -> InputError:
+        """The error for a process that got nowhere."""
+        name = self._job.attributor.name
+        return InputError(f"attributor {name!r}: its process ended before any result; {self.death()}")
+
+    def death(self) -> str:
+        """Why it ended before its work did."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return f"timeout: not finished after {self._time_limit:g} s"
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "crash: the process stopped reporting and did not end"
+        if code == -signal.SIGKILL:
+            return "out_of_memory: the process was killed from outside, most likely for its memory"
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        printed = self._folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"crash: {how}" + (f"; it last printed: {printed[-1][:300]}" if printed else "")
 
 
 def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
@@ -175,42 +259,3 @@ def _lines(events: int, deadline: float | None) -> Iterator[bytes]:
                 return
             *lines, rest = (rest + received).split(b"\n")
             yield from lines
-
-
-def _outcome(described: Described, event: Finished, folder: Folder) -> Outcome:
-    path = folder.scores(event.configuration)
-    scores = None
-    if event.reason is None:
-        scores = load_file(path)["scores"]
-        path.unlink()
-    return Outcome(
-        described,
-        event.configuration,
-        described.configurations[event.configuration],
-        event.reason,
-        scores,
-        event.fit_seconds,
-        event.score_seconds,
-        event.peak_bytes,
-    )
-
-
-def _death(process: subprocess.Popen[bytes], deadline: float | None, time_limit: float | None, folder: Folder) -> str:
-    """Why a process ended before its work did."""
-    if deadline is not None and time.monotonic() >= deadline:
-        return f"timeout: not finished after {time_limit:g} s"
-    try:
-        code = process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        return "crash: the process stopped reporting and did not end"
-    if code == -signal.SIGKILL:
-        return "out_of_memory: the process was killed from outside, most likely for its memory"
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    printed = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"crash: {how}" + (f"; it last printed: {printed[-1][:300]}" if printed else "")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

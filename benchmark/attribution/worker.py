@@ -13,8 +13,9 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +24,11 @@ import torch
 from pydantic import BaseModel
 from safetensors.numpy import save_file
 
+from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import build_context
 from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
 from attriboard.canonical import canonical_json, digest_file
-from attriboard.contracts import Attributor, HyperparameterValue
+from attriboard.contracts import Attributor, Context, HyperparameterValue
 from attriboard.errors import AttriboardError, NotApplicableError
 
 __all__ = ["main", "run_job"]
@@ -42,55 +44,105 @@ class InvalidScoresError(AttriboardError):
 def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> None:
     """Run every configuration of a job; failures are reported, not raised."""
     torch.set_num_threads(job.threads)
-    attributor_class = job.attributor.load()
-    configurations = tuple(attributor_class.configure(values) for values in job.configurations)
+    attributor_class = job.attributor.load_attributor()
+    configurations = [attributor_class.configure(values) for values in job.configurations]
     report(
         Described(
             name=attributor_class.name,
             paper=attributor_class.paper,
             family=attributor_class.family,
             code_sha256=digest_file(Path(inspect.getfile(attributor_class))),
-            configurations=configurations,
+            configurations=tuple(configurations),
+            grids={hp.name: hp.grid for hp in attributor_class.hyperparameters},
         )
     )
-    attributor = attributor_class()
-    context = build_context(job.task.load(), job.checkpoints, device=job.device, seed=job.seed)
-    shape = (len(context.test), len(context.train))
-    for group in fit_groups(attributor, configurations):
-        report(Began(configurations=tuple(group)))
+    if job.describe_only:
+        return
+    selectors = [spec.load_selector()() for spec in job.selectors]
+    donor = job.donor.load_attributor() if job.donor else None
+    attributor, task = attributor_class(), job.task.load()
+    context = build_context(task, job.checkpoints, device=job.device, seed=job.seed)
+    chooser = Chooser(selectors, task.card, context, attributor, donor, job.candidates)
+    _Run(attributor, context, configurations, chooser, folder, report).run()
+
+
+@dataclass
+class _Run:
+    """The loop over fits and configurations."""
+
+    attributor: Attributor
+    context: Context
+    configurations: list[Configuration]  # grows where selectors choose new ones
+    chooser: Chooser
+    folder: Folder
+    report: Callable[[BaseModel], None]
+
+    def run(self) -> None:
+        """Fit each group once, let selectors choose, score every member; chosen configurations may need new fits."""
+        given = self._groups(range(len(self.configurations)))
+        chosen: list[int] = []
+        for group in given:
+            chosen += self._run_group(group, choose=True)
+        for group in self._groups(chosen):
+            self._run_group(group, choose=False)
+
+    def _groups(self, indices: Iterable[int]) -> list[list[int]]:
+        """Configurations that share their fit-stage values, in order of first appearance."""
+        groups: dict[str, list[int]] = {}
+        for index in indices:
+            groups.setdefault(self._fit_key(index), []).append(index)
+        return list(groups.values())
+
+    def _fit_key(self, index: int) -> str:
+        return canonical_json(self.attributor.stage(self.configurations[index], "fit"))
+
+    def _run_group(self, group: list[int], choose: bool) -> list[int]:
+        """Fit and score one group; returns the chosen configurations that need another fit."""
+        self.report(Began(configurations=tuple(group)))
         _reset_peak()
-        fit_values = attributor.stage(configurations[group[0]], "fit")
-        state, fit_seconds, failure = _attempt(lambda: attributor.fit(context, **fit_values))  # noqa: B023
-        for index in group:
-            if failure is not None:
-                report(Finished(configuration=index, reason=failure, peak_bytes=_peak()))
-                continue
-            report(Began(configurations=(index,)))
-            score_values = attributor.stage(configurations[index], "score")
-            scores, score_seconds, reason = _attempt(
-                lambda: checked_scores(attributor.score(state, **score_values), shape)  # noqa: B023
-            )
-            if scores is not None:
-                save_file({"scores": scores}, folder.scores(index))
-            report(
-                Finished(
-                    configuration=index,
-                    reason=reason,
-                    fit_seconds=fit_seconds,
-                    score_seconds=score_seconds,
-                    peak_bytes=_peak(),
-                )
-            )
-        state = None  # before the next fit, so that its peak is its own
+        values = self.attributor.stage(self.configurations[group[0]], "fit")
+        state, seconds, failure = _attempt(lambda: self.attributor.fit(self.context, **values))
+        if failure is not None:
+            for index in group:
+                self.report(Finished(configuration=index, reason=failure, peak_bytes=_peak()))
+            return []
+        added = self._choose(group, state) if choose else []
+        elsewhere = [index for index in added if self._fit_key(index) != self._fit_key(group[0])]
+        for index in [*group, *(index for index in added if index not in elsewhere)]:
+            self.report(Began(configurations=(index,)))
+            self.report(self._score(index, state, seconds))
+        del state
         gc.collect()
+        return elsewhere
 
+    def _choose(self, group: list[int], state: Any) -> list[int]:
+        """Positions of the configurations that selectors add."""
+        added = []
+        for selected in self.chooser.choose(self.configurations[group[0]], state):
+            position = None
+            if selected.reason is None:
+                chosen = self.attributor.configure(self.configurations[group[0]] | selected.values)
+                if chosen not in self.configurations:
+                    self.configurations.append(chosen)
+                    added.append(len(self.configurations) - 1)
+                position = self.configurations.index(chosen)
+            update = {"configurations": tuple(group), "configuration": position}
+            self.report(selected.model_copy(update=update))
+        return added
 
-def fit_groups(attributor: Attributor, configurations: tuple[Configuration, ...]) -> list[list[int]]:
-    """Positions of configurations that share their fit-stage values, in order of first appearance."""
-    groups: dict[str, list[int]] = {}
-    for index, configuration in enumerate(configurations):
-        groups.setdefault(canonical_json(attributor.stage(configuration, "fit")), []).append(index)
-    return list(groups.values())
+    def _score(self, index: int, state: Any, fit_seconds: float) -> Finished:
+        values = self.attributor.stage(self.configurations[index], "score")
+        shape = (len(self.context.test), len(self.context.train))
+        scores, seconds, reason = _attempt(lambda: checked_scores(self.attributor.score(state, **values), shape))
+        if scores is not None:
+            save_file({"scores": scores}, self.folder.scores(index))
+        return Finished(
+            configuration=index,
+            reason=reason,
+            fit_seconds=fit_seconds,
+            score_seconds=seconds,
+            peak_bytes=_peak(),
+        )
 
 
 def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:

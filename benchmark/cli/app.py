@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, run
+from attriboard.cli import board, catalogue, check, demo, groundtruth, run, selection
 
 __all__ = ["app"]
 
@@ -17,7 +17,10 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("tasks")(catalogue.tasks)
 app.command("attributors")(catalogue.attributors)
+app.command("selectors")(catalogue.selectors)
 app.command("run")(run.run)
+app.command("sweep")(selection.sweep)
+app.command("select")(selection.select)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.add_typer(groundtruth.app, name="groundtruth")

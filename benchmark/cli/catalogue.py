@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from attriboard.cli.run import setting
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
-__all__ = ["attributors", "tasks"]
+__all__ = ["attributors", "selectors", "tasks"]
 
 
 @command
@@ -60,7 +61,7 @@ def attributors(json: Json = False) -> None:
 
     documents: list[dict[str, Any]] = []
     for name in attributor_names():
-        attributor = attributor_spec(name).load()
+        attributor = attributor_spec(name).load_attributor()
         documents.append(
             {
                 "name": name,
@@ -85,11 +86,28 @@ def attributors(json: Json = False) -> None:
     headings = ("attributor", "hyperparameter", "stage", "default", "source of the default")
     rows = []
     for document in documents:
-        knobs = [(hp["name"], hp["stage"], _value(hp["default"]), hp["source"]) for hp in document["hyperparameters"]]
+        knobs = [(hp["name"], hp["stage"], setting(hp["default"]), hp["source"]) for hp in document["hyperparameters"]]
         for position, knob in enumerate(knobs or [("none", "", "", "")]):
             rows.append((document["name"] if position == 0 else "", *knob))
     show_table("Attributors", headings, rows)
 
 
-def _value(value: object) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+@command
+def selectors(json: Json = False) -> None:
+    """List the selectors: what they choose, and whether they need a spectrum or the ground truth."""
+    from attriboard.catalog import load_oracle, selector_names, selector_spec
+
+    documents: list[dict[str, Any]] = []
+    for name in selector_names():
+        selector = selector_spec(name).load_selector()
+        needs = "spectrum" if selector.needs_spectrum else "nothing"
+        documents.append({"name": name, "chooses": selector.hyperparameter, "needs": needs, "source": selector.source})
+    oracle = load_oracle()
+    documents.append(
+        {"name": oracle.name, "chooses": "regularization", "needs": "ground truth", "source": oracle.source}
+    )
+    if json:
+        emit(documents)
+        return
+    rows = [(d["name"], d["chooses"], d["needs"], d["source"]) for d in documents]
+    show_table("Selectors", ("selector", "chooses", "needs", "source"), rows)

@@ -1,11 +1,14 @@
 """`attriboard demo`: the whole way on the embedded task, from attributors to a page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.cli.shell import command, note
+from attriboard.cli.shell import command, note, show_table
+
+if TYPE_CHECKING:
+    from attriboard.selection import Study
 
 __all__ = ["demo"]
 
@@ -18,25 +21,49 @@ def demo(
         "demo"
     ),
 ) -> None:
-    """Run every attributor on the embedded digits, score them, and build a page: about a minute."""
-    from attriboard.catalog import attributor_names, attributor_spec, load_task
-    from attriboard.cli.run import show_records
-    from attriboard.cli.workbench import open_checkpoints, open_grader
-    from attriboard.evaluation import evaluate
-    from attriboard.groundtruth.registry import BundleRegistry
+    """Score every attributor on the embedded digits, choose λ without retraining, build a page: a few minutes."""
+    from attriboard.catalog import attributor_names, load_oracle
+    from attriboard.cli.workbench import Workbench
     from attriboard.leaderboard.board import build_board
     from attriboard.records import write_record
+    from attriboard.selection import study_selection
 
-    registry, task = BundleRegistry(), load_task(TASK)
-    grader, checkpoints = open_grader(task, registry), open_checkpoints(task, registry)
-    truth = grader.truth.card
+    bench = Workbench(TASK, None)
+    truth, names = bench.grader.truth.card, attributor_names()
     note(f"{TASK}: {truth.n_masks} masks × {truth.n_repeats} repeats of ground truth, nothing to retrain")
-    records = []
-    for name in attributor_names():
-        note(f"running {name} …")
-        for record in evaluate(task, grader, attributor_spec(name), [{}], checkpoints, variants=["default"]):
+    studies = []
+    for position, name in enumerate(names, start=1):
+        note(f"[{position}/{len(names)}] {name}")
+        job = bench.job(name, [{}], selectors=("surrogate",))
+        study = study_selection(bench.task, bench.grader, job, load_oracle())
+        for record in study.all_records:
             write_record(record, out / "results")
-            records.append(record)
+        studies.append(study)
     summary = build_board([out / "results"], out / "site")
-    show_records(f"{task.card.title}: LDS at default hyperparameters", records)
+    _show(f"{bench.task.card.title}: LDS, noise ceiling {bench.grader.ceiling.mean:.3f}", studies)
+    print("selected: λ by the surrogate ξ, without retraining; oracle: λ by the ground truth of calibration points")
     print(f"page: {summary.index.resolve()}")
+
+
+def _show(title: str, studies: "list[Study]") -> None:
+    """One line per attributor, best default first, failures last."""
+    rows = []
+    for study in studies:
+        selection = study.selections[0]
+        default = next(record for record in study.records if record.variant == "default")
+        lds = default.lds
+        seconds = (default.fit_seconds or 0.0) + (default.score_seconds or 0.0)
+        cells = (
+            default.attributor.name,
+            f"{lds.mean:.3f}" if lds else "failed",
+            f"{lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}" if lds else "–",
+            *(
+                "–" if part is None or part.lds is None or selection.status == "failed" else f"{part.lds:.3f}"
+                for part in (selection.selected, selection.oracle)
+            ),
+            f"{seconds:.1f}",
+            default.reason or "",
+        )
+        rows.append((-lds.mean if lds else 2.0, cells))
+    headings = ("attributor", "default", "95 % interval", "selected", "oracle", "seconds", "")
+    show_table(title, headings, [cells for _, cells in sorted(rows)], numeric=(1, 2, 3, 4, 5))

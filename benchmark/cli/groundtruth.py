@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.workbench import Bundles, TaskArgument, executor, open_grader
 
 if TYPE_CHECKING:
     from attriboard.groundtruth.verify import RowCheck
@@ -15,11 +16,6 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Build, inspect and verify ground truth.", no_args_is_help=True)
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
-Bundles = Annotated[
-    Path | None,
-    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
-]
 Workers = Annotated[int | None, typer.Option(help="Processes; by default one for each core.", min=1)]
 
 
@@ -39,7 +35,6 @@ def build(
 ) -> None:
     """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted."""
     from attriboard.catalog import load_task
-    from attriboard.cli.workbench import executor
     from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
     from attriboard.groundtruth.registry import BundleRegistry
 
@@ -82,7 +77,6 @@ def build(
 def info(task: TaskArgument, groundtruth: Bundles = None, json: Json = False) -> None:
     """Show what a task's ground truth is and where it comes from."""
     from attriboard.catalog import load_task
-    from attriboard.cli.workbench import open_grader
     from attriboard.groundtruth.registry import BundleRegistry
 
     grader = open_grader(load_task(task), BundleRegistry(groundtruth))
@@ -132,7 +126,6 @@ def verify(
 ) -> None:
     """Retrain a few random rows of the bundle and compare; exit code 1 where they disagree."""
     from attriboard.catalog import load_task
-    from attriboard.cli.workbench import executor, open_grader
     from attriboard.groundtruth.build import open_store
     from attriboard.groundtruth.registry import BundleRegistry
     from attriboard.groundtruth.verify import check_plan, choose_rows, verify_rows

@@ -6,18 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+from attriboard.cli.workbench import (
+    Bundles,
+    Device,
+    Fixed,
+    OutDir,
+    Seed,
+    TaskArgument,
+    Threads,
+    TimeLimit,
+    Workbench,
+    parse_assignments,
+)
 
 if TYPE_CHECKING:
     from attriboard.records import AttributionRecord
 
-__all__ = ["OutDir", "record_document", "record_row", "run", "score", "show_records"]
-
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
-OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the record.", file_okay=False)]
-Bundles = Annotated[
-    Path | None,
-    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
-]
+__all__ = ["record_document", "run", "score", "setting", "show_records"]
 
 
 @command
@@ -25,48 +30,29 @@ def run(
     task: TaskArgument,
     attributor: Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")] = "",
     attributor_file: Annotated[
-        Path | None,
-        typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass."),
+        Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
     ] = None,
-    hp: Annotated[
-        list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter; repeatable.")
-    ] = None,
+    hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
-    seed: Annotated[int, typer.Option(help="For the attributor's randomness.", min=0)] = 0,
-    device: Annotated[str, typer.Option(help="Where the attributor's tensors live.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Threads; by default all cores.", min=1)] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds; a longer run is a failed record.", min=1)] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
-    from attriboard.catalog import attributor_spec, load_task
-    from attriboard.cli.workbench import open_checkpoints, open_grader
     from attriboard.errors import InputError
     from attriboard.evaluation import evaluate
-    from attriboard.groundtruth.registry import BundleRegistry
     from attriboard.records import write_record
 
     if bool(attributor) == bool(attributor_file):
         raise InputError("attributor: give one, as a name or as --attributor FILE")
-    registry = BundleRegistry(groundtruth)
-    live = load_task(task)
-    spec = attributor_spec(attributor or str(attributor_file))
-    grader = open_grader(live, registry)
+    bench = Workbench(task, groundtruth)
     values = parse_assignments(hp or [])
-    (record,) = evaluate(
-        live,
-        grader,
-        spec,
-        [values],
-        open_checkpoints(live, registry),
-        variants=["custom" if values else "default"],
-        device=device,
-        seed=seed,
-        threads=threads,
-        time_limit=time_limit,
-    )
+    job = bench.job(attributor or str(attributor_file), [values], seed=seed, device=device, threads=threads)
+    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
     _finish(record, write_record(record, out), json)
 
 
@@ -80,35 +66,13 @@ def score(
     json: Json = False,
 ) -> None:
     """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
-    from attriboard.catalog import load_task
-    from attriboard.cli.workbench import open_grader
-    from attriboard.evaluation import read_scores, record_of_scores
-    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.evaluation import read_scores
     from attriboard.records import write_record
 
-    live = load_task(task)
-    grader = open_grader(live, BundleRegistry(groundtruth))
-    record = record_of_scores(live, grader, read_scores(scores, live), name or _as_name(scores.stem))
+    bench = Workbench(task, groundtruth)
+    matrix = read_scores(scores, bench.task)
+    record = bench.grader.record_of_scores(bench.task, matrix, name or _as_name(scores.stem))
     _finish(record, write_record(record, out), json)
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """Read `NAME=VALUE` texts.
-
-    Raises:
-        InputError: no `=`, or a name given twice.
-    """
-    from attriboard.errors import InputError
-
-    values: dict[str, str] = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not (name and equals and value):
-            raise InputError(f"--hp {assignment}: must be NAME=VALUE, as in --hp regularization=1e-3")
-        if name in values:
-            raise InputError(f"--hp {assignment}: {name} is given twice")
-        values[name] = value
-    return values
 
 
 def record_document(record: "AttributionRecord", path: Path) -> dict[str, Any]:
@@ -173,7 +137,7 @@ def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
             if lds.n_degenerate:
                 print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
         if record.hyperparameters:
-            print("with " + ", ".join(f"{k} = {_show(v)}" for k, v in record.hyperparameters.items()))
+            print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
         if record.fit_seconds is not None and record.score_seconds is not None:
             memory = f", peak memory {record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else ""
             print(f"fit {record.fit_seconds:.2f} s, score {record.score_seconds:.2f} s{memory}")
@@ -182,7 +146,8 @@ def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _show(value: object) -> str:
+def setting(value: object) -> str:
+    """A hyperparameter's value as the command line takes it."""
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

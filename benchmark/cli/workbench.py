@@ -1,35 +1,113 @@
-"""What commands on a task need before they can start: the task, its ground truth, its checkpoints."""
+"""What commands on a task need before they can start: the task, its ground truth, its checkpoints, a job."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from attriboard.cli.shell import note, progress_bar
 
 if TYPE_CHECKING:
+    from attriboard.attribution.job import Job
     from attriboard.contracts import Task
     from attriboard.evaluation import Grader
     from attriboard.groundtruth.registry import BundleRegistry
     from attriboard.retraining.executors import Executor
 
-__all__ = ["executor", "open_checkpoints", "open_grader"]
+__all__ = [
+    "AttributorArgument",
+    "Bundles",
+    "Device",
+    "Fixed",
+    "OutDir",
+    "Seed",
+    "TaskArgument",
+    "Threads",
+    "TimeLimit",
+    "Workbench",
+    "executor",
+    "open_grader",
+    "parse_assignments",
+]
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
+AttributorArgument = Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")]
+OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
+Bundles = Annotated[
+    Path | None,
+    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
+]
+Fixed = Annotated[
+    list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter's value; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0)]
+Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
+TimeLimit = Annotated[
+    float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
+]
+
+
+class Workbench:
+    """A task with everything that running attributors on it takes; opened before anything slow begins.
+
+    Args:
+        task: name or card.
+        groundtruth: folder of bundles; the published ones by default.
+    """
+
+    def __init__(self, task: str, groundtruth: Path | None) -> None:
+        from attriboard.catalog import load_task
+        from attriboard.groundtruth.registry import BundleRegistry
+
+        self.task: Task = load_task(task)
+        self.registry = BundleRegistry(groundtruth)
+        self.grader: Grader = open_grader(self.task, self.registry)
+
+    def job(
+        self,
+        attributor: str,
+        configurations: Sequence[dict[str, Any]],
+        *,
+        selectors: Sequence[str] = (),
+        seed: int = 0,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> "Job":
+        """A job on this task, with its checkpoints: published, cached, or trained now."""
+        from attriboard.attribution.job import Job, TaskSpec
+        from attriboard.catalog import attributor_spec, selector_spec, spectrum_donor
+
+        return Job(
+            task=TaskSpec.of(self.task),
+            attributor=attributor_spec(attributor),
+            configurations=tuple(configurations),
+            checkpoints=self._checkpoints().resolve(),
+            device=device,
+            seed=seed,
+            threads=threads or len(os.sched_getaffinity(0)),
+            selectors=tuple(selector_spec(name) for name in selectors),
+            donor=spectrum_donor() if selectors else None,
+        )
+
+    def _checkpoints(self) -> Path:
+        from attriboard.groundtruth.build import ensure_checkpoints
+
+        if self.registry.find(self.task.card, "checkpoints"):
+            return ensure_checkpoints(self.task, self.registry, executor=executor)
+        note(f"no published checkpoints of {self.task.card.name}: using this machine's own, trained where absent")
+        with progress_bar(f"checkpoints of {self.task.card.name}") as progress:
+            return ensure_checkpoints(self.task, self.registry, executor=executor, progress=progress)
 
 
 def open_grader(task: "Task", registry: "BundleRegistry") -> "Grader":
-    """The task's published ground truth, checked, as a grader."""
+    """The task's ground truth, checked, as a grader."""
     from attriboard.evaluation import Grader
     from attriboard.groundtruth.bundle import read_ground_truth
 
     return Grader(read_ground_truth(registry.locate(task.card, "groundtruth")))
-
-
-def open_checkpoints(task: "Task", registry: "BundleRegistry") -> Path:
-    """The task's checkpoints: published, cached, or trained now."""
-    from attriboard.groundtruth.build import ensure_checkpoints
-
-    if registry.find(task.card, "checkpoints") is None:
-        note(f"no published checkpoints of {task.card.name}: using this machine's own, trained where absent")
-    with progress_bar(f"checkpoints of {task.card.name}") as progress:
-        return ensure_checkpoints(task, registry, executor=executor, progress=progress)
 
 
 def executor(n_workers: int | None = None) -> "Executor":
@@ -37,3 +115,22 @@ def executor(n_workers: int | None = None) -> "Executor":
     from attriboard.retraining.executors import LocalProcesses
 
     return LocalProcesses(n_workers)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=VALUE` texts.
+
+    Raises:
+        InputError: no `=`, or a name given twice.
+    """
+    from attriboard.errors import InputError
+
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--hp {assignment}: must be NAME=VALUE, as in --hp regularization=1e-3")
+        if name in values:
+            raise InputError(f"--hp {assignment}: {name} is given twice")
+        values[name] = value
+    return values

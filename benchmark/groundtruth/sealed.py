@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from attriboard.cards import TaskCard
-from attriboard.errors import FormatError
+from attriboard.errors import FormatError, InputError
 from attriboard.files import write_atomically
+from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.records import Provenance
 
 __all__ = ["REMEDY", "Layout", "SealedCard", "check_layout", "content_digest", "read_sealed", "write_sealed"]
@@ -66,9 +67,30 @@ def content_digest(tensors: Tensors) -> str:
 
 
 def write_sealed(path: Path, tensors: Tensors, card: SealedCard) -> None:
-    """Write a bundle atomically."""
+    """Write a bundle atomically; a file that has the same task and tensors already is left as it is.
+
+    Raises:
+        InputError: another bundle of this name is published in the folder; published files are never replaced.
+    """
+    if _same_already(path, card):
+        return
+    if any(entry.file == path.name for entry in BundleRegistry(path.parent).entries):
+        raise InputError(
+            f"{path}: is published, and what was built differs from it; raise the card's version, or build "
+            "elsewhere with --out"
+        )
     plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     write_atomically(path, save(plain, {"card": card.model_dump_json(exclude_none=False)}))
+
+
+def _same_already(path: Path, card: SealedCard) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        _, old = read_sealed(path, type(card), card.format)
+    except FormatError:
+        return False
+    return (old.task, old.content_sha256) == (card.task, card.content_sha256)
 
 
 def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str, NDArray[Any]], CardT]:

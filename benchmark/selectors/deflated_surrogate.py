@@ -13,7 +13,7 @@ from attriboard.selector import Choice, Evidence, Selector
 from attriboard.selectors.surrogate import pick_by_xi
 from attriboard.toolkit.spectrum import Spectrum
 
-__all__ = ["DeflatedSurrogate", "deflate", "n_outliers"]
+__all__ = ["DeflatedSurrogate", "n_outliers"]
 
 MIN_GAP = 3.0  # σ_j/σ_{j+1}; between what ordinary spectra have (under 2) and an outlier's (tens)
 MAX_OUTLIERS = 10
@@ -24,11 +24,6 @@ def n_outliers(spectrum: Spectrum) -> int:
     leading = spectrum.eigenvalues[: MAX_OUTLIERS + 1]
     gaps = (leading[:-1] / leading[1:] >= MIN_GAP).nonzero().flatten()
     return int(gaps[-1]) + 1 if len(gaps) else 0
-
-
-def deflate(spectrum: Spectrum, count: int) -> Spectrum:
-    """The spectrum without its `count` largest eigenvalues."""
-    return Spectrum(spectrum.eigenvalues[count:], spectrum.coefficients[:, count:], spectrum.n_train)
 
 
 class DeflatedSurrogate(Selector):
@@ -42,6 +37,6 @@ class DeflatedSurrogate(Selector):
         counts = [n_outliers(spectrum) for spectrum in evidence.spectra]
         if any(count >= len(s.eigenvalues) for count, s in zip(counts, evidence.spectra, strict=True)):
             raise NotApplicableError("every eigenvalue is an outlier: the kernel has too low a rank")
-        deflated = [deflate(s, count) for s, count in zip(evidence.spectra, counts, strict=True)]
+        deflated = [s.without_leading(count) for s, count in zip(evidence.spectra, counts, strict=True)]
         choice = pick_by_xi(deflated, evidence.candidates["regularization"])
         return Choice(choice.values, choice.criterion, choice.objective, f"removed {counts} leading eigenvalues")

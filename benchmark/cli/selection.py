@@ -1,0 +1,266 @@
+"""`attriboard sweep` and `attriboard select`: how much hangs on hyperparameters, and how well they can be chosen."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.run import setting
+from attriboard.cli.shell import DataDir, Json, command, emit, progress_bar, show_table
+from attriboard.cli.workbench import (
+    AttributorArgument,
+    Bundles,
+    Device,
+    Fixed,
+    OutDir,
+    Seed,
+    TaskArgument,
+    Threads,
+    TimeLimit,
+    Workbench,
+    parse_assignments,
+)
+
+if TYPE_CHECKING:
+    from attriboard.records import AttributionRecord, GradedConfiguration, SelectionRecord
+
+__all__ = ["select", "sweep"]
+
+Grid = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--grid",
+        metavar="NAME=LO:HI:N|NAME=LO:HI:Nlog|NAME=a,b,c",
+        help="Values to try; repeatable, all combinations are run.",
+    ),
+]
+
+
+@command
+def sweep(
+    task: TaskArgument,
+    attributor: AttributorArgument,
+    grid: Grid = None,
+    hp: Fixed = None,
+    out: OutDir = Path("attriboard-results"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Score an attributor over a grid: a sensitivity curve or surface, as records and a figure.
+
+    A finished point is a record in --out and is not computed again.
+    """
+    from attriboard.errors import InputError
+    from attriboard.records import read_records, write_record
+    from attriboard.sweeping import grid_configurations, parse_grid
+    from attriboard.sweeping import sweep as run_sweep
+
+    if not grid:
+        raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
+    grids = [parse_grid(text) for text in grid]
+    configurations = grid_configurations(grids, parse_assignments(hp or []))
+    bench = Workbench(task, groundtruth)
+    job = bench.job(attributor, configurations, selectors=("surrogate",), seed=seed, device=device, threads=threads)
+    finished = read_records(out / bench.task.card.name) if (out / bench.task.card.name).is_dir() else []
+    started = time.perf_counter()
+    records = []
+    with progress_bar(f"{attributor} on {bench.task.card.name}") as progress:
+        for record in run_sweep(bench.task, bench.grader, job, finished, time_limit=time_limit, progress=progress):
+            write_record(record, out)
+            records.append(record)
+    seconds = time.perf_counter() - started
+    names = [name for name, _ in grids]
+    name = records[0].attributor.name
+    stem = figure or out / bench.task.card.name / name / f"sweep-{'-'.join(names)}"
+    path = _draw(records, names, stem)
+    if json:
+        emit(
+            {
+                "task": bench.task.card.name,
+                "attributor": name,
+                "points": [_point(record) for record in records],
+                "seconds": seconds,
+                "figure": None if path is None else str(path),
+            }
+        )
+        return
+    _show_points(records, names)
+    print(f"records in {out}" + (f", figure {path}" if path else "; too few numbers for a figure"))
+
+
+@command
+def select(
+    task: TaskArgument,
+    attributor: AttributorArgument,
+    selector: Annotated[
+        list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option("--grid", metavar="LO:HI:Nlog|a,b,c", help="Candidates; by default the method's grid.")
+    ] = None,
+    hp: Fixed = None,
+    out: OutDir = Path("attriboard-results"),
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Choose the regularization without retraining, and compare it with the default and the oracle."""
+    from attriboard.catalog import load_oracle, selector_names
+    from attriboard.records import write_record
+    from attriboard.selection import study_selection
+    from attriboard.sweeping import parse_grid
+
+    candidates = parse_grid(f"regularization={grid}")[1] if grid else None
+    names = selector or ["surrogate"]
+    if "all" in names:
+        names = selector_names()
+    bench = Workbench(task, groundtruth)
+    job = bench.job(
+        attributor, [parse_assignments(hp or [])], selectors=names, seed=seed, device=device, threads=threads
+    )
+    with progress_bar(f"{attributor} on {bench.task.card.name}") as progress:
+        study = study_selection(
+            bench.task,
+            bench.grader,
+            job,
+            load_oracle(),
+            candidates=candidates,
+            time_limit=time_limit,
+            progress=progress,
+        )
+    for record in study.all_records:
+        write_record(record, out)
+    if json:
+        documents = [_selection(record) for record in study.selections]
+        emit(documents[0] if len(documents) == 1 else documents)
+    else:
+        show_selections(study.selections)
+        print(f"records in {out}")
+
+
+def show_selections(selections: "list[SelectionRecord]") -> None:
+    """Print selections as a table."""
+    first = selections[0]
+    headings = (
+        "selector",
+        "chosen",
+        "default LDS",
+        "selected LDS",
+        "oracle LDS",
+        "regret",
+        "95 % interval",
+        "gap closed",
+    )
+    rows = []
+    for record in selections:
+        regret = record.regret
+        rows.append(
+            (
+                record.selector,
+                record.reason or _changes(record) + (" (transferred)" if record.transferred else ""),
+                _lds(record.default),
+                _lds(record.selected),
+                _lds(record.oracle),
+                f"{regret.mean:+.3f}" if regret else "–",
+                f"{regret.ci95[0]:+.3f} … {regret.ci95[1]:+.3f}" if regret else "–",
+                "–" if record.gap_closed is None else f"{record.gap_closed:.0%}",
+            )
+        )
+    oracle = (
+        f", oracle at {first.hyperparameter} = {_value(first.oracle, first.hyperparameter)}" if first.oracle else ""
+    )
+    show_table(f"{first.attributor.name} on {first.task.name}{oracle}", headings, rows, numeric=(2, 3, 4, 5, 6, 7))
+
+
+def _changes(record: "SelectionRecord") -> str:
+    assert record.selected is not None
+    chosen, default = record.selected.hyperparameters, record.default.hyperparameters
+    changes = [f"{name} = {setting(value)}" for name, value in chosen.items() if default.get(name) != value]
+    return ", ".join(changes) or "the default"
+
+
+def _value(configuration: "GradedConfiguration | None", name: str) -> str:
+    return setting(configuration.hyperparameters.get(name)) if configuration else "–"
+
+
+def _lds(configuration: "GradedConfiguration | None") -> str:
+    if configuration is None:
+        return "–"
+    return "failed" if configuration.lds is None else f"{configuration.lds:.3f}"
+
+
+def _selection(record: "SelectionRecord") -> dict[str, Any]:
+    """A selection as JSON-able data."""
+    keys = ("default", "selected", "oracle", "regret")
+    parts = {key: part.model_dump(mode="json") if (part := getattr(record, key)) else None for key in keys}
+    return {
+        "task": record.task.name,
+        "attributor": record.attributor.name,
+        "selector": record.selector,
+        "status": record.status,
+        "reason": record.reason,
+        "transferred": record.transferred,
+        **parts,
+        "gap_closed": record.gap_closed,
+        "rank_correlation": record.rank_correlation,
+        "seconds": record.seconds,
+        "n_retrains": record.n_retrains,
+    }
+
+
+def _point(record: "AttributionRecord") -> dict[str, Any]:
+    return {
+        "hyperparameters": record.hyperparameters,
+        "status": record.status,
+        "reason": record.reason,
+        "lds": {"mean": record.lds.mean, "ci95": list(record.lds.ci95), "pearson": record.lds.pearson}
+        if record.lds
+        else None,
+        "criteria": record.criteria,
+    }
+
+
+def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
+    headings = (*names, "LDS", "95 % interval", "mean ξ", "note")
+    rows = []
+    for record in records:
+        lds, xi = record.lds, record.criteria.get("surrogate")
+        rows.append(
+            (
+                *(setting(record.hyperparameters[name]) for name in names),
+                f"{lds.mean:.3f}" if lds else "failed",
+                f"{lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}" if lds else "–",
+                "–" if xi is None else f"{xi:.3f}",
+                record.reason or "",
+            )
+        )
+    title = f"{records[0].attributor.name} on {records[0].task.name}, ceiling {records[0].ceiling or float('nan'):.3f}"
+    show_table(title, headings, rows, numeric=range(len(names) + 3))
+
+
+def _draw(records: "list[AttributionRecord]", names: list[str], stem: Path) -> Path | None:
+    """Draw the figure that fits the number of swept hyperparameters; `None` where there is too little to draw."""
+    from attriboard.errors import InputError
+    from attriboard.figures import draw_curve, draw_surface, marks_of, save_figure
+
+    try:
+        if len(names) == 1:
+            return save_figure(draw_curve(records, names[0], marks_of(records, names[0])), stem)
+        if len(names) == 2:
+            return save_figure(draw_surface(records, *names), stem)
+    except InputError:
+        return None
+    return None

@@ -1,0 +1,140 @@
+"""Sweeps: a grid over hyperparameters, one record per point, nothing computed twice."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.runner import describe_attributor, run_attributor
+from attriboard.canonical import canonical_json, digest_file
+from attriboard.contracts import Task
+from attriboard.errors import InputError
+from attriboard.evaluation import Grader
+from attriboard.records import AnyRecord, AttributionRecord
+from attriboard.selector import regularization_name
+
+__all__ = ["grid_configurations", "parse_grid", "sweep"]
+
+_MAX_POINTS = 100_000
+
+
+def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
+    """Read one `--grid`: `NAME=LO:HI:N` (linear), `NAME=LO:HI:Nlog` (logarithmic), `NAME=a,b,c`.
+
+    Returns:
+        The name, and the values as texts in the command line's form.
+
+    Raises:
+        InputError: none of these forms, or a range that has no points.
+    """
+    rule = "must be NAME=LO:HI:N, NAME=LO:HI:Nlog or NAME=a,b,c, as in regularization=1e-9:1e3:25log"
+    name, equals, body = text.partition("=")
+    if not (name and equals and body):
+        raise InputError(f"--grid {text}: {rule}")
+    if ":" not in body:
+        values = tuple(value.strip() for value in body.split(","))
+        if not all(values):
+            raise InputError(f"--grid {text}: an empty value; {rule}")
+        return name, tuple(dict.fromkeys(values))
+    parts = body.split(":")
+    logarithmic = parts[-1].endswith("log")
+    try:
+        low, high, count = float(parts[0]), float(parts[1]), int(parts[2].removesuffix("log"))
+        if len(parts) != 3:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise InputError(f"--grid {text}: {rule}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and 2 <= count <= _MAX_POINTS and low < high):
+        raise InputError(f"--grid {text}: needs LO < HI, finite, and 2 ≤ N ≤ {_MAX_POINTS}")
+    if logarithmic and low <= 0:
+        raise InputError(f"--grid {text}: a logarithmic range needs LO > 0")
+    steps = [step / (count - 1) for step in range(count)]
+    if logarithmic:
+        exponents = [math.log10(low) + step * (math.log10(high) - math.log10(low)) for step in steps]
+        return name, tuple(f"{10**exponent:.6g}" for exponent in exponents)
+    return name, tuple(f"{low + step * (high - low):.12g}" for step in steps)
+
+
+def grid_configurations(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cartesian product of grids over fixed values; the last grid varies fastest.
+
+    Raises:
+        InputError: a name given twice, or fixed and swept.
+    """
+    names = [name for name, _ in grids]
+    for name in names:
+        if names.count(name) > 1 or name in fixed:
+            raise InputError(f"--grid {name}: given twice, or both fixed by --hp and swept")
+    return [dict(fixed) | dict(zip(names, values, strict=True)) for values in itertools.product(*(v for _, v in grids))]
+
+
+def sweep(
+    task: Task,
+    grader: Grader,
+    job: Job,
+    finished: Iterable[AnyRecord],
+    *,
+    time_limit: float | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[AttributionRecord]:
+    """Grade every configuration of a job that no finished record answers; yields all records, old ones first.
+
+    Args:
+        task: the task.
+        grader: its ground truth.
+        job: the configurations; selectors in it add their criteria to the points.
+        finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
+            truth are the same.
+        time_limit: see `run_attributor`.
+        progress: called with (points done, points).
+
+    Raises:
+        InputError: the attributor does not import, or does not have these hyperparameters.
+    """
+    described = describe_attributor(job)
+    code = (described.code_sha256, grader.truth.sha256, digest_file(job.checkpoints), job.seed)
+    known = {
+        (
+            record.attributor.digest,
+            record.ground_truth.sha256,
+            record.checkpoints_sha256,
+            record.seed,
+            canonical_json(record.hyperparameters),
+        ): record
+        for record in finished
+        if isinstance(record, AttributionRecord)
+    }
+    total = len(described.configurations)
+    done = 0
+    missing = []
+    for configuration in described.configurations:
+        record = known.get((*code, canonical_json(configuration)))
+        if record is None:
+            missing.append(configuration)
+        else:
+            done += 1
+            yield record
+    progress(done, total)
+    if not missing:
+        return
+    asked = len(missing)
+    criteria: dict[int, dict[str, float]] = {}
+    for event in run_attributor(job.model_copy(update={"configurations": tuple(missing)}), time_limit):
+        if isinstance(event, Selected):
+            _note_criteria(criteria, event, missing)
+        elif event.index < asked:
+            yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
+            done += 1
+            progress(done, total)
+
+
+def _note_criteria(
+    criteria: dict[int, dict[str, float]], event: Selected, configurations: Sequence[Mapping[str, Any]]
+) -> None:
+    """Attach what a selector looked at to the points of its fit that lie on its candidates."""
+    found = dict(zip(event.candidates, event.criterion or (), strict=False))
+    for index in event.configurations:
+        value = configurations[index].get(regularization_name(configurations[index]) or "")
+        if isinstance(value, float) and value in found:
+            criteria.setdefault(index, {})[event.selector] = found[value]

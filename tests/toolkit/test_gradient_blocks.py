@@ -1,0 +1,177 @@
+"""Per-example gradients, factored or by vmap, against a dense Jacobian in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+
+from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit import kernel as kernel_module
+from attriboard.toolkit.gradients import evaluate, linear_factors, per_example_gradients
+from attriboard.toolkit.kernel import gradient_kernels, gradient_products, gram_kernel
+
+N, N_TEST, D = 23, 7, 6
+
+
+def squared_norm(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets[:, None]).square().sum(1)
+
+
+def first_output(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs[:, 0] * targets).tanh()
+
+
+class Normalised(nn.Module):
+    """Running statistics in buffers, a shift that belongs to no linear layer, and parameters out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(D)
+        self.lift = nn.Linear(D, 5)
+        self.conv = nn.Conv1d(1, 2, 3)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.lift(self.norm(x)).relu()
+        return self.head(self.conv(hidden.unsqueeze(1)).flatten(1))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(D, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x).tanh())
+
+
+class Leaking(nn.Module):
+    """Uses a layer's weight behind its back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(D, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + x @ self.layer.weight.square()
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(D, 5), nn.ReLU(inplace=True), nn.Linear(5, 4, bias=False), nn.Tanh(), nn.Linear(4, 3)
+    )
+
+
+def build(make: Callable[[], nn.Module]) -> Context:
+    torch.manual_seed(0)
+    model = make().double().eval()
+    parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
+    buffers = {
+        name: torch.rand_like(value) + 0.5 if value.is_floating_point() else value
+        for name, value in model.named_buffers()
+    }
+    # Files are read in alphabetical order, which is not the model's.
+    parameters = dict(sorted(parameters.items()))
+    train = Examples(torch.randn(N, D).double(), torch.randn(N).double())
+    test = Examples(torch.randn(N_TEST, D).double(), torch.randn(N_TEST).double())
+    checkpoint = Checkpoint(parameters, epoch=1, seed=0, buffers=buffers)
+    return Context(train, test, model, (checkpoint,), squared_norm, first_output, first_output)
+
+
+def dense(context: Context, function: BatchFunction, examples: Examples) -> Tensor:
+    checkpoint = context.checkpoints[0]
+
+    def values(parameters: dict[str, Tensor]) -> Tensor:
+        state = {**checkpoint.buffers, **parameters}
+        return function(functional_call(context.model, state, (examples.inputs,)), examples.targets)
+
+    jacobian = jacrev(values)(dict(checkpoint.parameters))
+    return torch.cat([jacobian[name].flatten(1) for name, _ in context.model.named_parameters()], dim=1)
+
+
+@pytest.mark.parametrize("make", [mlp, Normalised, Tied, Leaking])
+@pytest.mark.parametrize("memory_bytes", [1, 20_000, 2**30])
+def test_blocks_are_the_dense_jacobian_however_they_are_cut(make: Callable[[], nn.Module], memory_bytes: int) -> None:
+    context = build(make)
+    blocks = per_example_gradients(
+        context, context.checkpoints[0], context.loss, context.train, memory_bytes=memory_bytes
+    )
+    actual = torch.cat(list(blocks))
+    torch.testing.assert_close(actual, dense(context, context.loss, context.train), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [mlp, Normalised, Tied])
+def test_kernels_are_the_dense_products(make: Callable[[], nn.Module]) -> None:
+    context = build(make)
+    K, r = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
+    G, g = dense(context, context.loss, context.train), dense(context, context.target, context.test)
+    torch.testing.assert_close(K, G @ G.T, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(r, G @ g.T, rtol=1e-10, atol=1e-10)
+    products = gradient_products(context, context.checkpoints[0], context.loss, context.target)
+    torch.testing.assert_close(products, r, rtol=1e-10, atol=1e-10)
+
+
+def test_kernel_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(mlp)
+    checkpoint = context.checkpoints[0]
+    expected = gram_kernel(linear_factors(context, checkpoint, context.loss, context.train))
+    monkeypatch.setattr(kernel_module, "BLOCK_ROWS", 4)
+    actual = gram_kernel(linear_factors(context, checkpoint, context.loss, context.train, rows=5))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_products_do_not_depend_on_groups_of_test_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(Normalised)
+    expected = gradient_products(context, context.checkpoints[0], context.loss, context.target)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    actual = gradient_products(context, context.checkpoints[0], context.loss, context.target)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_exact_kernel_too_large_for_memory_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(Normalised)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    with pytest.raises(NotApplicableError, match="set projection_dim"):
+        gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Normalised, "'norm.weight': gradient factors need nn.Linear layers only"),
+        (Tied, "'layer' is not applied exactly once"),
+        (Leaking, "'layer': its weight is also used outside the layer"),
+    ],
+)
+def test_models_without_factors_are_told_why(make: Callable[[], nn.Module], reason: str) -> None:
+    context = build(make)
+    with pytest.raises(NotApplicableError, match=reason):
+        linear_factors(context, context.checkpoints[0], context.loss, context.train)
+    assert not any(module._forward_hooks for module in context.model.modules())
+
+
+def test_confident_examples_keep_their_relative_precision() -> None:
+    """In float32 the gradient of an example with 1 − p = 1e-9 would be zero or off by a factor."""
+    model = nn.Linear(1, 2, bias=False)
+    logit = torch.tensor([[20.7], [0.0]])
+    train = Examples(torch.ones(1, 1), torch.zeros(1, dtype=torch.long))
+    checkpoint = Checkpoint({"weight": logit}, epoch=1, seed=0)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+    context = Context(train, train, model.eval(), (checkpoint,), loss, loss, loss)
+    K, _ = gradient_kernels(context, checkpoint, loss, loss)
+    error = torch.sigmoid(-logit[0].double())
+    torch.testing.assert_close(K[0], 2 * error**2, rtol=1e-6, atol=0)
+
+
+def test_values_do_not_depend_on_chunks() -> None:
+    context = build(Normalised)
+    checkpoint = context.checkpoints[0]
+    whole = evaluate(context, checkpoint, context.loss, context.train)
+    pieces = evaluate(context, checkpoint, context.loss, context.train, rows=4)
+    torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-12)
