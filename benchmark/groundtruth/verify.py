@@ -2,10 +2,10 @@
 
 On the same kind of machine a retrain repeats to the last bit. Elsewhere the order of floating-point sums
 differs, and training may carry that as far as another seed would. So a row is judged in units of seed noise:
-per test point, the standard deviation between repeats, pooled over masks. A row passes where the retrain is
-nearer to it, in mean squared standardised distance, than to the row of any other mask, and no further than
-two fresh seeds would be. Swapped rows fail the first; a wrong recipe, wrong data or a model that no longer
-trains fail one of the two.
+per test point, the standard deviation between repeats, pooled over masks. A row passes where the retrain and the
+published row, each by itself, are nearer to the other repeats of their mask than to those of any other mask, and where
+they are no further apart than two fresh seeds would be. Moved rows fail the first; a wrong recipe, wrong data or a
+model that no longer trains fail one of the two.
 """
 
 from collections.abc import Sequence
@@ -130,16 +130,25 @@ def _check_row(
 ) -> RowCheck:
     new = fresh["margin"].astype(np.float64)
     published = truth.outputs["margin"].astype(np.float64)
-    distances = np.sqrt((((published - new) / noise) ** 2).mean(axis=2))  # (n_masks, n_repeats)
-    own = distances[mask, repeat]
-    others = np.delete(distances, mask, axis=0)
-    correlation = spearmanr(new - mean, published[mask, repeat] - mean).statistic
+    row = published[mask, repeat]
+    centres = published.mean(axis=1)  # (n_masks, n_test)
+    if published.shape[1] > 1:
+        centres[mask] = np.delete(published[mask], repeat, axis=0).mean(axis=0)
+    identified = all(np.argmin(_distance(centres, outputs, noise)) == mask for outputs in (new, row))
+    own = _distance(row, new, noise)
+    correlation = spearmanr(new - mean, row - mean).statistic
     return RowCheck(
         mask=mask,
         repeat=repeat,
         exact=all(np.array_equal(array, truth.outputs[name][mask, repeat]) for name, array in fresh.items()),
         rank_correlation=float(correlation),
         distance=float(own),
-        max_abs_z=float(np.abs((published[mask, repeat] - new) / noise).max()),
-        ok=bool(own < others.min() and own <= _MAX_DISTANCE),
+        max_abs_z=float(np.abs((row - new) / noise).max()),
+        ok=bool(identified and own <= _MAX_DISTANCE),
     )
+
+
+def _distance(a: NDArray[np.float64], b: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root mean square over test points of the difference in units of noise; (…, n_test) → (…)."""
+    distance: NDArray[np.float64] = np.sqrt((((a - b) / noise) ** 2).mean(axis=-1))
+    return distance

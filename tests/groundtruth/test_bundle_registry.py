@@ -1,0 +1,157 @@
+"""The list of published bundles."""
+
+from pathlib import Path
+
+import pytest
+from tiny import Published, tiny_card
+
+from attriboard.errors import DataError, FormatError, InputError
+from attriboard.groundtruth.build import build_ground_truth, ensure_checkpoints, open_store
+from attriboard.groundtruth.bundle import read_ground_truth
+from attriboard.groundtruth.registry import BundleRegistry, published_folder
+from attriboard.retraining.executors import InProcess
+
+
+@pytest.fixture
+def folder(published: Published, tmp_path: Path) -> Path:
+    """A folder with both bundles, not yet listed."""
+    for path in (published.truth, published.checkpoints):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_a_folder_without_a_list_is_an_empty_registry(tmp_path: Path) -> None:
+    assert BundleRegistry(tmp_path / "nowhere").entries == ()
+
+
+def test_what_is_registered_is_found_by_a_new_registry(folder: Path, published: Published) -> None:
+    card, first = published.task.card, BundleRegistry(folder)
+    entries = [first.register(card, "groundtruth"), first.register(card, "checkpoints")]
+    registry = BundleRegistry(folder)
+    assert sorted(e.kind for e in registry.entries) == ["checkpoints", "groundtruth"]
+    assert registry.find(card, "groundtruth") == entries[0]
+    assert registry.locate(card, "checkpoints") == folder / "tiny-checkpoints.safetensors"
+    assert entries[0].bytes == published.truth.stat().st_size
+    assert ensure_checkpoints(published.task, registry, executor=InProcess) == folder / entries[1].file
+
+
+def test_registering_the_same_bytes_again_changes_nothing(folder: Path, published: Published) -> None:
+    registry = BundleRegistry(folder)
+    entry = registry.register(published.task.card, "groundtruth")
+    before = (folder / "registry.json").read_bytes()
+    assert registry.register(published.task.card, "groundtruth") == entry
+    assert BundleRegistry(folder).register(published.task.card, "groundtruth") == entry
+    assert (folder / "registry.json").read_bytes() == before
+
+
+def test_a_published_version_is_never_replaced(folder: Path, published: Published) -> None:
+    registry, card = BundleRegistry(folder), published.task.card
+    registry.register(card, "groundtruth")
+    before = (folder / "registry.json").read_bytes()
+    (folder / "tiny-groundtruth.safetensors").write_bytes(published.checkpoints.read_bytes())
+    with pytest.raises(InputError, match=r"version 1 has a published groundtruth already .* raise the card's version"):
+        registry.register(card, "groundtruth")
+    assert (folder / "registry.json").read_bytes() == before
+
+
+def test_building_again_leaves_what_is_published_as_it_is(folder: Path, published: Published) -> None:
+    BundleRegistry(folder).register(published.task.card, "groundtruth")
+    before, path = published.truth.read_bytes(), folder / published.truth.name
+    store = open_store(published.task, published.store)
+    build_ground_truth(published.task, path, store)
+    assert path.read_bytes() == before
+    with pytest.raises(InputError, match=r"is published, .* raise the card's version"):
+        build_ground_truth(published.task, path, store, n_masks=7)
+    assert path.read_bytes() == before
+
+
+def test_building_again_replaces_a_damaged_or_unpublished_file(folder: Path, published: Published) -> None:
+    path, store = folder / published.truth.name, open_store(published.task, published.store)
+    path.write_bytes(path.read_bytes()[:-1])
+    build_ground_truth(published.task, path, store)
+    assert read_ground_truth(path).card.n_masks == 8
+    build_ground_truth(published.task, path, store, n_masks=7)
+    assert read_ground_truth(path).card.n_masks == 7
+
+
+def test_the_same_version_of_another_card_is_refused_too(folder: Path, published: Published) -> None:
+    registry = BundleRegistry(folder)
+    registry.register(published.task.card, "groundtruth")
+    (folder / "tiny-groundtruth.safetensors").write_bytes(b"other")
+    with pytest.raises(InputError, match="raise the card's version"):
+        registry.register(tiny_card(learning_rate=0.3), "groundtruth")
+
+
+def test_a_new_version_has_its_own_file_and_entry(folder: Path, published: Published) -> None:
+    registry, card = BundleRegistry(folder), published.task.card
+    registry.register(card, "groundtruth")
+    second = card.model_copy(update={"version": 2})
+    assert registry.find(second, "groundtruth") is None
+    name = registry.file_name(second, "groundtruth")
+    assert name == "tiny-v2-groundtruth.safetensors"
+    (folder / name).write_bytes(published.truth.read_bytes())
+    registry.register(second, "groundtruth")
+    assert registry.locate(card, "groundtruth") != registry.locate(second, "groundtruth")
+
+
+def test_other_bytes_than_the_listed_ones_are_refused(folder: Path, published: Published) -> None:
+    registry, card = BundleRegistry(folder), published.task.card
+    registry.register(card, "groundtruth")
+    path = folder / "tiny-groundtruth.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"tiny-groundtruth\.safetensors: SHA-256 .* torn or altered: fetch or build"):
+        registry.locate(card, "groundtruth")
+
+
+def test_a_bundle_that_is_not_listed_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lists no groundtruth for tiny .*: attriboard groundtruth build tiny"):
+        BundleRegistry(tmp_path).locate(tiny_card(), "groundtruth")
+
+
+def test_a_listed_bundle_that_is_not_there_names_the_command_that_makes_it(folder: Path, published: Published) -> None:
+    registry = BundleRegistry(folder)
+    registry.register(published.task.card, "groundtruth")
+    (folder / "tiny-groundtruth.safetensors").unlink()
+    with pytest.raises(DataError, match=r"listed but not here; .*attriboard groundtruth build tiny"):
+        registry.locate(published.task.card, "groundtruth")
+
+
+def test_another_recipe_is_not_found_under_the_same_name(folder: Path, published: Published) -> None:
+    registry = BundleRegistry(folder)
+    registry.register(published.task.card, "groundtruth")
+    assert registry.find(tiny_card(learning_rate=0.3), "groundtruth") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"schema_version": 2, "bundles": []}',
+        '{"bundles": [{"task": "x"}]}',
+        '{"bundles": [], "more": 1}',
+    ],
+)
+def test_a_list_that_does_not_validate_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "registry.json").write_text(text)
+    with pytest.raises(FormatError, match=r"registry\.json: not a registry of bundles"):
+        BundleRegistry(tmp_path)
+
+
+def test_a_listed_file_cannot_point_out_of_the_folder(folder: Path, published: Published) -> None:
+    BundleRegistry(folder).register(published.task.card, "groundtruth")
+    listing = folder / "registry.json"
+    listing.write_text(listing.read_text().replace("tiny-groundtruth", "../tiny-groundtruth"))
+    with pytest.raises(FormatError, match="not a registry"):
+        BundleRegistry(folder)
+
+
+def test_the_published_registry_validates_and_its_files_are_the_listed_ones() -> None:
+    from attriboard.canonical import digest_file
+
+    registry = BundleRegistry()
+    for entry in registry.entries:
+        path = published_folder() / entry.file
+        assert (path.stat().st_size, digest_file(path)) == (entry.bytes, entry.sha256)

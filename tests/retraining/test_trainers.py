@@ -1,0 +1,215 @@
+"""Trainers against each other and against a loop written out in full."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from tiny import N_TRAIN, PlainTinyTask, TinyTask, tiny_card, tiny_task
+from torch import nn
+
+from attriboard.retraining.engine import trainer_class
+from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.request import RetrainRequest, epoch_order, random_subset
+from attriboard.retraining.stacked_mlp import StackedMLPTrainer
+from attriboard.retraining.trainer import Parameters, Trainer, initial_parameters
+
+RECIPES = {
+    "plain": {"momentum": 0.0},
+    "momentum": {"momentum": 0.9},
+    "weight decay": {"momentum": 0.9, "weight_decay": 0.01},
+    "short last batch": {"batch_size": 5},  # 22 = 4 × 5 + 2
+    "one batch, larger than the subset": {"batch_size": 64},
+    "logistic regression": {"hidden": []},
+    "logistic regression, weight decay": {"hidden": [], "weight_decay": 0.1, "momentum": 0.5},
+    "deep": {"hidden": [7, 6, 5], "learning_rate": 0.05},
+}
+recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+
+
+def subset_requests(count: int, size: int = N_TRAIN // 2) -> list[RetrainRequest]:
+    return [RetrainRequest(random_subset(N_TRAIN, size, 0, k), 1000 + k) for k in range(count)]
+
+
+def train(
+    trainer: type[Trainer], task: TinyTask, requests: Sequence[RetrainRequest], epochs: Sequence[int] = (3,)
+) -> list[dict[int, Parameters]]:
+    return trainer(task, task.load_data()).train(requests, epochs)
+
+
+def plain_loop(task: TinyTask, request: RetrainRequest, n_epochs: int) -> Parameters:
+    """PyTorch's own modules, loss and optimiser; the order of examples is all that it takes from AttriBoard."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.seed)
+        model = task.build_model()
+    recipe, train = task.card.recipe, task.load_data().train
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+    )
+    n = len(request.indices)
+    for epoch in range(1, n_epochs + 1):
+        order = request.indices[epoch_order(n, request.seed, epoch)]
+        for start in range(0, n, recipe.batch_size):
+            rows = order[start : start + recipe.batch_size]
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(train.inputs[rows]), train.targets[rows]).backward()
+            optimizer.step()
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def largest_difference(a: Parameters, b: Parameters) -> float:
+    assert a.keys() == b.keys()
+    assert all(a[name].shape == b[name].shape for name in a)
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def identical(a: Parameters, b: Parameters) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@recipes
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, LoopTrainer])
+def test_in_float64_a_trainer_computes_what_plain_pytorch_does(
+    trainer: type[Trainer], recipe: dict[str, object]
+) -> None:
+    with double_precision():
+        task, requests = tiny_task(**recipe), subset_requests(3)
+        for request, trained in zip(requests, train(trainer, task, requests), strict=True):
+            assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
+
+
+@recipes
+def test_in_float32_the_stacked_trainer_stays_near_the_plain_one(recipe: dict[str, object]) -> None:
+    task, requests = tiny_task(**recipe), subset_requests(3)
+    stacked, looped = train(StackedMLPTrainer, task, requests), train(LoopTrainer, task, requests)
+    for a, b in zip(stacked, looped, strict=True):
+        assert largest_difference(a[3], b[3]) < 1e-5
+
+
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, LoopTrainer])
+def test_parameters_kept_on_the_way_are_those_of_a_shorter_training(trainer: type[Trainer]) -> None:
+    requests = subset_requests(2)
+    long = train(trainer, tiny_task(epochs=4), requests, (1, 2, 4))
+    short = train(trainer, tiny_task(epochs=2), requests, (2,))
+    for a, b in zip(long, short, strict=True):
+        assert sorted(a) == [1, 2, 4]
+        assert identical(a[2], b[2])
+        assert not identical(a[2], a[4])
+
+
+def test_training_starts_from_pytorchs_initialisation_and_leaves_its_generator_alone() -> None:
+    task = tiny_task()
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first, again, other = (initial_parameters(task, seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert identical(first, again)
+    assert not identical(first, other)
+
+
+# Shapes whose products and sums have remainders in every vector width, and the digits' own.
+SHAPES: dict[str, list[int]] = {"logistic": [], "odd": [7], "deep": [17, 33, 5], "digits": [64, 32]}
+
+
+@pytest.mark.parametrize("hidden", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_a_retrain_has_the_same_bits_in_any_stack_order_and_company(hidden: list[int], weight_decay: float) -> None:
+    task, requests = tiny_task(hidden=hidden, weight_decay=weight_decay), subset_requests(33)
+    with threads(1):
+        alone = [train(StackedMLPTrainer, task, [request])[0][3] for request in requests]
+        for size in (2, 3, 8, 17):
+            for start in range(0, len(requests), size):
+                trained = train(StackedMLPTrainer, task, requests[start : start + size])
+                for offset, epochs in enumerate(trained):
+                    assert identical(epochs[3], alone[start + offset])
+        order = np.random.default_rng(0).permutation(17)
+        shuffled = train(StackedMLPTrainer, task, [requests[i] for i in order])
+    assert all(identical(epochs[3], alone[i]) for epochs, i in zip(shuffled, order, strict=True))
+
+
+def test_a_diverging_neighbour_does_not_reach_a_retrain() -> None:
+    task, requests = tiny_task(), subset_requests(2)
+    data = task.load_data()
+    sick = copy.deepcopy(data)
+    only_second = sorted(set(requests[1].indices.tolist()) - set(requests[0].indices.tolist()))
+    sick.train.inputs[only_second] = float("nan")
+    healthy = StackedMLPTrainer(task, data).train(requests, (3,))
+    beside = StackedMLPTrainer(task, sick).train(requests, (3,))
+    assert identical(beside[0][3], healthy[0][3])
+    assert beside[1][3]["0.weight"].isnan().any()
+
+
+def test_more_threads_stay_within_rounding() -> None:
+    # The engine always trains on one thread; this only shows that nothing but rounding hangs on it.
+    task, requests = tiny_task(hidden=[64, 32]), subset_requests(9)
+    with threads(1):
+        one = train(StackedMLPTrainer, task, requests)
+    with threads(2):
+        two = train(StackedMLPTrainer, task, requests)
+    assert max(largest_difference(a[3], b[3]) for a, b in zip(one, two, strict=True)) < 1e-5
+
+
+class Modelled(TinyTask):
+    """A tiny task with any model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(tiny_card())
+        self._model = model
+
+    def build_model(self) -> nn.Module:
+        return copy.deepcopy(self._model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)),
+        nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU()),
+        nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 3)),
+        nn.Sequential(nn.ReLU(), nn.Linear(5, 3), nn.ReLU()),
+        nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)),
+        nn.Sequential(),
+        nn.ModuleList([nn.Linear(5, 3)]),
+        nn.Sequential(nn.Linear(5, 1), nn.ReLU(), nn.Linear(1, 3)),
+        nn.Linear(5, 3),
+    ],
+    ids=str,
+)
+def test_a_model_that_the_stack_does_not_compute_falls_to_the_plain_trainer(model: nn.Module) -> None:
+    assert trainer_class(Modelled(model)) is LoopTrainer
+
+
+def test_perceptrons_and_logistic_regression_are_stacked() -> None:
+    assert trainer_class(tiny_task()) is StackedMLPTrainer
+    assert trainer_class(tiny_task(hidden=[])) is StackedMLPTrainer
+    assert trainer_class(PlainTinyTask(tiny_card())) is LoopTrainer
+
+
+def test_stacks_are_many_for_small_models_and_never_empty() -> None:
+    assert StackedMLPTrainer.stack_size(tiny_task()) == 128
+    assert StackedMLPTrainer.stack_size(tiny_task(hidden=[4000, 4000])) == 1
