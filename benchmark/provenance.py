@@ -37,7 +37,7 @@ def provenance() -> Provenance:
             gpu=_gpu(),
         ),
         threads=_threads(),
-        platform=platform.platform(),
+        platform="-".join(part for part in (platform.system(), platform.machine(), *platform.libc_ver()) if part),
         command_line=_anonymous(sys.argv),
     )
 
