@@ -44,7 +44,6 @@ test-slow: $(VENV)/dev  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 bench: $(VENV)/dev  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
-	@$(PIP) 'dattri==0.3.0'
 	$(BIN)/python -m bench
 
 board: $(VENV)/run  ## The site, from the committed records

@@ -5,8 +5,26 @@ __all__ = ["ATTRIBUTORS"]
 ATTRIBUTORS: dict[str, str] = {
     "random": "attriboard.attributors.random:Random",
     "input_similarity": "attriboard.attributors.input_similarity:InputSimilarity",
+    "embedding_similarity": "attriboard.attributors.embedding_similarity:EmbeddingSimilarity",
     "grad_dot": "attriboard.attributors.grad_dot:GradDot",
+    "grad_cos": "attriboard.attributors.grad_cos:GradCos",
+    "tracin": "attriboard.attributors.tracin:TracIn",
+    "if_explicit": "attriboard.attributors.if_explicit:IFExplicit",
+    "if_cg": "attriboard.attributors.if_cg:IFCG",
+    "if_lissa": "attriboard.attributors.if_lissa:IFLiSSA",
+    "if_arnoldi": "attriboard.attributors.if_arnoldi:IFArnoldi",
+    "datainf": "attriboard.attributors.datainf:DataInf",
+    "ekfac": "attriboard.attributors.ekfac:EKFAC",
     "iffim": "attriboard.attributors.iffim:IFFIM",
     "trak": "attriboard.attributors.trak:TRAK",
+    "logra": "attriboard.attributors.logra:LoGra",
+    "dattri:if_cg": "attriboard.attributors.adapters.dattri:DattriCG",
+    "dattri:tracin": "attriboard.attributors.adapters.dattri:DattriTracIn",
+    "dattri:ekfac": "attriboard.attributors.adapters.dattri:DattriEKFAC",
+    "dattri:trak": "attriboard.attributors.adapters.dattri:DattriTRAK",
+    "kronfluence:ekfac": "attriboard.attributors.adapters.kronfluence:KronfluenceEKFAC",
 }
-"""Name → reference, in the order of listings: controls first."""
+"""Name → reference, in the order of listings: controls first, other libraries' attributors last.
+
+Those are called `library:method` and need that library; in records and file names the colon is a hyphen.
+"""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attriboard.contracts import Attributor as Attributor
     from attriboard.contracts import Context as Context
     from attriboard.contracts import Hyperparameter as Hyperparameter
+    from attriboard.regularization import select_regularization as select_regularization
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _HOMES = {
     "lds": "attriboard.api",
     "load_ground_truth": "attriboard.api",
     "load_task": "attriboard.catalog",
+    "select_regularization": "attriboard.regularization",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "lds",
     "load_ground_truth",
     "load_task",
+    "select_regularization",
 ]
 
 

@@ -54,7 +54,7 @@ def attribute(
     job = Job(
         task=TaskSpec.of(live),
         attributor=attributor_spec(attributor),
-        configurations=(hyperparameters,),
+        configurations=({name: _plain(value) for name, value in hyperparameters.items()},),
         checkpoints=ensure_checkpoints(live, BundleRegistry(), executor=LocalProcesses).resolve(),
         device=device,
         seed=seed,
@@ -65,6 +65,11 @@ def attribute(
     if outcome.scores is None:
         raise AttriboardError(f"{outcome.attributor.name} on {live.card.name} failed: {outcome.reason}")
     return outcome.scores
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's and PyTorch's scalars as Python's."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def lds(scores: Any, task: Task | str) -> LdsResult:

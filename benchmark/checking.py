@@ -1,6 +1,7 @@
 """Validation of files that come from elsewhere: records, score matrices, bundles, cards, plugins."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,7 +90,10 @@ def _check_tensors(path: Path, task: str | None) -> Report:
     from attriboard.groundtruth import bundle, checkpoints
     from attriboard.groundtruth.sealed import read_sealed
 
-    form = _claimed_format(path)
+    try:
+        form = _claimed_format(path)
+    except FormatError as error:
+        return Report("safetensors file", (Problem("file", str(error)),))
     if form is None:
         if task is None:
             raise InputError(f"{path}: taken for a score matrix; name the task that it is for with --task")
@@ -107,18 +111,27 @@ def _claimed_format(path: Path) -> str | None:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         return str(json.loads(metadata["card"]).get("format", "")) if "card" in metadata else None
-    except (SafetensorError, json.JSONDecodeError, AttributeError) as error:
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
 
 
 def _check_plugin(path: Path) -> Report:
     """Import an attributor file in a process of its own: it is somebody else's code."""
     script = (
-        "import sys; from attriboard.catalog import attributor_spec; attributor_spec(sys.argv[1]).load_attributor()"
+        "import sys; from attriboard.catalog import attributor_spec; "
+        "attributor_spec(sys.argv[1]).load_attributor().configure({}); print('valid')"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    # -P: as in a run, the current folder is not on the path.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(path)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == 0 and done.stdout.endswith("valid\n"):
         return Report("attributor", ())
     lines = done.stderr.strip().splitlines()
-    message = lines[-1].partition("attriboard.errors.InputError: ")[2] or lines[-1] if lines else "it ended the process"
+    message = re.sub(r"^attriboard\.errors\.\w+: ", "", lines[-1]) if lines else "importing it ended the process"
     return Report("attributor", (Problem("import", message),))

@@ -228,16 +228,18 @@ def read_scores(path: Path, task: Task) -> NDArray[np.float32]:
     rule = f"must hold one tensor 'scores', (n_test, n_train) = {shape}, float32"
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
         raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
     if list(tensors) != ["scores"]:
         raise FormatError(f"{path}: holds tensors {', '.join(tensors) or 'none'}; it {rule}")
     scores = tensors["scores"]
     if scores.shape != shape or scores.dtype not in (np.float16, np.float32, np.float64):
         raise FormatError(f"{path}: scores are {scores.shape} {scores.dtype}; it {rule}")
-    if not np.isfinite(scores).all(axis=1).any():
+    with np.errstate(over="ignore"):
+        single = scores.astype(np.float32)
+    if not np.isfinite(single).all(axis=1).any():
         raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
-    return scores.astype(np.float32)
+    return single
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

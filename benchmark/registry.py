@@ -38,14 +38,15 @@ class Registry(Generic[T]):
         """Every known name with its reference: built-ins in their table's order, then entry points by name.
 
         Raises:
-            InputError: an installed package claims the name of a built-in.
+            InputError: an installed package claims the name of a built-in, or of another package's.
         """
         table = dict(self._builtins)
         for entry in sorted(importlib.metadata.entry_points(group=self.group), key=lambda entry: entry.name):
-            if entry.name in self._builtins:
+            if table.get(entry.name, entry.value) != entry.value or entry.name in self._builtins:
+                holder = "a built-in" if entry.name in self._builtins else table[entry.name]
                 raise InputError(
-                    f"{self.kind} {entry.name!r}: {entry.value} claims the name of a built-in; "
-                    f"rename the entry point in group {self.group}"
+                    f"{self.kind} {entry.name!r}: {entry.value} claims the name of {holder}; "
+                    f"rename the entry point in group {self.group}, or uninstall its package"
                 )
             table[entry.name] = entry.value
         return table
@@ -77,8 +78,10 @@ class Registry(Generic[T]):
         reference = self.reference(name)
         try:
             loaded: T = resolve_reference(reference)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{self.kind} {name!r}: cannot import {reference}: {error}") from error
+        except Exception as error:  # it may be somebody else's module
+            raise InputError(
+                f"{self.kind} {name!r}: cannot import {reference}: {type(error).__name__}: {error}"
+            ) from error
         return loaded
 
 
@@ -108,15 +111,17 @@ def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"{kind} file {path}: importing it raised {type(error).__name__}: {error}") from error
-    found = [
+    defined = {
         value
         for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, base)
-        and value.__module__ == spec.name
-        and not getattr(value, "__abstractmethods__", None)
-    ]
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == spec.name
+    }
+    missing = {value: sorted(getattr(value, "__abstractmethods__", ())) for value in defined}
+    found = sorted((value for value in defined if not missing[value]), key=lambda value: value.__name__)
     if len(found) != 1:
         names = ", ".join(value.__name__ for value in found) or "none"
-        raise InputError(f"{kind} file {path}: must define exactly one {base.__name__} subclass, found {names}")
+        lacks = "".join(f"; {value.__name__} lacks {', '.join(missing[value])}" for value in defined if missing[value])
+        raise InputError(
+            f"{kind} file {path}: must define exactly one {base.__name__} subclass, found {names}" + lacks * (not found)
+        )
     return found[0]

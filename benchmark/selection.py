@@ -87,21 +87,23 @@ def study_selection(
     name = regularization_name(start)
     if name is not None:
         grid = described.grids[name] if candidates is None else tuple(candidates)
-        path = describe_attributor(
-            job.model_copy(update={"configurations": tuple(start | {name: value} for value in grid)})
-        ).configurations
+        path = tuple(start | {name: value} for value in grid)
+        if candidates is not None:  # texts, perhaps, and perhaps out of range
+            path = describe_attributor(job.model_copy(update={"configurations": path})).configurations
+        path = tuple(configuration for i, configuration in enumerate(path) if configuration not in path[:i])
         values = tuple(float(configuration[name] or 0.0) for configuration in path)
         job = job.model_copy(update={"configurations": (start, *path), "candidates": {name: values}})
     points: dict[int, _Point] = {}
-    choices: list[Selected] = []
+    choices: dict[str, Selected] = {}
     progress(0, len(job.configurations))
     for event in run_attributor(job, time_limit):
         if isinstance(event, Selected):
-            choices += [event] if 0 in event.configurations else []
+            # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
+            choices.setdefault(event.selector, event)
         else:
             points[event.index] = _graded(grader, event)
             progress(len(points), max(len(job.configurations), len(points)))
-    return _Report(task, grader, job, points, name or "regularization").study(choices, oracle)
+    return _Report(task, grader, job, points, name or "regularization").study(list(choices.values()), oracle)
 
 
 def _graded(grader: Grader, outcome: Outcome) -> _Point:
@@ -133,7 +135,35 @@ class _Report:
         best = None
         if candidates:
             best = candidates[oracle.select([self.points[i].calibration for i in candidates])]
+        choices = [self._resolved(choice) for choice in choices] or self._without_a_fit()
         return Study(list(self._attributions(choices, best)), [self._selection(choice, best) for choice in choices])
+
+    def _resolved(self, choice: Selected) -> Selected:
+        """A choice applies to the starting configuration, whichever fit its evidence came from."""
+        if choice.configuration is None or 0 in choice.configurations:
+            return choice
+        wanted = self.points[0].outcome.hyperparameters | choice.values
+        at = next((i for i, point in sorted(self.points.items()) if point.outcome.hyperparameters == wanted), None)
+        reason = None if at is not None else f"not_applicable: {choice.values} was chosen on another fit and not run"
+        return choice.model_copy(update={"configuration": at, "reason": reason})
+
+    def _without_a_fit(self) -> list[Selected]:
+        """No fit succeeded, so no selector was asked: a refusal for each."""
+        return [
+            Selected(
+                selector=spec.name,
+                hyperparameter=self.hyperparameter,
+                values={},
+                transferred=False,
+                candidates=(),
+                criterion=None,
+                objective=None,
+                note="",
+                seconds=0.0,
+                reason=self.points[0].outcome.reason,
+            )
+            for spec in self.job.selectors
+        ]
 
     def _attributions(self, choices: list[Selected], best: int | None) -> Iterator[AttributionRecord]:
         """A record for every part that a configuration plays: default, selected, oracle, else a point of the sweep."""
@@ -161,12 +191,12 @@ class _Report:
         criteria: dict[int, dict[str, float]] = {}
         for choice in choices:
             for value, number in zip(choice.candidates, choice.criterion or (), strict=False):
-                for index in self._at(value):
+                for index in self._at(choice.hyperparameter, value):
                     criteria.setdefault(index, {})[choice.selector] = number
         return criteria
 
-    def _at(self, value: float) -> list[int]:
-        return [i for i, p in self.points.items() if p.outcome.hyperparameters.get(self.hyperparameter) == value]
+    def _at(self, name: str, value: float) -> list[int]:
+        return [i for i, point in self.points.items() if point.outcome.hyperparameters.get(name) == value]
 
     def _selection(self, choice: Selected, best: int | None) -> SelectionRecord:
         """Score one choice."""
@@ -183,7 +213,7 @@ class _Report:
         return SelectionRecord(
             **self.grader.heading(self.task, attributor_info(default.outcome, self.job), self.job.seed),
             selector=choice.selector,
-            hyperparameter=self.hyperparameter,
+            hyperparameter=choice.hyperparameter,
             status="failed" if reason else "ok",
             reason=reason,
             transferred=choice.transferred,
@@ -224,10 +254,10 @@ class _Report:
         pairs = [
             (-objective, self.points[index].scoring)
             for value, objective in zip(choice.candidates, choice.objective, strict=True)
-            for index in self._at(value)[:1]
+            for index in self._at(choice.hyperparameter, value)[:1]
             if self.points[index].predictions is not None
         ]
-        if len(pairs) < 3:
+        objectives, scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if len(pairs) < 3 or len(set(objectives)) < 2 or len(set(scores)) < 2:
             return None
-        correlation = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
-        return correlation if correlation == correlation else None
+        return float(spearmanr(objectives, scores).statistic)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from attriboard.contracts import HyperparameterValue
+from attriboard.errors import NotApplicableError
 
 if TYPE_CHECKING:
     from attriboard.cards import Recipe
@@ -37,11 +38,11 @@ class Evidence:
 
     Attributes:
         configuration: the complete hyperparameters that it starts from (the defaults, and what the user fixed).
-        candidates: hyperparameter → values to choose from, ascending, numbers only.
+        candidates: hyperparameter → values to choose from, ascending, numbers above zero only; see `options`.
         spectra: of the fitted kernels, one per checkpoint, with the coefficients of the calibration points;
             empty where neither the method nor the task's Fisher matrix offers one.
         recipe: how the models were trained.
-        subset_size: training examples of the models that were fitted.
+        n_train: training examples of the task.
         seed: for a selector's randomness.
     """
 
@@ -51,6 +52,16 @@ class Evidence:
     recipe: Recipe
     n_train: int
     seed: int = 0
+
+    def options(self, name: str) -> tuple[float, ...]:
+        """The candidates of one hyperparameter, at least one.
+
+        Raises:
+            NotApplicableError: there are none.
+        """
+        if not self.candidates.get(name):
+            raise NotApplicableError(f"{name}: no positive number to choose from; give candidates with --grid")
+        return self.candidates[name]
 
 
 @dataclass(frozen=True)

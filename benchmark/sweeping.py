@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.job import Described, Job, Selected
 from attriboard.attribution.runner import describe_attributor, run_attributor
 from attriboard.canonical import canonical_json, digest_file
 from attriboard.contracts import Task
@@ -75,6 +75,7 @@ def sweep(
     job: Job,
     finished: Iterable[AnyRecord],
     *,
+    described: Described | None = None,
     time_limit: float | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[AttributionRecord]:
@@ -83,16 +84,19 @@ def sweep(
     Args:
         task: the task.
         grader: its ground truth.
-        job: the configurations; selectors in it add their criteria to the points.
+        job: the configurations, each once; selectors in it add their criteria to the points, with the swept values
+            of λ as candidates.
         finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
             truth are the same.
+        described: what the attributor says of this job, where that is known already.
         time_limit: see `run_attributor`.
         progress: called with (points done, points).
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    described = describe_attributor(job)
+    described = describe_attributor(job) if described is None else described
+    configurations = [c for i, c in enumerate(described.configurations) if c not in described.configurations[:i]]
     code = (described.code_sha256, grader.truth.sha256, digest_file(job.checkpoints), job.seed)
     known = {
         (
@@ -102,13 +106,15 @@ def sweep(
             record.seed,
             canonical_json(record.hyperparameters),
         ): record
-        for record in finished
-        if isinstance(record, AttributionRecord)
+        # Of several records of one point, one that has criteria.
+        for record in sorted(
+            (record for record in finished if isinstance(record, AttributionRecord)), key=lambda r: len(r.criteria)
+        )
     }
-    total = len(described.configurations)
+    total = len(configurations)
     done = 0
     missing = []
-    for configuration in described.configurations:
+    for configuration in configurations:
         record = known.get((*code, canonical_json(configuration)))
         if record is None:
             missing.append(configuration)
@@ -120,13 +126,22 @@ def sweep(
         return
     asked = len(missing)
     criteria: dict[int, dict[str, float]] = {}
-    for event in run_attributor(job.model_copy(update={"configurations": tuple(missing)}), time_limit):
+    update = {"configurations": tuple(missing), "candidates": _swept_regularization(configurations)}
+    for event in run_attributor(job.model_copy(update=update), time_limit):
         if isinstance(event, Selected):
             _note_criteria(criteria, event, missing)
         elif event.index < asked:
             yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
             done += 1
             progress(done, total)
+
+
+def _swept_regularization(configurations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
+    """The values of λ in a sweep, as selectors' candidates; without a λ there are none."""
+    name = regularization_name(configurations[0])
+    if name is None:
+        return {}
+    return {name: tuple(float(value) for c in configurations if isinstance(value := c[name], (int, float)))}
 
 
 def _note_criteria(

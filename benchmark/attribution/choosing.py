@@ -6,6 +6,7 @@ Such a choice is marked as transferred. Coefficients are cut down to the calibra
 them.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,16 @@ from attriboard.selector import Choice, Evidence, Selector, regularization_name
 from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["Chooser"]
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """What there is for selectors: spectra on calibration points, or why there are none."""
+
+    spectra: tuple[Spectrum, ...] = ()
+    transferred: bool = False
+    seconds: float = 0.0  # of the donor's fit
+    failure: str | None = None
 
 
 @dataclass
@@ -48,51 +59,55 @@ class Chooser:
         split = self.card.split
         points = split_test_points(len(self.context.test), split.calibration, split.seed)
         self._calibration = torch.from_numpy(points.calibration)
-        self._donated: dict[HyperparameterValue, list[Spectrum]] = {}  # epoch → spectra
+        self._donated: dict[HyperparameterValue, _Spectra] = {}  # by epoch
 
     def choose(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> list[Selected]:
         """Let every selector choose, starting from a fitted configuration; refusals are choices with a reason."""
-        name = regularization_name({hp.name for hp in self.attributor.hyperparameters})
-        failure: str | None = None
-        spectra: tuple[Spectrum, ...] = ()
-        transferred = False
+        name = regularization_name(hp.name for hp in self.attributor.hyperparameters)
+        found = _Spectra()
         try:
-            spectra, transferred = self._spectra(configuration, state, name)
-        except AttriboardError as error:
-            failure = str(error)
+            found = self._spectra(configuration, state, name)
+        except Exception as error:
+            found = _Spectra(failure=_text(error))
         evidence = Evidence(
             configuration=configuration,
             candidates=self._candidates(name),
-            spectra=spectra,
+            spectra=found.spectra,
             recipe=self.card.recipe,
             n_train=len(self.context.train),
             seed=self.context.seed,
         )
-        return [self._choose(selector, evidence, name, transferred, failure) for selector in self.selectors]
+        return [self._choose(selector, evidence, name, found) for selector in self.selectors]
 
-    def _choose(
-        self, selector: Selector, evidence: Evidence, name: str | None, transferred: bool, failure: str | None
-    ) -> Selected:
+    def _choose(self, selector: Selector, evidence: Evidence, name: str | None, found: "_Spectra") -> Selected:
         started = time.perf_counter()
-        choice, reason = Choice({}), None
+        candidates = evidence.candidates.get(selector.hyperparameter, ())
+        choice, values, reason = Choice({}), {}, None
         try:
-            if name is None and selector.name != "default":
+            if name is None and selector.hyperparameter == "regularization" and selector.name != "default":
                 raise NotApplicableError("the method has no regularization to choose")
-            if selector.needs_spectrum and not evidence.spectra:
-                raise NotApplicableError(failure or "neither the method nor the task's Fisher matrix has a spectrum")
-            choice = selector.select(evidence)
+            if selector.needs_spectrum and not found.spectra:
+                why = found.failure or "neither the method nor the task's Fisher matrix has a spectrum"
+                raise NotApplicableError(why)
+            choice = _checked(selector.select(evidence), candidates)
+            changes = {_own_name(key, name): value for key, value in choice.values.items()}
+            complete = self.attributor.configure(dict(evidence.configuration) | changes)
+            values = {key: complete[key] for key in changes}
         except AttriboardError as error:
-            reason = f"not_applicable: {error}"
-        values = {name if key == "regularization" and name else key: value for key, value in choice.values.items()}
+            choice, reason = Choice({}), f"not_applicable: {error}"
+        except Exception as error:  # a selector's crash is a row, like an attributor's
+            choice, reason = Choice({}), f"error: {_text(error)}"
+        transferred = found.transferred and selector.needs_spectrum
         return Selected(
             selector=selector.name,
+            hyperparameter=_own_name(selector.hyperparameter, name),
             values=values,
-            transferred=transferred and selector.needs_spectrum,
-            candidates=evidence.candidates.get(selector.hyperparameter, ()),
+            transferred=transferred,
+            candidates=candidates,
             criterion=choice.criterion,
             objective=choice.objective,
             note=choice.note,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + (found.seconds if transferred else 0.0),
             reason=reason,
         )
 
@@ -103,29 +118,51 @@ class Chooser:
             numbers["regularization"] = numbers[name]
         return {key: grid for key, grid in numbers.items() if grid}
 
-    def _spectra(
-        self, configuration: Mapping[str, HyperparameterValue], state: Any, name: str | None
-    ) -> tuple[tuple[Spectrum, ...], bool]:
-        """Spectra on calibration points, and whether they are a donor's."""
+    def _spectra(self, configuration: Mapping[str, HyperparameterValue], state: Any, name: str | None) -> "_Spectra":
+        """Spectra on calibration points."""
         own = self.attributor.spectrum(state)
         if own is not None:
-            return self._calibrated(own), False
+            return _Spectra(self._calibrated(own))
         if self.donor is None or name is None:
-            return (), False
+            return _Spectra()
         epoch = configuration.get("epoch")
         if epoch not in self._donated:
+            started = time.perf_counter()
             donor = self.donor()
             values = donor.configure({"epoch": epoch})
             found = donor.spectrum(donor.fit(self.context, **donor.stage(values, "fit")))
             assert found is not None, "a donor is chosen for its spectrum"
-            self._donated[epoch] = found
-        return self._calibrated(self._donated[epoch]), True
+            seconds = time.perf_counter() - started
+            self._donated[epoch] = _Spectra(self._calibrated(found), transferred=True, seconds=seconds)
+        return self._donated[epoch]
 
     def _calibrated(self, spectra: Sequence[Spectrum]) -> tuple[Spectrum, ...]:
         return tuple(spectrum.at(self._calibration) for spectrum in spectra)
 
 
+def _checked(choice: Choice, candidates: Sequence[float]) -> Choice:
+    """The choice, if its curves are finite and have a number for every candidate.
+
+    Raises:
+        NotApplicableError: they are not.
+    """
+    for curve in (choice.criterion, choice.objective):
+        if curve is not None and not (len(curve) == len(candidates) and all(map(math.isfinite, curve))):
+            raise NotApplicableError(f"its curve {curve} is no finite number for each of {len(candidates)} candidates")
+    return choice
+
+
+def _own_name(key: str, regularization: str | None) -> str:
+    """What the attributor calls a hyperparameter: selectors say `regularization` for whatever its λ is."""
+    return regularization if key == "regularization" and regularization else key
+
+
+def _text(error: Exception) -> str:
+    name = "" if isinstance(error, AttriboardError) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())[:500]
+
+
 def _positive_numbers(grid: Sequence[HyperparameterValue]) -> tuple[float, ...]:
     """The numbers above zero, ascending: ξ and projections have no use for others."""
-    numbers = (float(value) for value in grid if isinstance(value, (int, float)) and not isinstance(value, bool))
+    numbers = {float(value) for value in grid if isinstance(value, (int, float)) and not isinstance(value, bool)}
     return tuple(sorted(number for number in numbers if number > 0))

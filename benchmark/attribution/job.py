@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attriboard.cards import TaskCard
 from attriboard.contracts import Attributor, HyperparameterValue, Task
 from attriboard.errors import InputError
+from attriboard.record_model import AttributorInfo
 from attriboard.registry import load_plugin_file, resolve_reference
 from attriboard.selector import Selector
 
@@ -27,7 +28,8 @@ __all__ = [
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN and infinity travel as they are, so that whoever judges a hyperparameter sees what was asked.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class TaskSpec(_Message):
@@ -58,9 +60,16 @@ class PluginSpec(_Message):
         """Import an attributor's class.
 
         Raises:
-            InputError: it does not import or is no attributor.
+            InputError: it does not import, is no attributor, or calls itself what no record can.
         """
         loaded: type[Attributor] = self._load(Attributor, "attributor")
+        described: dict[str, Any] = {key: getattr(loaded, key, None) for key in ("name", "paper", "family")}
+        try:
+            AttributorInfo(origin=self.origin, digest=None, **described)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            what = f"{loaded.__name__}.{problem['loc'][0]} = {problem['input']!r}"
+            raise InputError(f"attributor {self.name!r}: {what}: {problem['msg']}") from error
         return loaded
 
     def load_selector(self) -> type[Selector]:
@@ -77,8 +86,10 @@ class PluginSpec(_Message):
             return load_plugin_file(Path(self.location), base, kind)
         try:
             loaded = resolve_reference(self.location)
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{kind} {self.name!r}: cannot import {self.location}: {error}") from error
+        except Exception as error:  # it is somebody else's module
+            raise InputError(
+                f"{kind} {self.name!r}: cannot import {self.location}: {type(error).__name__}: {error}"
+            ) from error
         if not (isinstance(loaded, type) and issubclass(loaded, base)):
             raise InputError(f"{kind} {self.name!r}: {self.location} is no subclass of attriboard's {base.__name__}")
         return loaded
@@ -143,6 +154,7 @@ class Selected(_Message):
 
     Attributes:
         selector: its name.
+        hyperparameter: what it chooses, under the attributor's name.
         configurations: positions of the configurations that share the fit it was given.
         configuration: position of the configuration that it chose, which may be a new one; `None` with a reason.
         values: the hyperparameters that it changes.
@@ -151,12 +163,13 @@ class Selected(_Message):
         criterion: the quantity it looked at, per candidate.
         objective: what it minimised, per candidate.
         note: one sentence for the record.
-        seconds: of choosing, without the fit.
+        seconds: of choosing, with the donor's fit where there was one, without the attributor's own.
         reason: why it could not: `category: text`.
     """
 
     event: Literal["selected"] = "selected"
     selector: str
+    hyperparameter: str = "regularization"
     configurations: tuple[int, ...] = ()
     configuration: int | None = None
     values: dict[str, HyperparameterValue]

@@ -39,6 +39,7 @@ from attriboard.errors import InputError
 __all__ = ["Outcome", "describe_attributor", "run_attributor"]
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+_POLL_SECONDS = 0.5  # how often a silent process is looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +146,8 @@ class _Process:
         self._finished = 0
 
     def __enter__(self) -> Self:
-        self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-")
+        # What it started may still write while the folder goes.
+        self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-", ignore_cleanup_errors=True)
         self._folder = Folder(Path(self._temporary.name))
         self._folder.job.write_text(self._job.model_dump_json(), encoding="utf-8")
         self._deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
@@ -165,7 +167,7 @@ class _Process:
         Raises:
             InputError: it refuses the job.
         """
-        for line in _lines(self._events, self._deadline):
+        for line in _lines(self._events, self._process, self._deadline):
             event = _EVENTS.validate_json(line)
             match event:
                 case Refused():
@@ -238,6 +240,7 @@ def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=folder.path,
+            env=_environment(),
             pass_fds=(write,),
             start_new_session=True,  # so that whatever it starts can be ended with it
         )
@@ -245,15 +248,30 @@ def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
     return process, read
 
 
-def _lines(events: int, deadline: float | None) -> Iterator[bytes]:
-    """Lines from a file descriptor until its other end closes or the deadline passes."""
+def _environment() -> dict[str, str]:
+    """Our environment with its relative paths made absolute, because the process works in another folder."""
+    environment = dict(os.environ)
+    for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_CACHE", "\0")):
+        if value := environment.get(name):
+            environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))
+    return environment
+
+
+def _lines(events: int, process: subprocess.Popen[bytes], deadline: float | None) -> Iterator[bytes]:
+    """Lines from a file descriptor until its other end closes, the process has ended, or the deadline passes.
+
+    The other end stays open after the process where something that it forked lives on.
+    """
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(events, selectors.EVENT_READ)
         while True:
-            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not selector.select(timeout):
-                return
+            ended = process.poll() is not None
+            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
+            if not selector.select(0 if ended or left < 0 else left):
+                if ended or left <= 0:
+                    return
+                continue
             received = os.read(events, 1 << 16)
             if not received:
                 return

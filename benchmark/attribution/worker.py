@@ -10,7 +10,10 @@ import inspect
 import os
 import re
 import resource
+import select
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -28,8 +31,8 @@ from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import build_context
 from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
 from attriboard.canonical import canonical_json, digest_file
-from attriboard.contracts import Attributor, Context, HyperparameterValue
-from attriboard.errors import AttriboardError, NotApplicableError
+from attriboard.contracts import Attributor, Context, HyperparameterValue, Task
+from attriboard.errors import AttriboardError, InputError, NotApplicableError
 
 __all__ = ["main", "run_job"]
 
@@ -58,10 +61,11 @@ def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> No
     )
     if job.describe_only:
         return
+    _check_device(job.device)
     selectors = [spec.load_selector()() for spec in job.selectors]
     donor = job.donor.load_attributor() if job.donor else None
-    attributor, task = attributor_class(), job.task.load()
-    context = build_context(task, job.checkpoints, device=job.device, seed=job.seed)
+    report(Began(configurations=tuple(range(len(configurations)))))
+    attributor, (task, context) = attributor_class(), _load(job)
     chooser = Chooser(selectors, task.card, context, attributor, donor, job.candidates)
     _Run(attributor, context, configurations, chooser, folder, report).run()
 
@@ -172,21 +176,40 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, float, str | None]:
         result = work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         reason = _reason(error)
     return result, time.perf_counter() - started, reason
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()[:500]
+    text = text.encode(errors="backslashreplace").decode()  # a path may hold what no JSON can
     if isinstance(error, InvalidScoresError):
         return text
     if isinstance(error, NotApplicableError):
-        return f"not_applicable: {text}"
+        return f"not_applicable: {text or 'no reason given'}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return f"out_of_memory: {text or 'MemoryError'}"
     return f"error: {type(error).__name__}: {text}"
+
+
+def _load(job: Job) -> tuple[Task, Context]:
+    try:
+        task = job.task.load()
+        return task, build_context(task, job.checkpoints, device=job.device, seed=job.seed)
+    except AttriboardError:
+        raise
+    except Exception as error:  # a task may be somebody else's code too
+        raise InputError(f"task {job.task.card.name!r} does not load: {type(error).__name__}: {error}") from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA
+        text = str(error).partition("\n")[0]
+        raise InputError(f"device {device!r}: PyTorch cannot use it: {text}") from error
 
 
 def _reset_peak() -> None:
@@ -218,5 +241,22 @@ def main(arguments: list[str]) -> None:
         report(Refused(message=str(error)))
 
 
+def _end_with_the_runner(events: int) -> None:
+    """End this process and whatever it started once nobody reads its events: the runner was killed."""
+    reader = select.poll()
+    reader.register(events, 0)  # errors are reported always, and a pipe without a reader is one
+    reader.poll()
+    os.killpg(0, signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    threading.Thread(target=_end_with_the_runner, args=(int(sys.argv[2]),), daemon=True).start()
+    code = 0
+    try:
+        main(sys.argv[1:])
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)  # threads and children that the attributor left behind are not waited for

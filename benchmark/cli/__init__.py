@@ -4,6 +4,9 @@ Each module holds one family of commands. They import what they need when they r
 answers at once.
 """
 
+import sys
+from io import TextIOWrapper
+
 from attriboard.cli.app import app
 
 __all__ = ["main"]
@@ -11,4 +14,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the `attriboard` command."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does; a result is never lost to "…"
     app()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+from attriboard.cli.shell import DataDir, Json, command, emit, note, show_table
 
 __all__ = ["attributors", "selectors", "tasks"]
 
@@ -58,10 +58,15 @@ def tasks(data_dir: DataDir = None, json: Json = False) -> None:
 def attributors(json: Json = False) -> None:
     """List the attributors with their hyperparameters, defaults and the sources of the defaults."""
     from attriboard.catalog import attributor_names, attributor_spec
+    from attriboard.errors import InputError
 
     documents: list[dict[str, Any]] = []
     for name in attributor_names():
-        attributor = attributor_spec(name).load_attributor()
+        try:
+            attributor = attributor_spec(name).load_attributor()
+        except InputError as error:  # somebody's broken package hides nothing else
+            note(f"left out: {error}")
+            continue
         documents.append(
             {
                 "name": name,

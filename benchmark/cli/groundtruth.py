@@ -118,7 +118,9 @@ def info(task: TaskArgument, groundtruth: Bundles = None, json: Json = False) ->
 def verify(
     task: TaskArgument,
     rows: Annotated[int, typer.Option(help="How many random rows to retrain.", min=1)] = 4,
-    seed: Annotated[int | None, typer.Option(help="Choice of the rows; by default another one each time.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Choice of the rows; by default another one each time.", min=0)
+    ] = None,
     workers: Workers = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,

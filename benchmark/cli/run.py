@@ -17,6 +17,7 @@ from attriboard.cli.workbench import (
     TimeLimit,
     Workbench,
     parse_assignments,
+    prepare_folder,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def run(
     bench = Workbench(task, groundtruth)
     values = parse_assignments(hp or [])
     job = bench.job(attributor or str(attributor_file), [values], seed=seed, device=device, threads=threads)
+    prepare_folder(out)
     (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
     _finish(record, write_record(record, out), json)
 
@@ -60,17 +62,23 @@ def run(
 def score(
     task: TaskArgument,
     scores: Annotated[Path, typer.Argument(metavar="SCORES", help="safetensors file with one tensor 'scores'.")],
-    name: Annotated[str | None, typer.Option(help="What the method is called; by default the file's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the method is called, as in my_method; by default the file's name.")
+    ] = None,
     out: OutDir = Path("attriboard-results"),
     groundtruth: Bundles = None,
     json: Json = False,
 ) -> None:
     """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
+    from attriboard.errors import InputError
     from attriboard.evaluation import read_scores
     from attriboard.records import write_record
 
+    if name is not None and name != (usable := _as_name(name)):
+        raise InputError(f"--name {name}: must be lower-case letters, digits, - and _, as in --name {usable}")
     bench = Workbench(task, groundtruth)
     matrix = read_scores(scores, bench.task)
+    prepare_folder(out)
     record = bench.grader.record_of_scores(bench.task, matrix, name or _as_name(scores.stem))
     _finish(record, write_record(record, out), json)
 
@@ -152,6 +160,8 @@ def setting(value: object) -> str:
 
 
 def _as_name(stem: str) -> str:
+    """The nearest name that a record may carry."""
     import re
 
-    return re.sub(r"[^a-z0-9_]+", "_", stem.lower()).strip("_") or "scores"
+    name = re.sub(r"[^a-z0-9_-]+", "_", stem.lower()).strip("_-") or "scores"
+    return (name if name[0].isalpha() else f"scores_{name}")[:64]

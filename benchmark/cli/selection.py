@@ -1,6 +1,7 @@
 """`attriboard sweep` and `attriboard select`: how much hangs on hyperparameters, and how well they can be chosen."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,7 @@ from attriboard.cli.workbench import (
 if TYPE_CHECKING:
     from attriboard.records import AttributionRecord, GradedConfiguration, SelectionRecord
 
-__all__ = ["select", "sweep"]
+__all__ = ["draw_sweep", "select", "sweep"]
 
 Grid = Annotated[
     list[str] | None,
@@ -59,6 +60,7 @@ def sweep(
 
     A finished point is a record in --out and is not computed again.
     """
+    from attriboard.attribution.runner import describe_attributor
     from attriboard.errors import InputError
     from attriboard.records import read_records, write_record
     from attriboard.sweeping import grid_configurations, parse_grid
@@ -67,21 +69,31 @@ def sweep(
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     grids = [parse_grid(text) for text in grid]
-    configurations = grid_configurations(grids, parse_assignments(hp or []))
+    fixed = parse_assignments(hp or [])
+    configurations = grid_configurations(grids, fixed)
     bench = Workbench(task, groundtruth)
-    job = bench.job(attributor, configurations, selectors=("surrogate",), seed=seed, device=device, threads=threads)
+    job = bench.job(
+        attributor, [*configurations, fixed], selectors=("surrogate",), seed=seed, device=device, threads=threads
+    )
+    described = describe_attributor(job)
+    *points, default = described.configurations
+    job = job.model_copy(update={"configurations": tuple(points)})
+    described = described.model_copy(update={"configurations": tuple(points)})
     finished = read_records(out / bench.task.card.name) if (out / bench.task.card.name).is_dir() else []
     started = time.perf_counter()
     records = []
     with progress_bar(f"{attributor} on {bench.task.card.name}") as progress:
-        for record in run_sweep(bench.task, bench.grader, job, finished, time_limit=time_limit, progress=progress):
+        for record in run_sweep(
+            bench.task, bench.grader, job, finished, described=described, time_limit=time_limit, progress=progress
+        ):
             write_record(record, out)
             records.append(record)
     seconds = time.perf_counter() - started
+    records.sort(key=lambda record: points.index(record.hyperparameters))  # as asked, not as they came
     names = [name for name, _ in grids]
     name = records[0].attributor.name
     stem = figure or out / bench.task.card.name / name / f"sweep-{'-'.join(names)}"
-    path = _draw(records, names, stem)
+    path = draw_sweep(records, names, stem, default)
     if json:
         emit(
             {
@@ -251,14 +263,24 @@ def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
     show_table(title, headings, rows, numeric=range(len(names) + 3))
 
 
-def _draw(records: "list[AttributionRecord]", names: list[str], stem: Path) -> Path | None:
-    """Draw the figure that fits the number of swept hyperparameters; `None` where there is too little to draw."""
+def draw_sweep(
+    records: "list[AttributionRecord]", names: list[str], stem: Path, default: Mapping[str, Any] | None = None
+) -> Path | None:
+    """Draw the figure that fits the number of swept hyperparameters; `None` where there is too little to draw.
+
+    Args:
+        records: the sweep.
+        names: what was swept.
+        stem: where the figure goes, without its ending.
+        default: the configuration without the sweep, whose value is marked.
+    """
     from attriboard.errors import InputError
     from attriboard.figures import draw_curve, draw_surface, marks_of, save_figure
 
     try:
         if len(names) == 1:
-            return save_figure(draw_curve(records, names[0], marks_of(records, names[0])), stem)
+            marks = marks_of(records, names[0], (default or {}).get(names[0]))
+            return save_figure(draw_curve(records, names[0], marks), stem)
         if len(names) == 2:
             return save_figure(draw_surface(records, *names), stem)
     except InputError:

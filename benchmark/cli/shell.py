@@ -62,7 +62,8 @@ def emit(document: Any) -> None:
     """Print one JSON document on standard output."""
     import json
 
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    # ASCII is valid under every locale, and names of files may hold bytes that are no text.
+    print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def note(text: str) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "executor",
     "open_grader",
     "parse_assignments",
+    "prepare_folder",
 ]
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
@@ -37,12 +38,17 @@ AttributorArgument = Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="N
 OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
 Bundles = Annotated[
     Path | None,
-    typer.Option("--groundtruth", help="Folder of bundles with a registry.json; by default the published ones."),
+    typer.Option(
+        "--groundtruth",
+        help="Folder of bundles with a registry.json; by default the published ones.",
+        exists=True,
+        file_okay=False,
+    ),
 ]
 Fixed = Annotated[
     list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter's value; repeatable.")
 ]
-Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0)]
+Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0, max=2**53)]
 Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
 TimeLimit = Annotated[
@@ -115,6 +121,23 @@ def executor(n_workers: int | None = None) -> "Executor":
     from attriboard.retraining.executors import LocalProcesses
 
     return LocalProcesses(n_workers)
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder that gets the records, before the work that they come from is done.
+
+    Raises:
+        InputError: that is not possible, or nothing can be written there.
+    """
+    from attriboard.errors import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made: {error.strerror}") from error
+    if not writable:
+        raise InputError(f"--out {out}: not writable")
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,6 @@ The rule looks at eigenvalues only: among the first ten gaps σ_j/σ_{j+1}, the 
 above it is removed. Without such a gap nothing is removed, and the pick is that of `surrogate`.
 """
 
-from attriboard.errors import NotApplicableError
 from attriboard.selector import Choice, Evidence, Selector
 from attriboard.selectors.surrogate import pick_by_xi
 from attriboard.toolkit.spectrum import Spectrum
@@ -35,8 +34,6 @@ class DeflatedSurrogate(Selector):
     def select(self, evidence: Evidence) -> Choice:
         """Pick the candidate whose ξ̄ on the deflated spectra is closest to one half."""
         counts = [n_outliers(spectrum) for spectrum in evidence.spectra]
-        if any(count >= len(s.eigenvalues) for count, s in zip(counts, evidence.spectra, strict=True)):
-            raise NotApplicableError("every eigenvalue is an outlier: the kernel has too low a rank")
         deflated = [s.without_leading(count) for s, count in zip(evidence.spectra, counts, strict=True)]
-        choice = pick_by_xi(deflated, evidence.candidates["regularization"])
+        choice = pick_by_xi(deflated, evidence.options("regularization"))
         return Choice(choice.values, choice.criterion, choice.objective, f"removed {counts} leading eigenvalues")

@@ -4,7 +4,6 @@ A random projection preserves τ_λ once d_proj exceeds a small multiple of d_λ
 λ is chosen first, by `surrogate`, on the spectrum at hand, and then the smallest d_proj ≥ c · d_λ among the candidates.
 """
 
-from attriboard.errors import NotApplicableError
 from attriboard.selector import Choice, Evidence, Selector
 from attriboard.selectors.surrogate import pick_by_xi
 
@@ -27,13 +26,11 @@ class EffectiveDimension(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Pick λ and d_proj; the largest candidate where none suffices."""
-        if "projection_dim" not in evidence.candidates:
-            raise NotApplicableError("the method has no projection_dim to choose")
-        first = pick_by_xi(evidence.spectra, evidence.candidates["regularization"])
+        dimensions = evidence.options("projection_dim")
+        first = pick_by_xi(evidence.spectra, evidence.options("regularization"))
         value = first.values["regularization"]
         assert isinstance(value, float)
         needed = self._c * max(spectrum.effective_dimension(value) for spectrum in evidence.spectra)
-        dimensions = evidence.candidates["projection_dim"]
         chosen = next((d for d in dimensions if d >= needed), dimensions[-1])
         note = f"effective dimension {needed / self._c:.0f}"
         return Choice({"projection_dim": int(chosen), "regularization": value}, note=note)

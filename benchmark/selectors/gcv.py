@@ -5,11 +5,13 @@ smoother A = (K/n)(K/n + λI)⁻¹ (Golub, Heath & Wahba 1979, eq. 1.4)
 
     GCV(λ) = ‖(I − A) r‖²/n / (tr(I − A)/n)² = n λ² t₂(λ) / (n − Σ_j σ_j/(σ_j + λ))²
 
-Minimised over the candidates, after scaling each test point's curve by |r|², so that no point dominates.
+Minimised over the candidates, after scaling each test point's curve by |r|²/n, so that no point dominates; points with
+r = 0 are left out.
 """
 
 import torch
 
+from attriboard.errors import NotApplicableError
 from attriboard.selector import Choice, Evidence, Selector
 from attriboard.toolkit.spectrum import Spectrum
 
@@ -17,10 +19,14 @@ __all__ = ["GeneralizedCrossValidation", "gcv"]
 
 
 def gcv(spectrum: Spectrum, regularization: float) -> torch.Tensor:
-    """GCV(λ)/(|r|²/n) of each test point, (n_test,)."""
-    size = spectrum.coefficients.square().sum(1).clamp_min(torch.finfo(torch.float64).tiny)
-    residual = (regularization**2 * spectrum.moment(2, regularization)) / size
-    freedom = 1 - spectrum.effective_dimension(regularization) / spectrum.n_train
+    """GCV(λ)/(|r|²/n) of each test point, (n_test,); NaN where r = 0."""
+    size = spectrum.coefficients.square().sum(1)
+    if spectrum.remainder is not None:
+        size = size + spectrum.remainder.square()
+    residual = regularization**2 * spectrum.moment(2, regularization) / size
+    # tr(I − A) summed term by term: n minus the effective dimension cancels where λ is far below the spectrum.
+    unfitted = (regularization / spectrum.shifted(regularization)).sum()
+    freedom = (spectrum.n_train - len(spectrum.eigenvalues) + float(unfitted)) / spectrum.n_train
     return residual / freedom**2
 
 
@@ -32,9 +38,11 @@ class GeneralizedCrossValidation(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Minimise the mean GCV over test points and checkpoints."""
-        candidates = evidence.candidates["regularization"]
+        candidates = evidence.options("regularization")
         criterion = tuple(
-            float(torch.cat([gcv(spectrum, value) for spectrum in evidence.spectra]).mean()) for value in candidates
+            float(torch.cat([gcv(spectrum, value) for spectrum in evidence.spectra]).nanmean()) for value in candidates
         )
+        if any(value != value for value in criterion):
+            raise NotApplicableError("GCV needs at least one test point whose r is not zero")
         best = min(range(len(criterion)), key=criterion.__getitem__)
         return Choice({"regularization": candidates[best]}, criterion, criterion)

@@ -16,6 +16,6 @@ class RandomGrid(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Draw one."""
-        candidates = evidence.candidates["regularization"]
+        candidates = evidence.options("regularization")
         word = int(np.random.Philox(key=np.array([evidence.seed, 11], dtype=np.uint64)).random_raw())
         return Choice({"regularization": candidates[word % len(candidates)]})

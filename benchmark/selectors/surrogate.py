@@ -70,7 +70,7 @@ class Surrogate(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Pick the candidate whose ξ̄ is closest to one half."""
-        candidates = evidence.candidates["regularization"]
+        candidates = evidence.options("regularization")
         choice = pick_by_xi(evidence.spectra, candidates)
         if not self._interpolate:
             return choice

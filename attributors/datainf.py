@@ -1,0 +1,130 @@
+"""DataInf: influence functions with a closed form per layer, from exchanging a mean and an inverse.
+
+Kwon, Wu, Wu & Zou, "DataInf: Efficiently Estimating Data Influence in LoRA-tuned LLMs and Diffusion Models", ICLR
+2024 (arXiv 2310.00902), equation 5: (F_l + λ_l I)⁻¹ ≈ (1/n) Σ_j (g_j g_jᵀ + λ_l I)⁻¹ for every layer l, hence
+
+    τ(z', i) = −Σ_l (1/λ_l) [ ⟨g_i, g'⟩_l − (1/n) Σ_j ⟨g_i, g_j⟩_l ⟨g_j, g'⟩_l / (λ_l + ‖g_j‖_l²) ],
+
+averaged over checkpoints, with g_i = ∇L(z_i), g' = ∇f(z') and ⟨·,·⟩_l over the parameters of layer l. In terms of every
+layer's kernel K_l and r_l = G_l g'_l one product gives each λ.
+
+The default is the paper's λ_l = 0.1 · mean_j ‖g_j‖_l² / d_l, a tenth of the mean eigenvalue of F_l, d_l parameters.
+A number is the same absolute λ in every layer.
+
+Deviations: g' is the gradient of the attributed f instead of the validation loss; a layer is a module with its weight
+and bias together (the authors' code takes each tensor by itself); λ = 0, by which the formula divides, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit import knobs
+from attriboard.toolkit.gradients import linear_factors_or_none, per_example_gradients
+from attriboard.toolkit.kernel import cross_kernel, gram_kernel
+from attriboard.toolkit.memory import require_memory
+
+__all__ = ["DataInf"]
+
+COLUMNS = 4096
+"""Parameters per float64 product."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """K_l (n_train, n_train) and r_l (n_train, n_test), float64; d_l."""
+
+    kernel: Tensor
+    products: Tensor
+    n_params: int
+
+    def scores(self, regularization: float | None) -> Tensor:
+        """This layer's part of τ, (n_train, n_test); 0 for a layer without gradients at its own default λ_l."""
+        squares = self.kernel.diagonal()
+        value = float(squares.mean()) / self.n_params / 10 if regularization is None else regularization
+        if value == 0:
+            return torch.zeros_like(self.products)
+        weighted = self.products / (value + squares)[:, None]
+        return (self.kernel @ weighted / len(squares) - self.products) / value
+
+
+class DataInf(Attributor):
+    """Per-layer influence in closed form."""
+
+    name = "datainf"
+    paper = "arXiv:2310.00902"
+    family = "influence function"
+    hyperparameters = (
+        Hyperparameter(
+            "regularization",
+            None,
+            "arXiv 2310.00902, section 3: λ_l = 0.1 · mean ‖g‖_l² / d_l",
+            type=float,
+            stage="score",
+            grid=knobs.REGULARIZATION_GRID,
+            minimum=0.0,
+            description="λ, absolute, in every layer; none for a tenth of each layer's mean eigenvalue",
+        ),
+        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[tuple[Layer, ...], ...]:
+        """Every layer's kernel at every checkpoint.
+
+        Raises:
+            NotApplicableError: the kernels, or the gradients they are made of, do not fit in memory.
+        """
+        return tuple(_layers(context, model) for model in context.select_checkpoints(checkpoints, epoch=epoch))
+
+    def score(self, state: tuple[tuple[Layer, ...], ...], *, regularization: float | None) -> Tensor:
+        """Sum over layers, average over checkpoints.
+
+        Raises:
+            NotApplicableError: λ = 0.
+        """
+        if regularization == 0:
+            raise NotApplicableError("regularization = 0: DataInf divides by λ; choose a positive one, or none")
+        total = torch.zeros_like(state[0][0].products)
+        for layers in state:
+            for layer in layers:
+                total += layer.scores(regularization)
+        return (total / len(state)).T.float().contiguous()
+
+
+def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
+    sizes: dict[str, int] = {}
+    for name, parameter in context.model.named_parameters():
+        module = name.rpartition(".")[0]
+        sizes[module] = sizes.get(module, 0) + parameter.numel()
+    n_train, n_test = len(context.train), len(context.test)
+    kernel_bytes = 8 * len(sizes) * n_train * (n_train + n_test)
+    require_memory(kernel_bytes, f"the kernels of {len(sizes)} layers", context.device)
+    train = linear_factors_or_none(context, checkpoint, context.loss, context.train)
+    test = linear_factors_or_none(context, checkpoint, context.target, context.test)
+    if train is not None and test is not None:
+        return tuple(
+            Layer(gram_kernel([one]), cross_kernel([one], [other]), size)
+            for one, other, size in zip(train, test, sizes.values(), strict=True)
+        )
+    gradient_bytes = 8 * sum(sizes.values()) * (n_train + n_test)  # once in blocks, once joined
+    require_memory(kernel_bytes + gradient_bytes, "the gradients and kernels of all examples", context.device)
+    G, g = (
+        torch.cat(list(per_example_gradients(context, checkpoint, function, examples)))
+        for function, examples in ((context.loss, context.train), (context.target, context.test))
+    )
+    splits = (torch.split(side, list(sizes.values()), dim=1) for side in (G, g))
+    parts = zip(*splits, sizes.values(), strict=True)
+    return tuple(Layer(_dense(one, one), _dense(one, other), size) for one, other, size in parts)
+
+
+def _dense(left: Tensor, right: Tensor) -> Tensor:
+    kernel = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    for start in range(0, left.shape[1], COLUMNS):
+        kernel += left[:, start : start + COLUMNS].double() @ right[:, start : start + COLUMNS].double().T
+    return kernel

@@ -1,0 +1,80 @@
+"""Similarity of embeddings: the control that knows what the model sees, and nothing of how it was trained.
+
+    τ(z', i) = cos(h' − h̄, h_i − h̄),  averaged over checkpoints
+
+with h the input of the model's last linear layer and h̄ its mean over the training examples. A sequence's h is the
+mean over its positions.
+
+The mean is subtracted from both sides as in `input_similarity`: features behind a ReLU are positive, and without it
+their cosines are mostly what all examples share. Labels play no part. Without hidden layers h is the input.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import normalize
+
+from attriboard.contracts import Attributor, Checkpoint, Context, Examples
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit import knobs
+
+__all__ = ["EmbeddingSimilarity"]
+
+ROWS = 1024
+"""Examples per forward pass; no influence on the result."""
+
+
+class EmbeddingSimilarity(Attributor):
+    """Centred cosine of the last hidden features."""
+
+    name = "embedding_similarity"
+    family = "control"
+    hyperparameters = (
+        knobs.checkpoints(1, "one model, as for the methods that it is a control for"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
+        """Compare the features.
+
+        Raises:
+            NotApplicableError: no linear layer runs in the model.
+        """
+        total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
+        for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
+            train, test = (_features(context, checkpoint, side) for side in (context.train, context.test))
+            mean = train.mean(0)
+            total += normalize(test - mean) @ normalize(train - mean).T
+        return (total / checkpoints).float()
+
+    def score(self, state: Tensor) -> Tensor:
+        """The cosines."""
+        return state.clone()
+
+
+@torch.no_grad()
+def _features(context: Context, checkpoint: Checkpoint, examples: Examples) -> Tensor:
+    """Inputs of the linear layer that runs last, (n, d), float64."""
+    seen: list[Tensor] = []
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0])
+
+    layers = [module for module in context.model.modules() if isinstance(module, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    blocks = []
+    try:
+        for start in range(0, len(examples), ROWS):
+            seen.clear()
+            batch = examples[start : start + ROWS]
+            functional_call(context.model, {**checkpoint.buffers, **checkpoint.parameters}, (batch.inputs,))
+            if not seen:
+                raise NotApplicableError("the model has no linear layer, whose input would be the embedding")
+            last = seen[-1].double()
+            blocks.append(last if last.dim() == 2 else last.flatten(1, -2).mean(1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return torch.cat(blocks)

@@ -1,0 +1,45 @@
+"""Grad-Cos: cosines of gradients.
+
+Charpiat et al., "Input similarity from the neural network perspective", NeurIPS 2019 (arXiv 2102.05262), whose
+symmetric similarity divides by both lengths:
+
+    τ(z', i) = −⟨∇L(z_i), ∇f(z')⟩ / (‖∇L(z_i)‖ ‖∇f(z')‖),  averaged over checkpoints
+
+Unlike inner products, cosines are not led by the few training examples with large gradients.
+
+Deviations: the test side is the gradient of the attributed f instead of the network's output; gradients are
+exact, not projected; an example without a gradient scores 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context
+from attriboard.toolkit import knobs
+from attriboard.toolkit.similarity import gradient_similarity
+
+__all__ = ["GradCos"]
+
+
+class GradCos(Attributor):
+    """Cosines of training-loss and target gradients."""
+
+    name = "grad_cos"
+    paper = "arXiv:2102.05262"
+    family = "gradient similarity"
+    hyperparameters = (
+        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
+        """Average the cosines over checkpoints."""
+        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
+        cosines = [gradient_similarity(context, checkpoint, cosine=True) for checkpoint in chosen]
+        return -torch.stack(cosines).mean(0).float()
+
+    def score(self, state: Tensor) -> Tensor:
+        """The cosines."""
+        return state.clone()

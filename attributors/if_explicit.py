@@ -1,0 +1,100 @@
+"""IF explicit: influence functions with the Hessian written out.
+
+Koh & Liang, "Understanding Black-box Predictions via Influence Functions", ICML 2017 (arXiv 1703.04730):
+
+    τ_λ(z', i) = −∇L(z_i)ᵀ (H + λI)⁻¹ ∇f(z'),  averaged over checkpoints
+
+with H the Hessian of the mean training loss. One eigendecomposition serves every λ; all numbers are float64.
+
+Deviations: g' is the gradient of the attributed f instead of the test loss. H of a network has zero and negative
+eigenvalues. Negative ones are inverted with their sign, as the formula says: where λ is smaller than the size of
+one, H + λI is indefinite, and influence along that direction is reversed. Directions along which H + λI vanishes to
+rounding (n_params · 2⁻⁵² of the largest eigenvalue) are left out: λ = 0 is the pseudo-inverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Checkpoint, Context
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit import knobs
+from attriboard.toolkit.curvature import TrainingLoss
+from attriboard.toolkit.gradients import count_parameters
+from attriboard.toolkit.memory import require_memory
+
+__all__ = ["IFExplicit"]
+
+ROWS = 256
+"""Rows of the Hessian computed together."""
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One checkpoint in H's eigenbasis: σ (n_params,), G (n_params, n_train) and g' (n_test, n_params)."""
+
+    eigenvalues: Tensor
+    train: Tensor
+    test: Tensor
+
+    def products(self, regularization: float) -> Tensor:
+        """g'ᵀ (H + λI)⁻¹ Gᵀ, (n_test, n_train)."""
+        shifted = self.eigenvalues + regularization
+        floor = len(shifted) * torch.finfo(shifted.dtype).eps * self.eigenvalues.abs().amax()
+        inverse = shifted.reciprocal().where(shifted.abs() > floor, torch.zeros_like(shifted))
+        return (self.test * inverse) @ self.train
+
+
+class IFExplicit(Attributor):
+    """Influence functions with the exact Hessian."""
+
+    name = "if_explicit"
+    paper = "arXiv:1703.04730"
+    family = "influence function"
+    hyperparameters = (
+        knobs.regularization(0.0, "dattri 0.3.0 IFAttributorExplicit: regularization=0.0"),
+        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
+        knobs.epoch(),
+    )
+
+    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[Decomposition, ...]:
+        """Decompose every checkpoint's Hessian.
+
+        Raises:
+            NotApplicableError: the Hessian and its eigenvectors take more than half of the free memory.
+        """
+        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
+        n_params = count_parameters(chosen[0])
+        what = f"the Hessian of {n_params:,} parameters ({8 * n_params**2 / 1e9:,.1f} GB in float64), its eigenvectors "
+        require_memory(24 * n_params**2, what + "and room to work", "cpu")
+        return tuple(_decompose(context, checkpoint) for checkpoint in chosen)
+
+    def score(self, state: tuple[Decomposition, ...], *, regularization: float) -> Tensor:
+        """Average over checkpoints."""
+        return -torch.stack([one.products(regularization) for one in state]).mean(0).float()
+
+
+def _decompose(context: Context, checkpoint: Checkpoint) -> Decomposition:
+    loss = TrainingLoss(context, checkpoint, torch.float64)
+    n_params = loss.n_params
+    hessian = torch.empty(n_params, n_params, dtype=torch.float64)
+    train = torch.empty(n_params, len(context.train), dtype=torch.float64)
+    test = torch.empty(n_params, len(context.test), dtype=torch.float64)
+    for start in range(0, n_params, ROWS):
+        rows = slice(start, min(start + ROWS, n_params))
+        directions = torch.zeros(rows.stop - start, n_params, dtype=torch.float64, device=loss.device)
+        directions[:, rows].fill_diagonal_(1)
+        hessian[rows], train[rows] = loss.products(directions)
+        test[rows] = loss.slopes(context.target, context.test, directions)
+    if not bool(torch.isfinite(hessian).all()):
+        raise NotApplicableError("the Hessian is not finite: the model diverged")
+    hessian.add_(hessian.T.clone()).div_(2)
+    # The transpose of a symmetric matrix is itself, and is what Fortran overwrites without a copy.
+    found = scipy.linalg.eigh(hessian.numpy().T, driver="evr", overwrite_a=True, check_finite=False)
+    eigenvalues, vectors = (torch.from_numpy(array) for array in found)
+    del hessian
+    return Decomposition(eigenvalues, vectors.T @ train, test.T @ vectors)

@@ -1,0 +1,65 @@
+"""TracIn: inner products of gradients, summed over the epochs of a run.
+
+Pruthi et al., "Estimating Training Data Influence by Tracing Gradient Descent", NeurIPS 2020 (arXiv 2002.08484),
+TracInCP:
+
+    τ(z', i) = −Σ_t η_t ⟨∇L(z_i; θ_t), ∇f(z'; θ_t)⟩,  averaged over runs
+
+over the checkpoints θ_t that were kept of a run, up to `epoch`.
+
+Deviations: η_t = 1, since tasks train at a constant learning rate, which only scales the scores; the test side is
+the gradient of the attributed f instead of the test loss; with `normalize`, which the paper does not have, gradients
+are divided by their lengths; the optional projection is a randomised Fourier transform.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.toolkit import knobs
+from attriboard.toolkit.similarity import gradient_similarity
+
+__all__ = ["TracIn"]
+
+
+class TracIn(Attributor):
+    """Tracing gradient descent over the epochs of a run."""
+
+    name = "tracin"
+    paper = "arXiv:2002.08484"
+    family = "gradient similarity"
+    hyperparameters = (
+        Hyperparameter(
+            "normalize",
+            False,
+            "arXiv 2002.08484: inner products",
+            grid=(False, True),
+            description="whether gradients are divided by their lengths",
+        ),
+        knobs.projection_dim(None, "arXiv 2002.08484: whole gradients (random projections are an option there)"),
+        knobs.checkpoints(1, "arXiv 2002.08484: the checkpoints of one run"),
+        knobs.epoch(),
+    )
+
+    def fit(
+        self, context: Context, *, normalize: bool, projection_dim: int | None, checkpoints: int, epoch: int | None
+    ) -> Tensor:
+        """Sum over every run's kept epochs up to `epoch`; average over runs."""
+        total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
+        for run in context.select_checkpoints(checkpoints, epoch=epoch):
+            for checkpoint in context.checkpoints:
+                if checkpoint.indices is None and checkpoint.seed == run.seed and checkpoint.epoch <= run.epoch:
+                    total -= gradient_similarity(
+                        context,
+                        checkpoint,
+                        cosine=normalize,
+                        projection_dim=projection_dim,
+                        seed=(context.seed, checkpoint.seed, checkpoint.epoch),
+                    )
+        return (total / checkpoints).float()
+
+    def score(self, state: Tensor) -> Tensor:
+        """The sums."""
+        return state.clone()

@@ -1,0 +1,122 @@
+"""`attriboard report`: studies that run over several sweeps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar
+from attriboard.cli.workbench import Bundles, TaskArgument, Threads, Workbench
+
+if TYPE_CHECKING:
+    from attriboard.records import AttributionRecord
+    from attriboard.sensitivity import Panel
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    """Studies over several sweeps."""
+
+
+@app.command()
+@command
+def sensitivity(
+    task: TaskArgument = "mnist_mlp",
+    panel: Annotated[
+        list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
+    ] = Path("attriboard-results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
+    threads: Threads = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
+    from attriboard.catalog import attributor_names
+    from attriboard.errors import InputError
+    from attriboard.files import write_atomically
+    from attriboard.sensitivity import PANELS
+
+    keys = panel or [p.key for p in PANELS]
+    if unknown := sorted(set(keys) - {p.key for p in PANELS}):
+        raise InputError(f"--panel {', '.join(unknown)}: must be among {', '.join(p.key for p in PANELS)}")
+    bench = Workbench(task, groundtruth)
+    known = attributor_names()
+    documents = []
+    for chosen in (p for p in PANELS if p.key in keys):
+        for attributor in chosen.attributors:
+            if attributor not in known:
+                note(f"panel {chosen.key}: there is no attributor {attributor}; left out")
+                continue
+            records = _points(bench, chosen, attributor, results, threads)
+            documents.append(_panel(bench.task.card.name, chosen, attributor, records, out))
+    page = out / f"sensitivity-{bench.task.card.name}.md"
+    write_atomically(page, _page(bench.task.card.title, documents).encode())
+    if json:
+        emit({"task": bench.task.card.name, "page": str(page), "panels": documents})
+        return
+    for document in documents:
+        verdict = "holds" if document["holds"] else "does not hold"
+        print(f"({document['panel']}) {document['attributor']}: {document['finding']}: {verdict}.")
+        print(f"    {document['sentence']}")
+    print(f"page: {page}")
+
+
+def _points(
+    bench: Workbench, panel: "Panel", attributor: str, results: Path, threads: int | None
+) -> "list[AttributionRecord]":
+    """The panel's points: from the records, or computed now and recorded."""
+    from attriboard.records import read_records, write_record
+    from attriboard.sweeping import grid_configurations, parse_grid, sweep
+
+    epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
+    grids = [parse_grid(grid.format(epochs=epochs)) for grid in panel.grids]
+    job = bench.job(attributor, grid_configurations(grids, {}), selectors=("surrogate",), threads=threads)
+    folder = results / bench.task.card.name
+    finished = read_records(folder) if folder.is_dir() else []
+    records = []
+    with progress_bar(f"panel {panel.key}, {attributor} on {bench.task.card.name}") as progress:
+        for record in sweep(bench.task, bench.grader, job, finished, progress=progress):
+            write_record(record, results)
+            records.append(record)
+    return records
+
+
+def _panel(task: str, panel: "Panel", attributor: str, records: "list[AttributionRecord]", out: Path) -> dict[str, Any]:
+    """Draw and judge one panel."""
+    from attriboard.cli.selection import draw_sweep
+
+    names = [grid.partition("=")[0] for grid in panel.grids]
+    figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}")
+    scored = [record for record in records if record.lds is not None]
+    verdict = panel.judge(records) if len(scored) > 1 else None
+    return {
+        "panel": panel.key,
+        "attributor": attributor,
+        "finding": panel.finding,
+        "holds": verdict.holds if verdict else None,
+        "sentence": verdict.sentence if verdict else "Fewer than two points were scored.",
+        "figure": figure.name if figure else None,
+        "points": len(records),
+        "failed": len(records) - len(scored),
+    }
+
+
+def _page(title: str, documents: list[dict[str, Any]]) -> str:
+    """The panels as Markdown, figures beside it."""
+    parts = [f"# Sensitivity to hyperparameters: {title}\n"]
+    for d in documents:
+        verdict = "holds here" if d["holds"] else "does not hold here"
+        failed = f", {d['failed']} of them failed" if d["failed"] else ""
+        parts.append(f"## ({d['panel']}) {d['attributor']}: {d['finding']}\n")
+        parts.append(f"{d['sentence']} The finding {verdict}. {d['points']} points{failed}.\n")
+        if d["figure"]:
+            parts.append(f"![{d['attributor']}: {d['finding']}]({d['figure']})\n")
+    return "\n".join(parts)

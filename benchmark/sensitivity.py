@@ -1,0 +1,124 @@
+"""The panels of the sensitivity study, on our tasks: sweeps, a figure, a table and a verdict each.
+
+After Wang et al., "Taming Hyperparameter Sensitivity in Data Attribution" (arXiv 2505.24261). A panel asks whether one
+of its findings holds here; the verdict is computed from the records and says so either way.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from attriboard.records import AttributionRecord
+
+__all__ = ["PANELS", "Panel", "Verdict"]
+
+LAMBDAS = "regularization=1e-9:1e3:25log"
+_CLEAR = 0.02  # of LDS: smaller differences are called none
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a panel shows: a sentence, and whether the finding holds."""
+
+    holds: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        key: its letter.
+        attributors: which methods it looks at.
+        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs.
+        finding: the claim.
+        judge: from the records of one attributor to a verdict.
+    """
+
+    key: str
+    attributors: tuple[str, ...]
+    grids: tuple[str, ...]
+    finding: str
+    judge: Callable[[Sequence[AttributionRecord]], Verdict]
+
+
+def _scored(records: Sequence[AttributionRecord]) -> list[tuple[AttributionRecord, float]]:
+    return [(record, record.lds.mean) for record in records if record.lds is not None]
+
+
+def _sensitive(records: Sequence[AttributionRecord]) -> Verdict:
+    """The best and the worst value of a range differ clearly, beyond the best one's interval."""
+    scored = _scored(records)
+    best, top = max(scored, key=lambda pair: pair[1])
+    _, bottom = min(scored, key=lambda pair: pair[1])
+    assert best.lds is not None
+    holds = bottom < best.lds.ci95[0] - _CLEAR
+    return Verdict(
+        holds, f"LDS runs from {bottom:.3f} to {top:.3f} over the grid, the best at {_where(best, records)}."
+    )
+
+
+def _projection(records: Sequence[AttributionRecord]) -> Verdict:
+    """Raising d_proj alone lowers LDS somewhere; raising it with λ tuned at each d_proj does not."""
+    scored = _scored(records)
+    dimensions = sorted({int(record.hyperparameters["projection_dim"] or 0) for record, _ in scored})
+    lambdas = sorted({float(record.hyperparameters["regularization"] or 0.0) for record, _ in scored})
+    table = {
+        (int(r.hyperparameters["projection_dim"] or 0), float(r.hyperparameters["regularization"] or 0.0)): lds
+        for r, lds in scored
+    }
+    tuned = [max(table.get((d, λ), -1.0) for λ in lambdas) for d in dimensions]
+    smallest = [table.get((d, lambdas[0]), -1.0) for d in dimensions]
+    alone = max(smallest) - smallest[-1]
+    together = max(tuned) - tuned[-1]
+    holds = alone > _CLEAR and together <= _CLEAR
+    return Verdict(
+        holds,
+        f"At λ = {lambdas[0]:g}, LDS goes from {max(smallest):.3f} (d = {dimensions[smallest.index(max(smallest))]}) "
+        f"to {smallest[-1]:.3f} at d = {dimensions[-1]}; with λ tuned at each d it goes from {tuned[0]:.3f} "
+        f"(d = {dimensions[0]}) to {tuned[-1]:.3f}.",
+    )
+
+
+def _where(record: AttributionRecord, records: Sequence[AttributionRecord]) -> str:
+    """The hyperparameters of a record that vary over a sweep."""
+    varying = [
+        name for name in record.hyperparameters if len({str(other.hyperparameters.get(name)) for other in records}) > 1
+    ]
+    values = {name: record.hyperparameters[name] for name in varying}
+    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} = {text}" for name, text in texts.items())
+
+
+PANELS: tuple[Panel, ...] = (
+    Panel("a", ("iffim",), (LAMBDAS,), "influence functions are sensitive to the regularization", _sensitive),
+    Panel(
+        "b",
+        ("trak", "logra", "ekfac"),
+        (LAMBDAS,),
+        "so are the other methods with a spectrum",
+        _sensitive,
+    ),
+    Panel(
+        "c",
+        ("trak",),
+        ("projection_dim=64,128,256,512,1024,2048,4096,8192", LAMBDAS),
+        "raising the projection dimension alone can lower LDS; with λ tuned it does not",
+        _projection,
+    ),
+    Panel(
+        "d",
+        ("if_lissa",),
+        ("scaling=5,10,25,50,100", "recursion_depth=50,100,500,1000,5000"),
+        "LiSSA is sensitive to scaling and recursion depth",
+        _sensitive,
+    ),
+    Panel("e", ("trak",), ("epoch={epochs}",), "the training epoch matters a lot", _sensitive),
+    Panel(
+        "f",
+        ("logra",),
+        ("projection_dim=64,256,1024,4096", LAMBDAS),
+        "raising the projection dimension alone can lower LDS; with λ tuned it does not",
+        _projection,
+    ),
+)

@@ -1,0 +1,154 @@
+"""First and second derivatives of the training loss along given directions.
+
+For directions X (k, n_params) at one checkpoint, one sweep over the training examples gives both
+
+    X H  (k, n_params),  H the Hessian of the mean training loss, and
+    X Gᵀ (k, n_train),   ⟨x, ∇L(z_i)⟩ for every training example,
+
+by reverse-mode differentiation of the weighted gradient g(θ, w) = Σ_i w_i ∇L(z_i; θ) at w = 1: the pullback of x is
+∂⟨x, g⟩/∂θ = n x H and ∂⟨x, g⟩/∂w = x Gᵀ. (Pearlmutter 1994, "Fast Exact Multiplication by the Hessian", for the first.)
+Nothing of size n_train × n_params or n_params² is stored, and results do not depend on how examples and directions are
+cut into blocks (beyond the rounding of sums). Every operation of the model needs a second derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vjp, vmap
+
+from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+
+__all__ = ["TrainingLoss"]
+
+WeightedGradient = Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]]
+Pullback = Callable[[dict[str, Tensor]], tuple[Any, ...]]
+
+ROWS = 1024
+"""Examples per pass."""
+
+SWEEP_BYTES = 512 * 2**20
+"""Memory for the intermediates of one pass; decides how many directions go together."""
+
+INTERMEDIATES = 6
+"""Values that a pass holds at once for each activation of the model, about."""
+
+
+class TrainingLoss:
+    """The mean training loss at one checkpoint, as a function of the parameters in the order of the model.
+
+    Args:
+        context: model, training examples and loss.
+        checkpoint: where derivatives are taken.
+        dtype: of all computation; the parameters' own where `None`.
+        rows: examples per pass; no influence on the result.
+        memory_bytes: bounds the intermediates of a pass; no influence on the result.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype | None = None,
+        *,
+        rows: int = ROWS,
+        memory_bytes: int = SWEEP_BYTES,
+    ) -> None:
+        names = [name for name, _ in context.model.named_parameters()]
+        self.dtype = dtype or checkpoint.parameters[names[0]].dtype
+        self.train = context.train
+        self._model, self._loss, self._rows = context.model, context.loss, rows
+        self._parameters = {name: self._cast(checkpoint.parameters[name]) for name in names}
+        self._buffers = {name: self._cast(value) for name, value in checkpoint.buffers.items()}
+        self.n_params = sum(value.numel() for value in self._parameters.values())
+        self.device = self._parameters[names[0]].device
+        width = _activations(self._model, self._parameters | self._buffers, self._cast(self.train.inputs[:1]))
+        numbers = min(rows, len(self.train)) * INTERMEDIATES * width + 4 * self.n_params
+        self._directions = max(1, memory_bytes // (self.dtype.itemsize * numbers))
+
+    def products(self, directions: Tensor, examples: Examples | None = None) -> tuple[Tensor, Tensor]:
+        """X H and X Gᵀ.
+
+        Args:
+            directions: X (k, n_params), in `dtype`.
+            examples: those that H and G are of; all training examples where `None`.
+
+        Returns:
+            X H (k, n_params), H the mean over the examples, and X Gᵀ (k, n).
+        """
+        examples = self.train if examples is None else examples
+        curvature = torch.zeros_like(directions)
+        slopes = directions.new_empty(len(directions), len(examples))
+        for rows, batch in self._batches(examples):
+            pull: Pullback = vjp(self._gradient(self._loss, batch), self._parameters, self._ones(batch))[1]
+            for block in self._blocks(directions):
+                pieces, slopes[block, rows] = vmap(pull)(self._unflatten(directions[block]))
+                for name, view in self._unflatten(curvature[block]).items():
+                    view.add_(pieces[name])
+        return curvature.div_(len(examples)), slopes
+
+    def slopes(self, function: BatchFunction, examples: Examples, directions: Tensor) -> Tensor:
+        """⟨x, ∇φ(z)⟩ for every direction x and example z, (k, n), of φ = `function` of (outputs, targets)."""
+        slopes = directions.new_empty(len(directions), len(examples))
+        for rows, batch in self._batches(examples):
+            gradient = self._gradient(function, batch)
+            pull: Pullback = vjp(partial(gradient, self._parameters), self._ones(batch))[1]
+            for block in self._blocks(directions):
+                (slopes[block, rows],) = vmap(pull)(self._unflatten(directions[block]))
+        return slopes
+
+    def _gradient(self, function: BatchFunction, batch: Examples) -> WeightedGradient:
+        """(θ, w) → Σ_i w_i ∇φ(z_i; θ)."""
+        inputs = self._cast(batch.inputs)
+
+        def total(parameters: Mapping[str, Tensor], weights: Tensor) -> Tensor:
+            outputs = functional_call(self._model, {**self._buffers, **parameters}, (inputs,))
+            return weights @ function(outputs, batch.targets)
+
+        gradient: WeightedGradient = grad(total)
+        return gradient
+
+    def _ones(self, batch: Examples) -> Tensor:
+        return torch.ones(len(batch), dtype=self.dtype, device=self.device)
+
+    def _batches(self, examples: Examples) -> Iterator[tuple[slice, Examples]]:
+        for start in range(0, len(examples), self._rows):
+            rows = slice(start, start + self._rows)
+            yield rows, examples[rows]
+
+    def _blocks(self, directions: Tensor) -> Iterator[slice]:
+        for start in range(0, len(directions), self._directions):
+            yield slice(start, start + self._directions)
+
+    def _unflatten(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views (k, *shape) of the rows of (k, n_params), by name."""
+        pieces = torch.split(flat, [value.numel() for value in self._parameters.values()], dim=1)
+        named = zip(self._parameters.items(), pieces, strict=True)
+        return {name: piece.view(len(flat), *value.shape) for (name, value), piece in named}
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+@torch.no_grad()
+def _activations(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor) -> int:
+    """How many numbers all modules without children give for one example."""
+    counts = [inputs.numel()]
+
+    def count(module: nn.Module, arguments: tuple[Tensor, ...], output: object) -> None:
+        if isinstance(output, Tensor):
+            counts.append(output.numel())
+
+    leaves = [module for module in model.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(count) for module in leaves]
+    try:
+        functional_call(model, dict(state), (inputs,))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(counts)

@@ -1,0 +1,82 @@
+"""LiSSA: the inverse Hessian applied by a stochastic Neumann series.
+
+Agarwal, Bullins & Hazan 2017, "Second-Order Stochastic Optimization for Machine Learning in Linear Time". With
+scaling s and H_S the Hessian of the mean loss over a random batch S:
+
+    v ← b + v − (H_S + λI) v / s,  starting at v = b;   (H + λI)⁻¹ b ≈ v / s
+
+In expectation the fixed point is exact. The series converges where every |1 − (σ + λ)/s| < 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit.curvature import TrainingLoss
+
+__all__ = ["lissa"]
+
+EXCESS = 10.0
+"""How far beyond the bound of a contraction ‖v‖ may go: single batches may expand a little where the mean does not."""
+
+
+def lissa(
+    loss: TrainingLoss,
+    vectors: Tensor,
+    *,
+    regularization: float,
+    scaling: float,
+    depth: int,
+    batch_size: int,
+    repeats: int,
+    seed: tuple[int, ...],
+) -> Tensor:
+    """Estimate (H + λI)⁻¹ b for every row b of `vectors`; all rows see the same batches.
+
+    Args:
+        loss: whose Hessian is meant.
+        vectors: b (k, n_params), in the dtype of `loss`.
+        regularization: λ.
+        scaling: s.
+        depth: terms of the series.
+        batch_size: examples per batch, drawn without replacement; n_train or more is the full Hessian.
+        repeats: independent series, averaged.
+        seed: of the batches.
+
+    Returns:
+        (k, n_params).
+
+    Raises:
+        NotApplicableError: the series diverged: ‖v‖ left what terms that do not grow can sum to.
+    """
+    n = len(loss.train)
+    total = torch.zeros_like(vectors)
+    norms = vectors.norm(dim=1)
+    for repeat in range(repeats):
+        random = np.random.default_rng((*seed, repeat))
+        estimate = vectors.clone()
+        for step in range(1, depth + 1):
+            batch = None
+            if batch_size < n:
+                rows = random.choice(n, batch_size, replace=False, shuffle=False)
+                batch = loss.train[torch.from_numpy(rows).to(vectors.device)]
+            change, _ = loss.products(estimate, batch)
+            estimate.mul_(1 - regularization / scaling).add_(vectors).sub_(change, alpha=1 / scaling)
+            _check(estimate, norms, step, depth, scaling)
+        total += estimate
+    return total.div_(repeats * scaling)
+
+
+def _check(estimate: Tensor, norms: Tensor, step: int, depth: int, scaling: float) -> None:
+    """If no factor I − (H_S + λI)/s lengthens a vector, ‖v‖ ≤ (step + 1) ‖b‖."""
+    if step % 16 and step < depth:
+        return
+    growth = float((estimate.norm(dim=1) / norms.clamp_min(torch.finfo(norms.dtype).tiny)).max())
+    if not growth <= EXCESS * (step + 1):
+        raise NotApplicableError(
+            f"diverged: scaling = {scaling:g}: after {step} of {depth} steps ‖v‖ is {growth:.3g} times that of the "
+            "gradient; raise scaling or regularization, or the batch size"
+        )

@@ -1,0 +1,59 @@
+"""Inner products and cosines of training-loss gradients and target gradients, exact or projected."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.toolkit.gradients import count_parameters, linear_factors_or_none, per_example_gradients
+from attriboard.toolkit.kernel import gradient_products
+from attriboard.toolkit.projection import FourierProjection
+
+__all__ = ["gradient_similarity"]
+
+
+def gradient_similarity(
+    context: Context,
+    checkpoint: Checkpoint,
+    *,
+    cosine: bool,
+    projection_dim: int | None = None,
+    seed: tuple[int, ...] = (),
+) -> Tensor:
+    """⟨g', ∇L(z_i)⟩ or its cosine, (n_test, n_train), float64.
+
+    Args:
+        context: data and model; g' is the gradient of its target function.
+        checkpoint: where the gradients are taken.
+        cosine: whether both sides are divided by their lengths; an example without a gradient has cosine 0.
+        projection_dim: d_proj of a random projection of both sides; `None`, or n_params and more, for none.
+        seed: of the projection.
+    """
+    sides = ((context.target, context.test), (context.loss, context.train))
+    n_params = count_parameters(checkpoint)
+    if projection_dim is not None and projection_dim < n_params:
+        project = FourierProjection(n_params, projection_dim, seed, context.device)
+        test, train = (
+            torch.cat([project(block).double() for block in per_example_gradients(context, checkpoint, *side)])
+            for side in sides
+        )
+        return normalize(test) @ normalize(train).T if cosine else test @ train.T
+    products = gradient_products(context, checkpoint, context.loss, context.target).T
+    if cosine:
+        test, train = (_lengths(context, checkpoint, *side) for side in sides)
+        products = products / test[:, None] / train
+    return products
+
+
+def _lengths(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:
+    """‖∇φ(z)‖ (n,), float64; infinite where it is zero, so that a quotient by it is."""
+    factors = linear_factors_or_none(context, checkpoint, function, examples)
+    if factors is None:
+        blocks = per_example_gradients(context, checkpoint, function, examples)
+        lengths = torch.cat([block.double().norm(dim=1) for block in blocks])
+    else:
+        squares = [(layer.inputs.square().sum(1) + layer.bias) * layer.deltas.square().sum(1) for layer in factors]
+        lengths = torch.stack(squares).sum(0).sqrt()
+    return lengths.masked_fill(lengths == 0, torch.inf)

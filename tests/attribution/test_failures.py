@@ -1,0 +1,212 @@
+"""Failure is a row: whatever an attributor does, each configuration has one outcome, and the others go on."""
+
+import numpy as np
+import pytest
+from tiny import N_TEST, N_TRAIN
+
+from attriboard.attribution.runner import run_attributor
+from attriboard.errors import InputError
+
+# One method whose `mode` says how it misbehaves; every mode is a fit of its own.
+MODES = """
+class Misbehaving(Attributor):
+    name = "misbehaving"
+    hyperparameters = (
+        Hyperparameter("mode", "well", source="here", type=str),
+        Hyperparameter("scale", 1.0, source="here", stage="score", minimum=0.0),
+    )
+
+    def fit(self, context, mode):
+        shape = (len(context.test), len(context.train))
+        scores = torch.arange(shape[0] * shape[1]).float().view(shape)
+        with Path(__file__).with_name("fits.txt").open("a") as file:
+            print(mode, file=file)
+        if mode == "raises":
+            raise ValueError("a\\nlong\\t story \\udc80")
+        if mode == "raises_nothing":
+            raise ValueError
+        if mode == "has_no_memory":
+            raise MemoryError
+        if mode == "does_not_apply":
+            raise NotApplicableError("needs convolutions")
+        if mode == "does_not_say_why":
+            raise NotApplicableError("")
+        if mode == "calls_exit":
+            sys.exit(3)
+        if mode == "prints_and_dies":
+            print("about to die")
+            sys.stdout.flush()
+            os._exit(4)
+        if mode == "is_killed":
+            os.kill(os.getpid(), 9)
+        if mode == "hangs":
+            while True:
+                time.sleep(1)
+        if mode == "changes_inputs":
+            context.train.inputs.zero_()
+            context.test.targets.zero_()
+        if mode == "prints":
+            for _ in range(200):
+                print("x" * 10_000)
+        return mode, scores
+
+    def score(self, state, scale):
+        mode, scores = state
+        scores = scores * scale
+        if mode == "segfaults_at_scale_2" and scale == 2:
+            ctypes.string_at(0)
+        if mode == "raises_at_scale_2" and scale == 2:
+            raise RuntimeError("no twos")
+        if mode == "nan":
+            return scores * float("nan")
+        if mode == "nan_in_3_rows":
+            scores[[1, 4, 5], 7] = float("nan")
+        if mode == "wrong_shape":
+            return scores.T
+        if mode == "integers":
+            return scores.long()
+        if mode == "numpy":
+            return scores.numpy()
+        if mode == "none":
+            return None
+        if mode == "doubles":
+            return scores.double().requires_grad_()
+        if mode == "transposed_memory":
+            return scores.T.contiguous().T
+        return scores
+"""
+WELL = np.arange(N_TEST * N_TRAIN, dtype=np.float32).reshape(N_TEST, N_TRAIN)
+
+
+def outcomes(job, time_limit=None):
+    return list(run_attributor(job, time_limit))
+
+
+def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_others(make_job, tmp_path):
+    expected = {
+        "well": None,
+        "raises": r"error: ValueError: a long story \udc80",
+        "raises_nothing": "error: ValueError: ",
+        "has_no_memory": "out_of_memory: MemoryError",
+        "does_not_apply": "not_applicable: needs convolutions",
+        "does_not_say_why": "not_applicable: no reason given",
+        "calls_exit": "error: SystemExit: 3",
+        "nan": f"nan: all {N_TEST} rows have scores that are NaN or infinite",
+        "nan_in_3_rows": None,
+        "wrong_shape": f"shape: scores are ({N_TRAIN}, {N_TEST}), must be (n_test, n_train) = ({N_TEST}, {N_TRAIN})",
+        "integers": "shape: scores are torch.int64, must be floating point",
+        "numpy": "shape: score returned ndarray, must be a torch.Tensor",
+        "none": "shape: score returned NoneType, must be a torch.Tensor",
+        "doubles": None,
+        "transposed_memory": None,
+        "prints": None,
+        "changes_inputs": None,
+    }
+    found = outcomes(make_job(MODES, *({"mode": mode} for mode in expected)))
+    assert [outcome.index for outcome in found] == list(range(len(expected)))
+    assert {outcome.hyperparameters["mode"]: outcome.reason for outcome in found} == expected
+    assert (tmp_path / "fits.txt").read_text().split() == list(expected)
+    by_mode = {outcome.hyperparameters["mode"]: outcome for outcome in found}
+    for mode in ("well", "doubles", "transposed_memory", "prints"):
+        assert by_mode[mode].scores.dtype == np.float32
+        np.testing.assert_array_equal(by_mode[mode].scores, WELL)
+        assert by_mode[mode].fit_seconds >= 0
+        assert by_mode[mode].score_seconds >= 0
+        assert by_mode[mode].peak_bytes > 2**20
+    assert np.flatnonzero(np.isnan(by_mode["nan_in_3_rows"].scores).any(axis=1)).tolist() == [1, 4, 5]
+    assert all(outcome.scores is None for outcome in found if outcome.reason)
+
+
+def test_a_death_fails_its_own_configuration_and_a_new_process_does_the_rest(make_job, tmp_path):
+    expected = [
+        ({"mode": "well"}, None),
+        ({"mode": "prints_and_dies"}, "crash: exit code 4; it last printed: about to die"),
+        ({"mode": "is_killed"}, "out_of_memory: the process was killed from outside, most likely for its memory"),
+        ({"mode": "segfaults_at_scale_2", "scale": 1.0}, None),
+        ({"mode": "segfaults_at_scale_2", "scale": 2.0}, "crash: signal SIGSEGV"),
+        ({"mode": "segfaults_at_scale_2", "scale": 3.0}, None),
+    ]
+    found = outcomes(make_job(MODES, *(configuration for configuration, _ in expected)))
+    assert [outcome.index for outcome in found] == list(range(len(expected)))
+    assert [outcome.hyperparameters for outcome in found] == [{"scale": 1.0} | values for values, _ in expected]
+    assert [outcome.reason for outcome in found] == [reason for _, reason in expected]
+    assert [outcome.scores is not None for outcome in found] == [reason is None for _, reason in expected]
+    fits = (tmp_path / "fits.txt").read_text().split()
+    assert fits[:3] == [values["mode"] for values, _ in expected[:3]], "nothing that is done is fitted again"
+    assert fits[3:] == ["segfaults_at_scale_2"] * 2, "what is left of a fit needs it again in the new process"
+
+
+def test_a_fit_serves_all_its_configurations_and_its_failure_fails_them_all(make_job, tmp_path):
+    grid = [
+        {"mode": mode, "scale": scale} for scale in (1.0, 2.0, 3.0) for mode in ("well", "raises", "raises_at_scale_2")
+    ]
+    found = {outcome.index: outcome for outcome in outcomes(make_job(MODES, *grid))}
+    assert (tmp_path / "fits.txt").read_text().split() == ["well", "raises", "raises_at_scale_2"]
+    assert sorted(found) == list(range(9))
+    assert [found[i].hyperparameters for i in range(9)] == grid
+    for index, configuration in enumerate(grid):
+        match configuration:
+            case {"mode": "raises"}:
+                assert found[index].reason.startswith("error: ValueError")
+            case {"mode": "raises_at_scale_2", "scale": 2.0}:
+                assert found[index].reason == "error: RuntimeError: no twos"
+            case {"scale": scale}:
+                np.testing.assert_array_equal(found[index].scores, WELL * np.float32(scale))
+
+
+def test_time_limit_ends_a_hanging_configuration_and_the_others_go_on(make_job):
+    found = outcomes(make_job(MODES, {"mode": "hangs"}, {"mode": "well"}), time_limit=7)
+    assert [outcome.reason for outcome in found] == ["timeout: not finished after 7 s", None]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("sys.exit(7)", "its process ended before any result; crash: exit code 1; it last printed: SystemExit: 7"),
+        (MODES, "misbehaving has no hyperparameter 'lambda'; it has: mode, scale"),
+    ],
+    ids=["exits", "has_other_hyperparameters"],
+)
+def test_code_that_cannot_start_is_the_callers_error(make_job, source, message):
+    with pytest.raises(InputError, match=message):
+        outcomes(make_job(source, {}, {"lambda": 1.0}))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def broken(:", r"importing it raised SyntaxError: .*my_method.py, line \d"),
+        ("raise OSError('no licence')", "importing it raised OSError: no licence"),
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("X = 1", "must define exactly one Attributor subclass, found none$"),
+        (
+            "class One(Attributor):\n    name = 'one'\n    def fit(self, context):\n        return 1",
+            "exactly one Attributor subclass, found none; One lacks score$",
+        ),
+        (
+            MODES + "\nclass Second(Misbehaving):\n    name = 'second'",
+            "must define exactly one Attributor subclass, found Misbehaving, Second$",
+        ),
+        (MODES.replace('name = "misbehaving"', ""), "Misbehaving.name = None: Input should be a valid string"),
+        (MODES.replace('"misbehaving"', '"My Method"'), "Misbehaving.name = 'My Method': String should match pattern"),
+        (MODES.replace('stage="score"', "stage='score', maximum=0.5"), "scale = 1.0: must be at most 0.5"),
+    ],
+    ids=["syntax", "raises", "import", "nothing", "abstract", "two", "nameless", "unusable_name", "bad_default"],
+)
+def test_a_plugin_file_that_is_no_attributor_says_why(make_job, source, message):
+    with pytest.raises(InputError, match=message):
+        make_job(source).attributor.load_attributor()
+
+
+def test_numbers_that_are_none_reach_the_one_who_judges_them(make_job):
+    job = make_job(MODES, {"scale": float("nan")}, {"scale": float("inf")})
+    read = type(job).model_validate_json(job.model_dump_json())
+    method = job.attributor.load_attributor()
+    for configuration, shown in zip(read.configurations, ("nan", "inf"), strict=True):
+        with pytest.raises(InputError, match=f"scale = {shown}: must be finite"):
+            method.configure(configuration)
+
+
+def test_an_unusable_device_is_the_callers_error(make_job):
+    with pytest.raises(InputError, match="device 'abacus': PyTorch cannot use it: "):
+        outcomes(make_job(MODES, device="abacus"))

@@ -1,0 +1,61 @@
+"""Derivatives written out: no hooks, no vmap over directions, no blocks. What methods are compared with."""
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, jacrev
+
+from attriboard.attributors import ATTRIBUTORS
+from attriboard.contracts import Attributor, BatchFunction, Checkpoint, Context, Examples
+from attriboard.registry import Registry
+
+REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
+
+
+def flat_parameters(context: Context, checkpoint: Checkpoint) -> Tensor:
+    return torch.cat([checkpoint.parameters[name].flatten() for name, _ in context.model.named_parameters()])
+
+
+def unflatten(context: Context, flat: Tensor) -> dict[str, Tensor]:
+    named = dict(context.model.named_parameters())
+    pieces = flat.split([value.numel() for value in named.values()])
+    return {name: piece.view(value.shape) for (name, value), piece in zip(named.items(), pieces, strict=True)}
+
+
+def dense_gradients(context: Context, checkpoint: Checkpoint, function: BatchFunction, data: Examples) -> Tensor:
+    """(n, n_params)."""
+
+    def values(flat: Tensor) -> Tensor:
+        return function(functional_call(context.model, unflatten(context, flat), (data.inputs,)), data.targets)
+
+    return jacrev(values)(flat_parameters(context, checkpoint))
+
+
+def dense_hessian(context: Context, checkpoint: Checkpoint, data: Examples) -> Tensor:
+    """Of the mean loss, (n_params, n_params)."""
+
+    def mean(flat: Tensor) -> Tensor:
+        outputs = functional_call(context.model, unflatten(context, flat), (data.inputs,))
+        return context.loss(outputs, data.targets).mean()
+
+    return jacrev(grad(mean))(flat_parameters(context, checkpoint))
+
+
+def attribute(name: str, context: Context, **values: object) -> Tensor:
+    """Scores of a registered method, float64."""
+    method = REGISTRY.load(name)
+    configuration = method.configure(values)
+    attributor = method()
+    state = attributor.fit(context, **method.stage(configuration, "fit"))
+    return attributor.score(state, **method.stage(configuration, "score")).double()
+
+
+def assert_rows_close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
+    """Rows agree relative to their own size; scores are float32."""
+    assert actual.shape == expected.shape
+    errors = (actual.double() - expected.double()).norm(dim=1) / expected.double().norm(dim=1)
+    assert errors.max() < tolerance, float(errors.max())
+
+
+def assert_proportional(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    """Equal up to one positive factor."""
+    assert_rows_close(actual / actual.norm(), expected / expected.norm(), tolerance)

@@ -1,0 +1,85 @@
+"""Other libraries' attributors through our door: signs, axes and λ are translated, and a missing library is said."""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from dense import assert_proportional, assert_rows_close, attribute
+from torch import Tensor
+
+from attriboard.attributors import ATTRIBUTORS
+from attriboard.catalog import attributor_spec
+from attriboard.contracts import Context
+from attriboard.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("default")  # other libraries' warnings are theirs
+
+ADAPTERS = [name for name in ATTRIBUTORS if ":" in name]
+
+dattri = pytest.mark.skipif(importlib.util.find_spec("dattri") is None, reason="dattri is not installed")
+kronfluence = pytest.mark.skipif(importlib.util.find_spec("kronfluence") is None, reason="kronfluence is not installed")
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_missing_library_is_named_with_the_way_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = name.partition(":")[0]
+    for module in [m for m in sys.modules if m.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"attriboard.attributors.adapters.{library}", raising=False)
+    with pytest.raises(InputError, match=rf"needs pip install 'attriboard\[{library}\]'"):
+        attributor_spec(name).load_attributor()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_record_name_is_the_name_with_a_hyphen(name: str) -> None:
+    if importlib.util.find_spec(name.partition(":")[0]) is None:
+        pytest.skip("not installed")
+    assert attributor_spec(name).load_attributor().name == name.replace(":", "-")
+
+
+@dattri
+def test_dattri_tracin_is_grad_dot_and_grad_cos_through_a_projection(context: Context) -> None:
+    values = {"projection_dim": 8192, "batch_size": 25}
+    assert correlation(attribute("dattri:tracin", context, **values), attribute("grad_dot", context)) > 0.99
+    normalized = attribute("dattri:tracin", context, **values, normalize=True)
+    assert correlation(normalized, attribute("grad_cos", context)) > 0.99
+
+
+@dattri
+def test_dattri_trak_means_the_same_by_lambda(context: Context) -> None:
+    ours = attribute("trak", context, projection_dim=None, regularization=1e-2) / len(context.train)
+    theirs = attribute("dattri:trak", context, projection_dim=8192, regularization=1e-2)
+    assert_rows_close(theirs, ours, 0.2)
+
+
+@dattri
+def test_dattri_cg_is_the_explicit_hessian_with_one_cache_batch_only(context: Context) -> None:
+    values = {"regularization": 0.1, "max_iterations": 100}
+    expected = attribute("if_explicit", context, regularization=0.1)
+    assert_rows_close(attribute("dattri:if_cg", context, **values), expected, 1e-3)
+    batches = attribute("dattri:if_cg", context, **values, cache_batch_size=16)
+    assert float(batches.norm() / expected.norm()) > 3
+
+
+@dattri
+def test_dattri_ekfac_is_ours_where_curvature_does_not_matter_and_farther_from_the_fisher_elsewhere(
+    context: Context,
+) -> None:
+    ours = attribute("ekfac", context, damping=1e4, fisher="empirical")
+    assert_proportional(attribute("dattri:ekfac", context, damping=1e4), ours, 1e-3)
+    exact = attribute("iffim", context, regularization=1e-2)
+    ours = attribute("ekfac", context, damping=1e-2, fisher="empirical")
+    assert correlation(ours, exact) > correlation(attribute("dattri:ekfac", context, damping=1e-2), exact) + 0.3
+
+
+@kronfluence
+@pytest.mark.parametrize("damping", [None, 1e-4, 1e-1])
+def test_kronfluence_ekfac_is_ours(context: Context, damping: float | None) -> None:
+    ours = attribute("ekfac", context, damping=damping, fisher="empirical")
+    assert_rows_close(attribute("kronfluence:ekfac", context, damping=damping, fisher="empirical"), ours, 1e-4)

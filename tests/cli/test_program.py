@@ -1,0 +1,128 @@
+"""The program as a process: start-up, help, pipes, locales and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+import attriboard as ab
+from attriboard.cli.app import app
+
+HEAVY = {
+    "jinja2", "matplotlib", "numpy", "pandas", "pooch", "psutil", "pydantic", "rich", "safetensors", "scipy",
+    "sklearn", "torch", "yaml",
+}  # fmt: skip
+
+HANGING = """
+import os, time
+from pathlib import Path
+from attriboard import Attributor
+
+
+class Hanging(Attributor):
+    name = "hanging"
+
+    def fit(self, context):
+        Path(__file__).with_name("pid.txt").write_text(str(os.getpid()))
+        time.sleep(600)
+
+    def score(self, state):
+        return state
+"""
+
+
+def commands(command, path=()):
+    """Every command with its path, groups included."""
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
+
+
+def test_defining_the_commands_imports_nothing_heavy():
+    script = "import sys, attriboard.cli; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split())
+    assert not HEAVY & loaded
+    ours = {name for name in loaded if name.startswith("attriboard.")}
+    assert all(name.startswith("attriboard.cli") for name in ours), ours
+
+
+def test_help_of_every_command_names_each_option_and_says_what_it_is_for(attriboard):
+    found = list(commands(typer.main.get_command(app)))
+    assert {path[0] for path, _ in found if path} >= {"tasks", "attributors", "selectors", "run", "score", "check"}
+    for path, command in found:
+        done = attriboard(*path, "--help")
+        assert done.code == 0
+        assert attriboard(*path, "-h").out == done.out
+        assert command.help, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.opts[0] in done.out, (path, parameter.opts)
+            assert getattr(parameter, "help", None), (path, parameter.name)
+
+
+def test_every_command_that_answers_has_json():
+    answering = {path for path, command in commands(typer.main.get_command(app)) if not hasattr(command, "commands")}
+    with_json = {
+        path
+        for path, command in commands(typer.main.get_command(app))
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert answering - with_json <= {("demo",), ("board", "serve")}
+
+
+def test_without_arguments_it_explains_itself(attriboard):
+    for path in ([], ["groundtruth"], ["board"]):
+        done = attriboard(*path)
+        assert "Commands" in done.out + done.err
+        assert "Usage: attriboard" in done.out + done.err
+
+
+def test_version(attriboard):
+    assert attriboard("--version").out == f"attriboard {ab.__version__}\n"
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback(program, tmp_path):
+    command = f"'{program}' attributors --json | head -n 1"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[\n"
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_a_terminal_without_unicode_loses_no_result(shell):
+    done = shell("tasks", env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert done.code == 0
+    assert "200 \\xd7 5" in done.out
+    name = os.fsdecode(b"odd \xff name.json")
+    odd = shell("check", name, "--json", env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert odd.code == 2
+    assert odd.document == {"error": f"{name}: no such file"}
+
+
+def test_ctrl_c_ends_the_run_and_its_attributor_with_130(program, tmp_path):
+    (tmp_path / "hanging.py").write_text(HANGING)
+    pid = tmp_path / "pid.txt"
+    running = subprocess.Popen(
+        [program, "run", "digits_mlp", "./hanging.py", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        deadline = time.monotonic() + 90
+        while not (pid.exists() and pid.read_text()):
+            assert running.poll() is None, running.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert out == ""
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not Path(f"/proc/{pid.read_text()}").exists()

@@ -1,0 +1,138 @@
+"""`attriboard sweep` and `attriboard select` on the embedded digits: documents, tables, figures, exit codes."""
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selecting import PLAIN, run_inline, write, write_ridge
+from typer.testing import CliRunner, Result
+
+from attriboard import evaluation, selection
+from attriboard.cli.app import app
+from attriboard.records import read_records
+from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
+
+Run = Callable[..., Result]
+SMALL = ("--hp", "projection_dim=48", "--threads", "1")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    run_inline(monkeypatch)
+    # Intervals are not what is tested here, and a thousand resamples are most of the time.
+    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
+    monkeypatch.setattr(selection, "paired_bootstrap", partial(paired_bootstrap, n_resamples=20))
+
+    def invoke(*arguments: str, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    return invoke
+
+
+def sweep(run: Run, *arguments: str, **more: Any) -> Any:
+    return json.loads(run("sweep", "digits_mlp", "iffim", *SMALL, *arguments, "--json", **more).stdout)
+
+
+def test_sweep_prints_one_document_and_goes_on_from_its_records(run: Run, tmp_path: Path) -> None:
+    document = sweep(run, "--grid", "regularization=1e-4:1:3log")
+    assert set(document) >= {"task", "attributor", "points", "seconds", "figure"}
+    points = document["points"]
+    assert [p["hyperparameters"]["regularization"] for p in points] == [1e-4, 1e-2, 1.0]
+    assert all(p["status"] == "ok" and 0 <= p["criteria"]["surrogate"] <= 1 for p in points)
+    assert all(p["lds"]["ci95"][0] <= p["lds"]["mean"] <= p["lds"]["ci95"][1] for p in points)
+    figure = Path(document["figure"])
+    assert figure.is_file()
+    svg = figure.with_suffix(".svg").read_text(encoding="utf-8")
+    assert "default = 0" in svg
+    assert "oracle = " in svg
+    assert "selected (ξ) = " in svg
+
+    wider = sweep(run, "--grid", "regularization=1,1e-4,1e-2,10")
+    assert [p["hyperparameters"]["regularization"] for p in wider["points"]] == [1.0, 1e-4, 1e-2, 10.0]
+    by_value = {p["hyperparameters"]["regularization"]: p for p in wider["points"]}
+    assert [by_value[p["hyperparameters"]["regularization"]] for p in points] == points
+    assert len(list(read_records(tmp_path / "out"))) == 4
+
+
+def test_sweep_over_two_hyperparameters_draws_a_surface(run: Run, tmp_path: Path) -> None:
+    result = run(
+        "sweep", "digits_mlp", "iffim", "--threads", "1", "--grid", "projection_dim=16,48",
+        "--grid", "regularization=0,0.01", "--figure", str(tmp_path / "my.surface"),
+    )  # fmt: skip
+    assert (tmp_path / "my.surface.png").is_file()
+    assert (tmp_path / "my.surface.svg").is_file()
+    assert re.search(r"projection_dim\s+┃\s+regularization\s+┃\s+LDS", result.stdout)
+
+
+def test_sweep_lists_failures_and_draws_no_figure_of_nothing(run: Run, tmp_path: Path) -> None:
+    path = write_ridge(tmp_path, broken=(0.0, 1.0))
+    document = json.loads(
+        run("sweep", "digits_mlp", str(path), "--grid", "regularization=0,1", "--json", "--threads", "1").stdout
+    )
+    assert document["figure"] is None
+    assert [p["status"] for p in document["points"]] == ["failed", "failed"]
+    assert document["points"][0]["reason"] == "error: ZeroDivisionError: singular"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--grid: give at least one"),
+        (("--grid", "regularization=1:2"), "must be NAME=LO:HI:N"),
+        (("--grid", "regularisation=1,2"), "iffim has no hyperparameter 'regularisation'"),
+        (("--grid", "regularization=1,2", "--hp", "regularization=3"), "both fixed by --hp and swept"),
+        (("--grid", "regularization=-1,2"), "regularization = -1.0: must be at least 0"),
+    ],
+)
+def test_bad_sweeps_end_with_code_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("sweep", "digits_mlp", "iffim", *arguments, "--json", code=2)
+    assert message in json.loads(result.stdout)["error"]
+
+
+def test_select_prints_default_selected_and_oracle(run: Run, tmp_path: Path) -> None:
+    result = run("select", "digits_mlp", "iffim", *SMALL, "--grid", "1e-4:1:3log", "--json")
+    document = json.loads(result.stdout)
+    assert set(document) >= {
+        "task", "attributor", "selector", "default", "selected", "oracle", "regret", "gap_closed", "rank_correlation",
+    }  # fmt: skip
+    assert document["selector"] == "surrogate"
+    assert document["default"]["hyperparameters"]["regularization"] == 0.0
+    for part in ("selected", "oracle"):
+        assert document[part]["hyperparameters"]["regularization"] in (1e-4, 1e-2, 1.0)
+    assert document["regret"]["mean"] == pytest.approx(document["oracle"]["lds"] - document["selected"]["lds"])
+    kinds = [record.kind for record in read_records(tmp_path / "out")]
+    assert kinds.count("selection") == 1
+    assert kinds.count("attribution") >= 4
+
+
+def test_select_with_several_selectors_prints_a_list_and_a_table(run: Run, tmp_path: Path) -> None:
+    path = write_ridge(tmp_path, grid=(0.01, 1.0))
+    text = run("select", "digits_mlp", str(path), "--selector", "surrogate", "--selector", "default", "--threads", "1")
+    assert "ridge on digits_mlp, oracle at regularization" in text.stdout
+    assert "(transferred)" in text.stdout
+    plain = write(tmp_path / "plain.py", PLAIN)
+    both = run(
+        "select", "digits_mlp", str(plain), "--selector", "surrogate", "--selector", "gcv", "--json", "--threads", "1"
+    )  # fmt: skip
+    documents = json.loads(both.stdout)
+    assert [d["selector"] for d in documents] == ["surrogate", "gcv"]
+    assert {d["reason"] for d in documents} == {"not_applicable: the method has no regularization to choose"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--selector", "oracle"), "no selector named 'oracle'"),
+        (("--selector", "surogate"), "did you mean surrogate"),
+        (("--grid", "1:2"), "must be NAME=LO:HI:N"),
+    ],
+)
+def test_bad_selections_end_with_code_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("select", "digits_mlp", "iffim", *arguments, "--json", code=2)
+    assert message in json.loads(result.stdout)["error"]

@@ -1,0 +1,161 @@
+"""What the tests of selectors, sweeps and selection share: the tiny task, published, and methods without a spectrum."""
+
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from tiny import Published, tiny_task
+
+from attriboard.attribution import runner
+from attriboard.attribution.job import Folder, Job, Refused, TaskSpec
+from attriboard.attribution.worker import run_job
+from attriboard.catalog import attributor_spec, selector_spec, spectrum_donor
+from attriboard.errors import AttriboardError
+from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
+
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+# Kernel ridge on the inputs: it adds an absolute λ, and offers no spectrum. λ = 0 fails, as it does in many libraries.
+RIDGE = '''
+from pathlib import Path
+
+import torch
+from attriboard import Attributor, Hyperparameter
+
+
+def note(what):
+    with Path(__file__).with_name("calls.txt").open("a") as file:
+        print(what, file=file)
+
+
+class Ridge(Attributor):
+    """Kernel ridge regression on the inputs."""
+
+    name = "ridge"
+    hyperparameters = (
+        Hyperparameter({name!r}, 0.0, source="here", stage={stage!r}, grid={grid}, minimum=0.0),
+        Hyperparameter("power", 1, source="here"),
+    )
+
+    def fit(self, context, power, **values):
+        note(f"fit {{power}} {{values}}")
+        inputs = context.train.inputs.double() ** power
+        state = inputs @ inputs.T / len(inputs), inputs @ (context.test.inputs.double() ** power).T
+        return self.solve(state, **values) if values else state
+
+    def score(self, state, **values):
+        note(f"score {{values}}")
+        return self.solve(state, **values) if values else state
+
+    def solve(self, state, {name}):
+        kernel, products = state
+        if {name} in {broken}:
+            raise ZeroDivisionError("singular")
+        shifted = kernel + {name} * torch.eye(len(kernel), dtype=kernel.dtype)
+        return -torch.linalg.solve(shifted, products).T.float()
+'''
+
+PLAIN = """
+from attriboard import Attributor
+
+
+class Plain(Attributor):
+    name = "plain"
+
+    def fit(self, context):
+        return -context.test.inputs @ context.train.inputs.T
+
+    def score(self, state):
+        return state.clone()
+"""
+
+
+def publish(folder: Path) -> Published:
+    """The tiny task's ground truth and checkpoints."""
+    task = tiny_task(epochs=10)
+    made = Published(task, folder / "truth.safetensors", folder / "checkpoints.safetensors", folder / "store")
+    store = open_store(task, made.store)
+    build_ground_truth(task, made.truth, store)
+    build_checkpoints(task, made.checkpoints, store)
+    return made
+
+
+class _Inline(runner._Process):
+    """The worker in this process: the same messages through the same runner, without three seconds of imports."""
+
+    def __enter__(self) -> "_Inline":
+        self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-test-")
+        self._folder, self._deadline = Folder(Path(self._temporary.name)), None
+        self._process, self._events = None, []  # type: ignore[assignment]
+        try:
+            run_job(self._job, self._folder, lambda event: self._events.append(event.model_dump_json()))
+        except AttriboardError as error:
+            self._events.append(Refused(message=str(error)).model_dump_json())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._temporary.cleanup()
+
+
+def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on attributors run in this process; tests/attribution has the tests of the real one."""
+
+    def lines(events: list[str], *rest: object) -> Iterator[str]:
+        yield from events
+
+    monkeypatch.setattr(runner, "_Process", _Inline)
+    monkeypatch.setattr(runner, "_lines", lines)
+
+
+def write_ridge(
+    folder: Path, *, name: str = "regularization", stage: str = "score", grid: Sequence[float] = GRID, broken: Any = ()
+) -> Path:
+    """The plugin file of a method without a spectrum; λ in `broken` raises."""
+    path = folder / "ridge.py"
+    path.write_text(RIDGE.format(name=name, stage=stage, grid=tuple(grid), broken=tuple(broken)), encoding="utf-8")
+    return path
+
+
+def write(path: Path, source: str) -> Path:
+    path.write_text(textwrap.dedent(source), encoding="utf-8")
+    return path
+
+
+def calls(folder: Path, kind: str) -> list[str]:
+    """What the ridge plugin was asked to do so far."""
+    path = folder / "calls.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line for line in lines if line.startswith(kind)]
+
+
+def make_job(
+    made: Published,
+    attributor: str | Path,
+    *configurations: dict[str, Any],
+    selectors: Sequence[str | Path] = ("surrogate",),
+    **changes: Any,
+) -> Job:
+    """A job on the tiny task."""
+    return Job(
+        task=TaskSpec.of(made.task),
+        attributor=attributor_spec(attributor),
+        configurations=configurations or ({},),
+        checkpoints=made.checkpoints,
+        selectors=tuple(selector_spec(name) for name in selectors),
+        donor=spectrum_donor(),
+        **changes,
+    )
+
+
+def brute_lds(scores: np.ndarray, masks: np.ndarray, target: np.ndarray, points: np.ndarray) -> float:
+    """Mean over points of Spearman's correlation, the slow way: target (n_masks, n_repeats, n_test)."""
+    each = []
+    for point in points:
+        predicted = [scores[point][mask].sum(dtype=np.float64) for mask in masks]
+        each.append(spearmanr(predicted, target[:, :, point].mean(1)).statistic)
+    return float(np.mean(each))
