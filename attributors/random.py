@@ -18,6 +18,7 @@ class Random(Attributor):
 
     name = "random"
     family = "control"
+    blind = True
 
     def fit(self, context: Context) -> Tensor:
         """Draw the scores."""

@@ -116,22 +116,19 @@ def _claimed_format(path: Path) -> str | None:
 
 
 def _check_plugin(path: Path) -> Report:
-    """Import an attributor file in a process of its own: it is somebody else's code."""
-    script = (
-        "import sys; from attriboard.catalog import attributor_spec; "
-        "attributor_spec(sys.argv[1]).load_attributor().configure({}); print('valid')"
-    )
+    """Import an attributor file and run the conformance suite, in a process of its own: it is somebody else's code."""
     # -P: as in a run, the current folder is not on the path.
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script, str(path)],
+        [sys.executable, "-P", "-m", "attriboard.conformance", str(path)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
         check=False,
     )
-    if done.returncode == 0 and done.stdout.endswith("valid\n"):
-        return Report("attributor", ())
+    printed = done.stdout.strip().splitlines()
+    if done.returncode == 0 and printed and printed[-1].startswith("["):
+        return Report("attributor", tuple(Problem(**failure) for failure in json.loads(printed[-1])))
     lines = done.stderr.strip().splitlines()
     message = re.sub(r"^attriboard\.errors\.\w+: ", "", lines[-1]) if lines else "importing it ended the process"
     return Report("attributor", (Problem("import", message),))

@@ -293,12 +293,20 @@ class Attributor(ABC):
     A subclass names its hyperparameters in a table and fills two methods. `fit` receives the values of stage
     `fit`, `score` those of stage `score`, as keywords; a sweep fits once for all configurations that share
     their fit-stage values. Raise `NotApplicableError` with a reason where the method cannot work: it becomes a row.
+
+    Attributes:
+        name: lower case, as in `my_method`.
+        paper: where it comes from.
+        family: what it is grouped under.
+        hyperparameters: its table.
+        blind: whether its scores are drawn by position, whatever the examples are: a control.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str] = ""
     family: ClassVar[str] = "other"
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
+    blind: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, context: Context, *args: Any, **hyperparameters: Any) -> Any:

@@ -134,3 +134,24 @@ def test_a_truncated_bundle_is_a_report(tmp_path):
     shutil.copy(TRUTH, path)
     os.truncate(path, path.stat().st_size - 1)
     assert not check_file(path).ok
+
+
+def test_a_plugin_that_breaks_the_contract_is_told_what_and_how_to_mend_it(tmp_path: Path) -> None:
+    path = tmp_path / "backwards.py"
+    path.write_text(
+        "import torch\n"
+        "from attriboard import Attributor\n"
+        "class Backwards(Attributor):\n"
+        "    name = 'backwards'\n"
+        "    def fit(self, context):\n"
+        "        context.train.inputs.zero_()\n"
+        "        return context.test.inputs.clone(), context.train.inputs.clone()\n"
+        "    def score(self, state):\n"
+        "        return torch.rand(len(state[0]), len(state[1]), dtype=torch.float64)\n",
+        encoding="utf-8",
+    )
+    report = check_file(path)
+    messages = {problem.where: problem.message for problem in report.errors}
+    assert "expected (12, 60) torch.float32" in messages["scores are (n_test, n_train) float32 tensors"]
+    assert "Work on copies" in messages["fit leaves the context alone"]
+    assert "Draw from a torch.Generator" in messages["scores repeat under one seed"]

@@ -7,24 +7,34 @@ import typer
 
 from attriboard.cli.shell import Json, command, emit
 
+KINDS = ("attributor", "record", "scores", "bundle", "card")
+
 __all__ = ["check"]
 
 
 @command
 def check(
-    file: Annotated[
-        Path,
+    files: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="FILE",
-            help="A record (.json), bundle or scores (.safetensors), card (.yaml) or plugin (.py).",
+            metavar="[KIND] FILE",
+            help="A record (.json), bundle or scores (.safetensors), card (.yaml) or attributor (.py). The kind, "
+            f"one of {', '.join(KINDS)}, may be said first.",
         ),
     ],
     task: Annotated[str | None, typer.Option(help="For a score matrix: the task it is for.")] = None,
     json: Json = False,
 ) -> None:
-    """Validate a file and say what is wrong with it; exit code 2 where something is."""
-    from attriboard.checking import check_file
+    """Validate a file and say what is wrong with it; exit code 2 where something is.
 
+    An attributor goes through the conformance suite, in a process of its own.
+    """
+    from attriboard.checking import check_file
+    from attriboard.errors import InputError
+
+    *kind, file = files
+    if len(kind) > 1 or any(str(word) not in KINDS for word in kind):
+        raise InputError(f"check {' '.join(map(str, files))}: give one file, or one of {', '.join(KINDS)} and a file")
     report = check_file(file, task)
     if json:
         emit(report.document())
