@@ -9,6 +9,7 @@ the pair's geometric mean is compared with the sign of the change of
 """
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def measure(task_name: str = "mnist_mlp") -> dict[str, Any]:
         lds.append(correlate(grader.predict(solution.scores(value).numpy())[:, points], target.numpy()).pearson)
     agreements: dict[str, list[np.ndarray[Any, Any]]] = {"identity": [], "pearson": []}
     eligible = 0
-    for step, (low, high) in enumerate(zip(grid, grid[1:], strict=False)):
+    for step, (low, high) in enumerate(pairwise(grid)):
         middle = (low * high) ** 0.5
         shifted = spectrum.shifted(middle)
         o1, o2 = (-(spectrum.coefficients * psi_in_basis / shifted**k).sum(1) for k in (1, 2))
