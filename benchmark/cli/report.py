@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar
+from attriboard.cli.shell import DataDir, Json, command, emit, note
 from attriboard.cli.workbench import Bundles, TaskArgument, Threads, Workbench
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ def sensitivity(
 ) -> None:
     """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
     from attriboard.catalog import attributor_names
+    from attriboard.cli.selection import sweep_points
     from attriboard.errors import InputError
     from attriboard.files import write_atomically
     from attriboard.sensitivity import PANELS
+    from attriboard.sweeping import parse_grid
 
     keys = panel or [p.key for p in PANELS]
     if unknown := sorted(set(keys) - {p.key for p in PANELS}):
@@ -55,8 +57,11 @@ def sensitivity(
             if attributor not in known:
                 note(f"panel {chosen.key}: there is no attributor {attributor}; left out")
                 continue
-            records = _points(bench, chosen, attributor, results, threads)
-            documents.append(_panel(bench.task.card.name, chosen, attributor, records, out))
+            epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
+            grids = [parse_grid(text.format(epochs=epochs)) for text in chosen.grids]
+            title = f"panel {chosen.key}, {attributor} on {bench.task.card.name}"
+            records, default = sweep_points(bench, attributor, grids, {}, results, title=title, threads=threads)
+            documents.append(_panel(bench.task.card.name, chosen, attributor, records, default, out))
     page = out / f"sensitivity-{bench.task.card.name}.md"
     write_atomically(page, _page(bench.task.card.title, documents).encode())
     if json:
@@ -69,32 +74,19 @@ def sensitivity(
     print(f"page: {page}")
 
 
-def _points(
-    bench: Workbench, panel: "Panel", attributor: str, results: Path, threads: int | None
-) -> "list[AttributionRecord]":
-    """The panel's points: from the records, or computed now and recorded."""
-    from attriboard.records import read_records, write_record
-    from attriboard.sweeping import grid_configurations, parse_grid, sweep
-
-    epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
-    grids = [parse_grid(grid.format(epochs=epochs)) for grid in panel.grids]
-    job = bench.job(attributor, grid_configurations(grids, {}), selectors=("surrogate",), threads=threads)
-    folder = results / bench.task.card.name
-    finished = read_records(folder) if folder.is_dir() else []
-    records = []
-    with progress_bar(f"panel {panel.key}, {attributor} on {bench.task.card.name}") as progress:
-        for record in sweep(bench.task, bench.grader, job, finished, progress=progress):
-            write_record(record, results)
-            records.append(record)
-    return records
-
-
-def _panel(task: str, panel: "Panel", attributor: str, records: "list[AttributionRecord]", out: Path) -> dict[str, Any]:
+def _panel(
+    task: str,
+    panel: "Panel",
+    attributor: str,
+    records: "list[AttributionRecord]",
+    default: dict[str, Any],
+    out: Path,
+) -> dict[str, Any]:
     """Draw and judge one panel."""
     from attriboard.cli.selection import draw_sweep
 
     names = [grid.partition("=")[0] for grid in panel.grids]
-    figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}")
+    figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}", default)
     scored = [record for record in records if record.lds is not None]
     verdict = panel.judge(records) if len(scored) > 1 else None
     return {

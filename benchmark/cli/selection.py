@@ -1,7 +1,7 @@
 """`attriboard sweep` and `attriboard select`: how much hangs on hyperparameters, and how well they can be chosen."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,36 +60,27 @@ def sweep(
 
     A finished point is a record in --out and is not computed again.
     """
-    from attriboard.attribution.runner import describe_attributor
     from attriboard.errors import InputError
-    from attriboard.records import read_records, write_record
-    from attriboard.sweeping import grid_configurations, parse_grid
-    from attriboard.sweeping import sweep as run_sweep
+    from attriboard.sweeping import parse_grid
 
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     grids = [parse_grid(text) for text in grid]
-    fixed = parse_assignments(hp or [])
-    configurations = grid_configurations(grids, fixed)
     bench = Workbench(task, groundtruth)
-    job = bench.job(
-        attributor, [*configurations, fixed], selectors=("surrogate",), seed=seed, device=device, threads=threads
-    )
-    described = describe_attributor(job)
-    *points, default = described.configurations
-    job = job.model_copy(update={"configurations": tuple(points)})
-    described = described.model_copy(update={"configurations": tuple(points)})
-    finished = read_records(out / bench.task.card.name) if (out / bench.task.card.name).is_dir() else []
     started = time.perf_counter()
-    records = []
-    with progress_bar(f"{attributor} on {bench.task.card.name}") as progress:
-        for record in run_sweep(
-            bench.task, bench.grader, job, finished, described=described, time_limit=time_limit, progress=progress
-        ):
-            write_record(record, out)
-            records.append(record)
+    records, default = sweep_points(
+        bench,
+        attributor,
+        grids,
+        parse_assignments(hp or []),
+        out,
+        title=f"{attributor} on {bench.task.card.name}",
+        time_limit=time_limit,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
     seconds = time.perf_counter() - started
-    records.sort(key=lambda record: points.index(record.hyperparameters))  # as asked, not as they came
     names = [name for name, _ in grids]
     name = records[0].attributor.name
     stem = figure or out / bench.task.card.name / name / f"sweep-{'-'.join(names)}"
@@ -107,6 +98,56 @@ def sweep(
         return
     _show_points(records, names)
     print(f"records in {out}" + (f", figure {path}" if path else "; too few numbers for a figure"))
+
+
+def sweep_points(
+    bench: Workbench,
+    attributor: str,
+    grids: Sequence[tuple[str, Sequence[str]]],
+    fixed: Mapping[str, str],
+    results: Path,
+    *,
+    title: str,
+    time_limit: float | None = None,
+    **options: Any,
+) -> "tuple[list[AttributionRecord], dict[str, Any]]":
+    """Points of a grid, in its order: from the records in a folder, or computed now and recorded there.
+
+    Args:
+        bench: the task.
+        attributor: its name or file.
+        grids: what is swept, see `parse_grid`.
+        fixed: hyperparameters that are not swept.
+        results: folder of records.
+        title: of the progress bar.
+        time_limit: see `run_attributor`.
+        options: see `Workbench.job`.
+
+    Returns:
+        The records, and the configuration that the sweep varies.
+    """
+    from attriboard.attribution.runner import describe_attributor
+    from attriboard.records import read_records, write_record
+    from attriboard.sweeping import grid_configurations
+    from attriboard.sweeping import sweep as run_sweep
+
+    configurations = [*grid_configurations(grids, fixed), dict(fixed)]
+    job = bench.job(attributor, configurations, selectors=("surrogate",), **options)
+    described = describe_attributor(job)
+    *points, default = described.configurations
+    job = job.model_copy(update={"configurations": tuple(points)})
+    described = described.model_copy(update={"configurations": tuple(points)})
+    folder = results / bench.task.card.name
+    finished = read_records(folder) if folder.is_dir() else []
+    records = []
+    with progress_bar(title) as progress:
+        for record in run_sweep(
+            bench.task, bench.grader, job, finished, described=described, time_limit=time_limit, progress=progress
+        ):
+            write_record(record, results)
+            records.append(record)
+    records.sort(key=lambda record: points.index(record.hyperparameters))  # as asked, not as they came
+    return records, default
 
 
 @command
