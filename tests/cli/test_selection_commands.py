@@ -136,3 +136,21 @@ def test_select_with_several_selectors_prints_a_list_and_a_table(run: Run, tmp_p
 def test_bad_selections_end_with_code_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
     result = run("select", "digits_mlp", "iffim", *arguments, "--json", code=2)
     assert message in json.loads(result.stdout)["error"]
+
+
+def test_report_writes_a_page_with_the_verdict_and_a_figure_and_reuses_its_records(run: Run, tmp_path: Path) -> None:
+    arguments = ("report", "sensitivity", "digits_mlp", "--panel", "a", "--results", str(tmp_path / "results"))
+    first = json.loads(run(*arguments, "--threads", "1", "--json").stdout)
+    (panel,) = first["panels"]
+    assert (panel["attributor"], panel["points"], panel["failed"], panel["holds"]) == ("iffim", 25, 0, True)
+    page = Path(first["page"]).read_text(encoding="utf-8")
+    assert "The finding holds here. 25 points." in page
+    assert (tmp_path / "out" / panel["figure"]).is_file()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    assert "the regularization: holds." in run(*arguments, "--threads", "1").stdout
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == before
+
+
+def test_report_refuses_an_unknown_panel(run: Run) -> None:
+    result = run("report", "sensitivity", "digits_mlp", "--panel", "z", code=2)
+    assert "--panel z: must be among a, b, c, d, e, f" in result.stderr
