@@ -66,15 +66,14 @@ def _show(title: str, studies: "list[Study]") -> None:
         seconds = (default.fit_seconds or 0.0) + (default.score_seconds or 0.0)
         cells = (
             default.attributor.name,
-            f"{lds.mean:.3f}" if lds else "failed",
+            f"{lds.mean:.3f}" if lds else f"failed: {default.reason}",
             f"{lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}" if lds else "–",
             *(
                 "–" if part is None or part.lds is None or selection.status == "failed" else f"{part.lds:.3f}"
                 for part in (selection.selected, selection.oracle)
             ),
             f"{seconds:.1f}",
-            default.reason or "",
         )
         rows.append((-lds.mean if lds else 2.0, cells))
-    headings = ("attributor", "default", "95 % interval", "selected", "oracle", "seconds", "")
+    headings = ("attributor", "default", "95 % interval", "selected", "oracle", "seconds")
     show_table(title, headings, [cells for _, cells in sorted(rows)], numeric=(1, 2, 3, 4, 5))
