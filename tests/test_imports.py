@@ -31,6 +31,8 @@ ALLOWED = {
         "attriboard.record_model",
         "attriboard.errors",
         "attriboard.canonical",
+        "attriboard.cards",
+        "attriboard.groundtruth.registry",
         "attriboard.leaderboard",
     },
 }

@@ -19,13 +19,23 @@ def build(
         list[Path] | None,
         typer.Option("--results", help="Folder of records; repeatable. By default the published ones."),
     ] = None,
+    groundtruth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of bundles for the tasks' pages and downloads. By default the published one; with "
+            "--results, none.",
+            file_okay=False,
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the site.", file_okay=False)] = Path("site"),
     json: Json = False,
 ) -> None:
-    """Turn records into static pages that work from a folder, without a server or a network."""
+    """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
+    from attriboard.groundtruth.registry import published_folder
     from attriboard.leaderboard.board import build_board, published_results
 
-    summary = build_board(results or [published_results()], out)
+    bundles = groundtruth if results or groundtruth else published_folder()
+    summary = build_board(results or [published_results()], out, bundles)
     if json:
         emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
     else:

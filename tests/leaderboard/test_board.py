@@ -1,114 +1,159 @@
+"""The built files: numbers, links, bytes, escaping."""
+
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
+from leaderboard_records import LAMBDAS, make_path, make_study
 
 from attriboard.errors import FormatError
-from attriboard.leaderboard import board
+from attriboard.leaderboard import assets
 from attriboard.leaderboard.board import build_board
+from attriboard.leaderboard.study import CONTROLS
 from attriboard.records import write_record
+
+ROOT = Path(__file__).parent.parent.parent
+BOARD = "leaderboards/digits_mlp-lds.html"
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
 
 class Page(HTMLParser):
-    """Cells of the board by attributor, resources that load, hyperlinks, and all text."""
+    """Cells of the data table by row and column, resources that load, hyperlinks, ids, and all text."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.rows: dict[str, list[str]] = {}
-        self.orders: dict[str, list[str | None]] = {}
+        self.rows: dict[str, dict[str, str]] = {}
+        self.exact: dict[str, dict[str, str | None]] = {}
         self.loaded: list[str] = []
         self.links: list[str] = []
         self.tags: list[str] = []
+        self.ids: set[str] = set()
         self.text = ""
-        self._cells: list[str] | None = None
-        self._orders: list[str | None] = []
+        self._keys: list[str] = []
+        self._row: list[tuple[str, str | None]] | None = None
+        self._open: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
+        assert self._open == [], f"{path}: unclosed {self._open}"
 
     def handle_starttag(self, tag, attrs):
         values = dict(attrs)
         self.tags.append(tag)
+        if tag not in VOID:
+            self._open.append(tag)
+        if "id" in values:
+            assert values["id"] not in self.ids
+            self.ids.add(values["id"])
         if tag == "a":
             self.links.append(values["href"])
         elif "src" in values or "href" in values:
             self.loaded.append(values.get("src") or values["href"])
+        if "data-key" in values:
+            self._keys.append(values["data-key"])
         if tag == "tr":
-            self._cells, self._orders = [], []
-        if tag in ("td", "th") and self._cells is not None:
-            self._cells.append("")
-            self._orders.append(values.get("data-order"))
+            self._row = []
+        if tag in ("td", "th") and self._row is not None:
+            self._row.append(("", values.get("data-order")))
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
 
     def handle_endtag(self, tag):
-        if tag == "tr" and self._cells:
-            name = self._cells[1].split()[0]
-            self.rows[name] = [" ".join(cell.split()) for cell in self._cells]
-            self.orders[name] = self._orders
-            self._cells = None
+        assert self._open.pop() == tag
+        if tag == "tr" and self._row and self._row[0][1] is not None:
+            name = self._row[0][1]
+            cells = self._row[: len(self._keys)]
+            self.rows[name] = {k: " ".join(c[0].split()) for k, c in zip(self._keys, cells, strict=False)}
+            self.exact[name] = {k: c[1] for k, c in zip(self._keys, cells, strict=False)}
+        if tag == "tr":
+            self._row = None
 
     def handle_data(self, data):
         self.text += data
-        if self._cells:
-            self._cells[-1] += data
+        if self._row:
+            self._row[-1] = (self._row[-1][0] + data, self._row[-1][1])
 
 
 @pytest.fixture
 def build(tmp_path):
-    def run(*records):
+    def run(*records, **options):
         folder = tmp_path / "results"
         folder.mkdir(exist_ok=True)
         for record in records:
             write_record(record, folder)
-        return build_board([folder], tmp_path / "site"), tmp_path / "site"
+        return build_board([folder], tmp_path / "site", **options), tmp_path / "site"
 
     return run
 
 
-def test_numbers_on_the_page_equal_the_records(build, make_record):
+def test_numbers_on_the_leaderboard_equal_the_records(build, make_record, make_selection):
     default = make_record("iffim", 0.4)
     selected = make_record("iffim", 0.5, variant="selected", selector="surrogate")
     oracle = make_record("iffim", 0.55, variant="oracle", selector="oracle")
-    _, site = build(default, selected, oracle)
-    page = Page(site / "digits_mlp.html")
-    rank, name, lds, chosen, best, pearson, seconds, memory, status, settings, origin = page.rows["iffim"]
-    low, high = default.lds.ci95
-    assert (rank, status, seconds, memory) == ("1", "ok", "3.75", "812")
-    assert lds == f"{default.lds.mean:.3f} {low:.3f} to {high:.3f}"
-    assert chosen.startswith(f"{selected.lds.mean:.3f} ")
-    assert chosen.endswith("by surrogate")
-    assert best.startswith(f"{oracle.lds.mean:.3f} ")
-    assert pearson == f"{default.lds.pearson:.3f}"
-    exact = [
-        default.lds.mean,
-        selected.lds.mean,
-        oracle.lds.mean,
-        default.lds.pearson,
-        3.75,
-        default.peak_bytes,
-    ]
-    assert [float(value) for value in page.orders["iffim"][2:8]] == exact
-    assert "regularization = 0.001" in settings
-    assert "projection_dim = none" in settings
-    assert "normalize = false" in settings
-    assert default.provenance.git.commit[:10] in origin
-    assert default.id[:10] in origin
-    assert default.ground_truth.sha256 in page.text
-    assert "influence function" in name
+    selection = make_selection("iffim")
+    _, site = build(default, selected, oracle, selection)
+    page = Page(site / BOARD)
+    row, exact = page.rows["iffim"], page.exact["iffim"]
+    for record in (default, selected, oracle):
+        low, high = record.lds.ci95
+        assert row[record.variant] == f"{record.lds.mean:.3f}{low:.3f} to {high:.3f}"
+        assert float(exact[record.variant]) == record.lds.mean
+        assert f"../records/{record.id}.html" in page.links
+    assert float(exact["pearson"]) == selected.lds.pearson
+    assert (float(exact["seconds"]), row["seconds"]) == (3.75, "3.75")
+    assert (float(exact["memory"]), row["memory"]) == (default.peak_bytes, "812")
+    assert (float(exact["regret"]), row["regret"]) == (0.02, "0.0200.010 to 0.030")
+    assert (float(exact["gap_closed"]), row["gap_closed"]) == (0.9375, "94 %")
+    assert (row["rank"], row["status"]) == ("1", "measured")
+    assert row["settings"].startswith("checkpoints = 1, mode = exact, normalize = false, projection_dim = none")
+    assert "0.810" in page.text
+
+
+def test_a_record_page_has_every_number_its_json_and_the_command(build, make_record):
+    record = make_record()
+    _, site = build(record)
+    page = Page(site / "records" / f"{record.id}.html")
+    stated = json.loads((site / "records" / f"{record.id}.json").read_text())
+    assert stated == record.to_json()
+    for number in (record.lds.mean, *record.lds.ci95, record.lds.pearson, record.ceiling, record.fit_seconds):
+        assert str(number) in page.text
+    for text in (record.scores_sha256, record.ground_truth.sha256, record.task.fingerprint, record.created):
+        assert text in page.text
+    assert "attriboard run digits_mlp iffim --hp checkpoints=1 --hp mode=exact --hp normalize=false" in page.text
+    assert f"{record.id}.json" in page.links
+
+
+def test_selectors_are_averaged_and_listed(build, make_selection):
+    refused = {"status": "failed", "reason": "not_applicable: no spectrum", "regret": None, "selected": None}
+    _, site = build(
+        make_selection("iffim"),
+        make_selection("trak", regret={"mean": 0.04, "ci95": [0.0, 0.1]}, rank_correlation=0.6),
+        make_selection("datainf", **refused),
+        make_selection("iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None),
+    )
+    text = (site / "selectors.html").read_text()
+    summary = text.split('id="summary"')[1].split("</table>")[0]
+    assert [float(x) for x in re.findall(r'data-order="(0\.0300000|0\.03|0\.3)"', summary)] == [0.03, 0.3, 0.3]
+    assert summary.index("surrogate") < summary.index("gcv")
+    assert "not applicable" in text
+    assert "no spectrum" in text
 
 
 def test_a_negative_score_keeps_its_sign(build, make_record):
     record = make_record("sign_flipped", -0.3)
     _, site = build(record)
-    assert Page(site / "digits_mlp.html").rows["sign_flipped"][2].startswith(f"−{-record.lds.mean:.3f}")
+    assert Page(site / BOARD).rows["sign_flipped"]["default"].startswith(f"−{-record.lds.mean:.3f}")
 
 
 def test_same_records_give_same_bytes_in_any_order(tmp_path, make_record):
-    records = [make_record(name, 0.4) for name in ("iffim", "trak", "random")]
+    records = [*make_study("iffim", 0.5), make_record("trak", 0.4), make_record("random", 0.0)]
     sites = []
     for number, order in enumerate((records, records[::-1])):
-        folders = [tmp_path / f"results{number}{record.attributor.name}" for record in order]
+        folders = [tmp_path / f"results{number}-{i}" for i, _ in enumerate(order)]
         for folder, record in zip(folders, order, strict=True):
             write_record(record, folder)
         build_board(folders, tmp_path / f"site{number}")
@@ -123,96 +168,144 @@ def test_a_record_in_two_folders_counts_once(tmp_path, make_record):
     assert build_board([tmp_path / "a", tmp_path / "b"], tmp_path / "site").n_records == 1
 
 
+def test_an_altered_record_stops_the_build(tmp_path, make_record):
+    path = write_record(make_record(), tmp_path / "results")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(FormatError, match="altered or renamed"):
+        build_board([tmp_path / "results"], tmp_path / "site")
+
+
 def test_controls_are_shown_even_when_they_were_not_run(build, make_record):
     _, site = build(make_record("iffim"), make_record("random", 0.0))
-    rows = Page(site / "digits_mlp.html").rows
-    assert set(rows) >= set(board.CONTROLS)
-    assert "not run" in rows["embedding_similarity"]
-    assert rows["random"][0] == "2"
+    rows = Page(site / BOARD).rows
+    assert set(rows) >= set(CONTROLS)
+    assert rows["embedding_similarity"]["status"] == "not run"
+    assert rows["random"]["rank"] == "2"
 
 
 def test_a_failure_is_a_row_with_its_reason(build, make_record):
     failed = make_record("datainf", status="failed", reason="nan: 500 of 500 rows")
     _, site = build(make_record("iffim"), failed)
-    page = Page(site / "digits_mlp.html")
+    page = Page(site / BOARD)
     row = page.rows["datainf"]
-    assert (row[0], row[2]) == ("—", "failed")
-    assert "failed nan: 500 of 500 rows" in row
-    assert "datainf, default: nan: 500 of 500 rows" in page.text
+    assert (row["rank"], row["default"], row["status"]) == ("—", "failed", "failednan: 500 of 500 rows")
+    assert "nan: 500 of 500 rows" in Page(site / "attributors" / "datainf.html").text
 
 
 def test_the_newest_record_of_a_variant_wins(build, make_record):
-    new = make_record("iffim", 0.3, created="2025-12-01T00:00:00Z")
-    _, site = build(new, make_record("iffim", 0.5))
-    page = Page(site / "digits_mlp.html")
-    assert page.rows["iffim"][2].startswith(f"{new.lds.mean:.3f}")
+    old, new = make_record("iffim", 0.5), make_record("iffim", 0.3, created="2025-12-01T00:00:00Z")
+    _, site = build(new, old)
+    page = Page(site / BOARD)
+    assert page.rows["iffim"]["default"].startswith(f"{new.lds.mean:.3f}")
     assert "Newest record: 2025-12-01" in page.text
+    assert (site / "records" / f"{old.id}.html").is_file()
 
 
 @pytest.mark.parametrize(
     "change",
     [{"ground_truth__sha256": "ee" * 32}, {"task__version": 2}, {"task__fingerprint": "ee" * 32}],
 )
-def test_other_versions_never_share_a_column(build, make_record, change):
+def test_other_versions_never_share_a_table_but_keep_their_links(build, make_record, change):
     old = make_record("trak", 0.6, created="2025-01-01T00:00:00Z", **change)
     summary, site = build(make_record("iffim"), old)
-    page = Page(site / "digits_mlp.html")
+    page = Page(site / BOARD)
     assert (summary.n_records, summary.n_superseded) == (1, 1)
     assert "trak" not in page.rows
     assert "One superseded record is left out" in page.text
+    assert "Superseded" in Page(site / "records" / f"{old.id}.html").text
 
 
-def test_only_defaults_are_ranked_and_sweeps_stay_out(build, make_record):
+def test_selected_or_default_ranks_and_neither_custom_nor_oracle_nor_sweeps_do(build, make_record):
     custom = make_record("outside", 0.9, variant="custom", attributor__origin="scores")
     sweep = make_record("swept", 0.9, variant="sweep")
     oracle = make_record("trak", 0.9, variant="oracle", selector="oracle")
-    _, site = build(make_record("iffim"), custom, sweep, oracle)
-    page = Page(site / "digits_mlp.html")
-    assert {name: page.rows[name][0] for name in ("iffim", "outside", "trak")} == {
+    chosen = [make_record("tuned", 0.1), make_record("tuned", 0.6, variant="selected", selector="surrogate")]
+    _, site = build(make_record("iffim"), custom, sweep, oracle, *chosen)
+    rows = Page(site / BOARD).rows
+    assert {name: row["rank"] for name, row in rows.items() if row["rank"] != "—"} == {"tuned": "1", "iffim": "2"}
+    assert {name: row["rank_default"] for name, row in rows.items() if row["rank_default"] != "—"} == {
         "iffim": "1",
-        "outside": "—",
-        "trak": "—",
+        "tuned": "2",
     }
-    assert "swept" not in page.rows
-    assert "One sweep point is not shown" in page.text
+    assert rows["outside"]["status"] == "self-reported"
 
 
-def test_text_of_a_record_is_shown_not_executed(build, make_record):
+def test_the_explorer_has_every_point_with_its_surrogate(build):
+    study = make_study("iffim", 0.5)
+    _, site = build(*study)
+    text = (site / "data" / "digits_mlp.js").read_text()
+    data = json.loads(text.removeprefix("receiveTask(").removesuffix(");\n"))
+    method = data["methods"]["iffim"]
+    assert method["names"] == ["regularization"]
+    assert method["axes"]["regularization"]["values"] == [0.0, *LAMBDAS]
+    by_value = {method["axes"]["regularization"]["values"][p["c"][0]]: p for p in method["points"]}
+    assert by_value[LAMBDAS[0]]["reason"] == "nan: 3 of 500 rows"
+    path = [r for r in make_path("iffim") if r.lds and r.hyperparameters["regularization"] not in (0.01, 0.1)]
+    for record in path:
+        point = by_value[record.hyperparameters["regularization"]]
+        assert (point["lds"], point["xi"]) == (record.lds.mean, record.criteria["surrogate"])
+    assert {m for p in method["points"] for m in p.get("marks", ())} == {"default", "selected", "oracle"}
+
+
+def test_text_of_a_record_is_shown_not_executed(build, make_record, make_selection):
     attack = "<script>alert(1)</script>"
-    record = make_record(attributor__paper=attack, attributor__family=attack, hyperparameters={attack: f'"{attack}'})
+    fields = {"attributor__paper": attack, "attributor__family": attack, "hyperparameters": {attack: f'"{attack}'}}
+    machine = {"cpu": attack, "cores": 2, "memory_bytes": 1, "gpu": attack}
+    more = {
+        "provenance__hardware": machine,
+        "provenance__platform": attack,
+        "provenance__python": attack,
+        "provenance__packages": {attack: attack},
+        "provenance__command_line": [attack],
+        "provenance__attriboard": attack,
+    }
+    record = make_record(**fields, **more)
     link = make_record("trak", attributor__paper="javascript:alert(1)")
-    bad = make_record("datainf", status="failed", reason=f"crash: {attack}")
-    _, site = build(record, link, bad)
-    page = Page(site / "digits_mlp.html")
-    assert page.tags.count("script") == 2
-    assert page.text.count(attack) >= 5
-    assert not [href for href in page.links if href.startswith("javascript")]
-
-
-def test_a_name_that_is_markup_is_escaped(make_record):
-    record = make_record()
-    attributor = record.attributor.model_copy(update={"name": "<script>"})
-    boards = {"digits_mlp": board._task_board([record.model_copy(update={"attributor": attributor})])}
-    for template in ("index.html", "task.html"):
-        html = (
-            board._environment(None)
-            .get_template(template)
-            .render(boards=boards, name="<script>", board=boards["digits_mlp"])
-        )
-        assert "<script>" not in html
-        assert "&lt;script&gt;" in html
+    bad = make_record("datainf", status="failed", reason=f"crash: {attack}", **more)
+    _, site = build(record, link, bad, make_selection(note=attack, **more))
+    for path in site.rglob("*.html"):
+        page = Page(path)
+        assert not any("alert" in href for href in page.links), path
+        assert "<script>alert" not in path.read_text(), path
+        assert page.tags.count("script") <= 5, path
+    assert Page(site / "records" / f"{record.id}.html").text.count(attack) >= 8
 
 
 def test_links_resolve_and_nothing_is_loaded_from_elsewhere(build, make_record):
-    _, site = build(make_record(), make_record(task__name="mnist_lr"))
-    pages = sorted(site.glob("*.html"))
-    assert [page.name for page in pages] == ["digits_mlp.html", "index.html", "mnist_lr.html"]
-    for page in map(Page, pages):
+    other = make_record(task__name="mnist_lr", created="2025-01-01T00:00:00Z")
+    bundles = ROOT / "leaderboard" / "groundtruth"
+    _, site = build(*make_study("iffim", 0.5), other, make_record(task__name="unknown_task"))
+    build_board([site.parent / "results"], site, bundles)
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    assert len(pages) > 20
+    for path, page in pages.items():
         for url in page.loaded:
-            assert url == "data:," or (site / url).is_file()
+            assert url == "data:," or (path.parent / url).is_file(), (path, url)
         for url in page.links:
-            assert urlsplit(url).scheme == "https" or (site / url).is_file()
+            parts = urlsplit(url)
+            if parts.scheme:
+                assert parts.scheme == "https", (path, url)
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.is_file(), (path, url)
+            if parts.fragment and target.suffix == ".html" and "=" not in parts.fragment:
+                assert parts.fragment in pages[target].ids, (path, url)
     assert not re.search(r"url\(|@import", (site / "assets" / "board.css").read_text())
+
+
+def test_a_task_page_offers_its_ground_truth(build):
+    bundles = ROOT / "leaderboard" / "groundtruth"
+    listing = json.loads((bundles / "registry.json").read_text())["bundles"]
+    _, site = build(groundtruth=bundles)
+    page = Page(site / "tasks" / "digits_mlp.html")
+    for bundle in listing:
+        copy = site / "groundtruth" / bundle["file"]
+        assert copy.stat().st_size == bundle["bytes"]
+        if bundle["task"] == "digits_mlp":
+            assert bundle["sha256"] in page.text
+            assert f"../groundtruth/{bundle['file']}" in page.links
+    assert "(200, 1297) (200, 5, 500)" in page.text
+    assert "No record yet" in page.text
 
 
 def test_without_records_the_page_says_which_command_makes_one(build):
@@ -226,6 +319,23 @@ def test_a_missing_results_folder_is_named(tmp_path):
         build_board([tmp_path / "nowhere"], tmp_path / "site")
 
 
+def test_a_torn_bundle_is_named(tmp_path):
+    bundles = ROOT / "leaderboard" / "groundtruth"
+    listing = json.loads((bundles / "registry.json").read_text())
+    listing["bundles"] = listing["bundles"][:1]
+    (tmp_path / "registry.json").write_text(json.dumps(listing))
+    (tmp_path / listing["bundles"][0]["file"]).write_bytes(b"\xff" * 20)
+    with pytest.raises(FormatError, match="not a readable safetensors file"):
+        build_board([tmp_path], tmp_path / "site", tmp_path)
+
+
+def test_badges_say_task_score_and_variant(build):
+    _, site = build(*make_study("iffim", 0.5))
+    text = (site / "badges" / "digits_mlp-iffim.svg").read_text()
+    assert "AttriBoard digits_mlp" in text
+    assert re.search(r"LDS \.\d\d \(selected\)", text)
+
+
 def test_an_unexpected_bundle_is_refused(tmp_path, monkeypatch):
     bundle = tmp_path / "itables" / "html" / "dt_bundle.js"
     bundle.parent.mkdir(parents=True)
@@ -234,12 +344,12 @@ def test_an_unexpected_bundle_is_refused(tmp_path, monkeypatch):
         def locate_file(self, path):
             return tmp_path / path
 
-    monkeypatch.setattr(board.importlib.metadata, "distribution", lambda name: Fake())
+    monkeypatch.setattr(assets.importlib.metadata, "distribution", lambda name: Fake())
     with pytest.raises(FormatError, match="without its offline bundle"):
-        board._datatables()
+        assets.datatables()
     bundle.write_text("export{a as b};export{c as d};")
     with pytest.raises(FormatError, match="2 export statements"):
-        board._datatables()
+        assets.datatables()
 
 
 def test_the_board_and_records_import_no_torch():

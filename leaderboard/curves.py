@@ -1,0 +1,96 @@
+"""Sensitivity curves: LDS along one hyperparameter, the others held where the default has them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attriboard.leaderboard.axes import Axis, make_axis
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.study import MethodStudy, Scalar, configuration_key
+from attriboard.records import AttributionRecord
+
+__all__ = ["Curve", "Point", "curves", "swept"]
+
+MIN_POINTS = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of the hyperparameter."""
+
+    position: float
+    value: Scalar
+    entry: Entry[AttributionRecord]
+    xi: float | None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One attributor's LDS along one hyperparameter on one task.
+
+    Attributes:
+        task, attributor: whose.
+        axis: the hyperparameter's.
+        points: by position, failed ones included.
+        marks: variant → point, of default, selected and oracle where they lie on the curve.
+        fixed: the other hyperparameters.
+        ceiling: the task's.
+    """
+
+    task: str
+    attributor: str
+    axis: Axis
+    points: Sequence[Point]
+    marks: dict[str, Point]
+    fixed: dict[str, Scalar]
+    ceiling: float | None
+
+
+def swept(method: MethodStudy) -> list[str]:
+    """Hyperparameters with several values among the records, the most varied first."""
+    values: dict[str, set[str]] = {}
+    for entry in method.points:
+        for name, value in entry.record.hyperparameters.items():
+            values.setdefault(name, set()).add(repr(value))
+    return sorted((n for n in values if len(values[n]) > 1), key=lambda n: (-len(values[n]), n))
+
+
+def curves(task: str, method: MethodStudy, ceiling: float | None) -> list[Curve]:
+    """A curve for every hyperparameter with at least three values, the longest first."""
+    found = (_curve(task, method, name, ceiling) for name in swept(method))
+    return sorted((c for c in found if len(c.points) >= MIN_POINTS), key=lambda c: (-len(c.points), c.axis.name))
+
+
+def _curve(task: str, method: MethodStudy, name: str, ceiling: float | None) -> Curve:
+    groups: Counter[str] = Counter(_others(entry, name) for entry in method.points)
+    default = method.variants.get("default")
+    home = _others(default, name) if default else ""
+    if groups[home] < MIN_POINTS:
+        home = max(groups, key=lambda key: (groups[key], key))
+    members = [entry for entry in method.points if _others(entry, name) == home]
+    axis = make_axis(name, (entry.record.hyperparameters.get(name) for entry in members))
+    points = sorted(
+        (
+            Point(
+                axis.position(value),
+                value,
+                entry,
+                method.surrogates.get(configuration_key(entry.record.hyperparameters)),
+            )
+            for entry in members
+            for value in [entry.record.hyperparameters.get(name)]
+        ),
+        key=lambda point: point.position,
+    )
+    marks = {}
+    for variant in ("default", "selected", "oracle"):
+        marked = method.variants.get(variant)
+        for point in points:
+            if marked and point.entry.record.hyperparameters == marked.record.hyperparameters:
+                marks[variant] = point
+    fixed = {key: value for key, value in members[0].record.hyperparameters.items() if key != name}
+    return Curve(task, method.name, axis, points, marks, fixed, ceiling)
+
+
+def _others(entry: Entry[AttributionRecord], name: str) -> str:
+    return configuration_key({key: v for key, v in entry.record.hyperparameters.items() if key != name})

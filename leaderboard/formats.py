@@ -1,0 +1,92 @@
+"""How values are written on pages: the one place for rounding, units and signs."""
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from attriboard.records import AnyRecord, AttributionRecord
+
+__all__ = [
+    "count",
+    "fixed",
+    "megabytes",
+    "percent",
+    "plain",
+    "reproducing_command",
+    "seconds",
+    "setting",
+    "settings",
+    "size",
+]
+
+Scalar = bool | int | float | str | None
+
+
+def fixed(value: float, digits: int = 3) -> str:
+    """A correlation, with a true minus sign; what rounds to zero has no sign."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A fraction, as a whole per cent."""
+    return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """A duration in seconds, to two or three digits."""
+    if value < 0.005:
+        return "< 0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def megabytes(value: int) -> str:
+    """Bytes as whole megabytes."""
+    return f"{value / 1e6:,.0f}"
+
+
+def size(value: int) -> str:
+    """Bytes with the unit that suits them."""
+    if value >= 1e9:
+        return f"{value / 1e9:,.1f} GB"
+    return f"{value / 1e6:,.1f} MB" if value >= 1e6 else f"{value / 1e3:,.0f} kB"
+
+
+def count(value: int) -> str:
+    """A whole number with thousands separators."""
+    return f"{value:,}"
+
+
+def setting(value: Scalar) -> str:
+    """A hyperparameter's value as one types it on the command line."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def plain(value: Scalar) -> str:
+    """A hyperparameter's value for reading: numbers to six digits."""
+    return f"{value:g}" if isinstance(value, float) else setting(value)
+
+
+def settings(hyperparameters: Mapping[str, Scalar]) -> str:
+    """A whole configuration on one line."""
+    return ", ".join(f"{name} = {plain(value)}" for name, value in hyperparameters.items()) or "none"
+
+
+def reproducing_command(record: AnyRecord) -> str:
+    """The command that makes an attribution record again, or the selection that a record is part of."""
+    task, attributor = record.task.name, record.attributor.name
+    if record.attributor.origin == "scores":
+        return f"attriboard score {task} SCORES.safetensors"
+    method = f"--attributor {attributor}.py" if record.attributor.origin == "file" else attributor
+    words = ["attriboard", "run", task, *method.split()]
+    if isinstance(record, AttributionRecord):
+        words += _options(f"{name}={setting(value)}" for name, value in record.hyperparameters.items())
+    else:
+        words[1] = "select"
+        words += ["--selector", "all"]
+    if record.seed:
+        words += ["--seed", str(record.seed)]
+    return shlex.join(words)
+
+
+def _options(pairs: Iterable[str]) -> list[str]:
+    return [word for pair in pairs for word in ("--hp", pair)]

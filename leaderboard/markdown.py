@@ -1,0 +1,91 @@
+"""Markdown → HTML, with formulas as MathML, so that the site's documents have one source and need no script."""
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+from latex2mathml.converter import convert
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+
+__all__ = ["mathml", "render_markdown", "title_of"]
+
+_SCROLLING = '<div class="scroll" role="region" aria-label="Table {}" tabindex="0"><table>'
+
+
+def mathml(latex: str, display: bool = False) -> Markup:
+    """A formula as MathML, with its LaTeX as the text for those who copy it or cannot see it."""
+    return Markup(convert(latex, display="block" if display else "inline"))
+
+
+def _math(content: str, options: dict[str, bool]) -> str:
+    return str(mathml(content, options["display_mode"]))
+
+
+def render_markdown(text: str, pages: Iterable[str] = ()) -> Markup:
+    """A document as HTML.
+
+    Raw HTML shows as text. Links to documents that are pages here lead there; other links into the repository
+    keep their text only, for the site stands alone.
+
+    Args:
+        text: Markdown with `$…$` and `$$…$$`.
+        pages: names of the documents that are pages, without their endings.
+    """
+    parser = MarkdownIt("commonmark", {"html": False, "typographer": False}).enable(["table"])
+    parser.use(dollarmath_plugin, allow_digits=False, double_inline=True, renderer=_math)
+    tokens = parser.parse(re.sub(r"<!--.*?-->\n?", "", text, flags=re.S))
+    known = set(pages)
+    for token in tokens:
+        if token.type == "inline" and token.children:
+            token.children = _relinked(token.children, known)
+    _anchor(tokens)
+    html = parser.renderer.render(tokens, parser.options, {})
+    count = itertools.count(1)
+    html = re.sub("<table>", lambda _: _SCROLLING.format(next(count)), html)
+    html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
+    html = html.replace('<div class="math block">', '<div class="math block" tabindex="0">')
+    return Markup(html)
+
+
+def title_of(text: str) -> str:
+    """The first heading."""
+    match = re.search(r"^# (.+)$", text, re.M)
+    return match[1].strip() if match else "Document"
+
+
+def _relinked(children: list[Token], pages: set[str]) -> list[Token]:
+    kept, open_links = [], []
+    for token in children:
+        if token.type == "link_open":
+            target = _target(str(token.attrs["href"]), pages)
+            open_links.append(target)
+            if target is None:
+                continue
+            token.attrs["href"] = target
+        elif token.type == "link_close" and open_links.pop() is None:
+            continue
+        kept.append(token)
+    return kept
+
+
+def _target(href: str, pages: set[str]) -> str | None:
+    parts = urlsplit(href)
+    if parts.scheme in ("http", "https", "mailto") or href.startswith("#"):
+        return href
+    path = PurePosixPath(parts.path)
+    if path.suffix == ".md" and path.stem.lower() in pages:
+        return f"{path.stem.lower()}.html" + (f"#{parts.fragment}" if parts.fragment else "")
+    return None
+
+
+def _anchor(tokens: list[Token]) -> None:
+    """Give headings ids, as GitHub does."""
+    for opening, inline in itertools.pairwise(tokens):
+        if opening.type == "heading_open":
+            slug = re.sub(r"[^\w\- ]", "", inline.content.lower()).strip().replace(" ", "-")
+            opening.attrs["id"] = slug or "section"

@@ -1,0 +1,214 @@
+"""Metrics: each gives one leaderboard per task. A new metric is one function here and one line in `METRICS`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from attriboard.leaderboard import formats
+from attriboard.leaderboard.drawings import interval_bar
+from attriboard.leaderboard.ranks import share_ranks
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
+from attriboard.records import AttributionRecord, LdsResult
+
+__all__ = ["METRICS", "Metric", "lds_table", "rank_methods"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way of grading.
+
+    Attributes:
+        key: in file names.
+        title: short name.
+        explanation: one sentence under the heading.
+        table: from a task's study to its leaderboard; none where no record has this metric.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    table: Callable[[TaskStudy], Table | None]
+
+
+LDS_COLUMNS = (
+    Column("rank", "Rank", "Of the selected hyperparameters where the method has any to select, else of the default's. "
+           "Methods whose paired difference is not significant share a rank"),
+    Column("rank_default", "Rank, default", "Of the default hyperparameters alone", shown=False),
+    Column("default", "Default", "LDS at the defaults of the method's paper or library", best_first="desc"),
+    Column("selected", "Selected", "LDS at the λ that ξ picks without retraining", best_first="desc"),
+    Column("oracle", "Oracle", "LDS at the λ that is best on calibration points: needs the retrains, never ranks",
+           best_first="desc"),
+    Column("regret", "Regret", "LDS of the oracle minus LDS of the selected hyperparameters"),
+    Column("gap_closed", "Gap closed", "(selected − default) / (oracle − default)", best_first="desc"),
+    Column("pearson", "Pearson", "Pearson's correlation instead of Spearman's, same hyperparameters as the rank",
+           best_first="desc", shown=False),
+    Column("seconds", "Seconds", "Fit and score, default hyperparameters"),
+    Column("memory", "Peak MB", "Largest resident memory, default hyperparameters"),
+    Column("status", "Status", numeric=False),
+    Column("settings", "Default hyperparameters", numeric=False, shown=False),
+    Column("chosen", "Selected hyperparameters", numeric=False, shown=False),
+    Column("record", "Record", "Permanent link to the number behind the rank", numeric=False, shown=False),
+)  # fmt: skip
+
+
+def rank_methods(methods: Iterable[MethodStudy], results: Callable[[MethodStudy], LdsResult | None]) -> dict[str, int]:
+    """Rank of every method that has a result; what cannot be told apart shares one."""
+    scored = {method.name: result for method in methods if (result := results(method)) is not None}
+    return dict(zip(scored, share_ranks(list(scored.values())), strict=True))
+
+
+def headline_result(method: MethodStudy) -> LdsResult | None:
+    """What a method gets without retraining."""
+    return method.headline.record.lds if method.headline else None
+
+
+def lds_table(study: TaskStudy) -> Table | None:
+    """The leaderboard by LDS."""
+    if not study.run:
+        return None
+    methods = list(study.methods.values())
+    ranks = rank_methods(methods, headline_result)
+    default_ranks = rank_methods(methods, lambda method: method.lds("default"))
+    shown = [lds for m in methods for name in ("default", "selected", "oracle", "custom") if (lds := m.lds(name))]
+    ends = [end for lds in shown for end in lds.ci95] + [0.0, study.ceiling or 0.0]
+    scale = (min(ends), max(ends))
+
+    def order(method: MethodStudy) -> tuple[float, bool, str]:
+        result = headline_result(method) or method.lds("custom")
+        return (-result.mean if result else 2.0, not method.attributions, method.name)  # an LDS is at most 1
+
+    custom = [Column("custom", "Custom", "LDS at hyperparameters somebody chose, or of a score matrix; never ranks",
+                     best_first="desc")]  # fmt: skip
+    columns = [*LDS_COLUMNS]
+    if any("custom" in method.variants for method in methods):
+        columns[5:5] = custom
+    rows = [
+        Row(
+            method.name,
+            _heading(method),
+            _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name)),
+            family=method.newest.record.attributor.family if method.newest else "control",
+            fixed=method.control,
+        )
+        for method in sorted(methods, key=order)
+    ]
+    caption = (
+        "LDS with 95 % intervals on the scoring points. In the drawings: the bar ends at the LDS, the block is its "
+        "interval, the dashed line is the noise ceiling. Controls stay in view whatever is searched for."
+    )
+    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
+
+
+def _heading(method: MethodStudy) -> Cell:
+    link = Link(f"attributors/{method.name}.html") if method.newest else None
+    family = method.newest.record.attributor.family if method.newest else ""
+    return Cell(method.name, method.name, note=family, link=link, badge="control" if method.control else "")
+
+
+def _cells(
+    study: TaskStudy, method: MethodStudy, scale: tuple[float, float], rank: int | None, default_rank: int | None
+) -> dict[str, Cell]:
+    cells = {
+        "rank": _rank(rank),
+        "rank_default": _rank(default_rank),
+        **{name: _score(method, name, scale, study.ceiling) for name in ("default", "selected", "oracle", "custom")},
+        **_selection(method),
+        "status": status(method),
+    }
+    main, headline = method.main, method.headline
+    if headline and headline.record.lds:
+        pearson = headline.record.lds.pearson
+        cells["pearson"] = Cell(formats.fixed(pearson), pearson)
+    if main:
+        cells |= _cost(main.record)
+        cells["settings"] = _settings(main.record.hyperparameters)
+    if "selected" in method.variants:
+        cells["chosen"] = _settings(method.variants["selected"].record.hyperparameters)
+    if entry := headline or main:
+        cells["record"] = Cell(entry.id[:10], entry.id, link=Link(f"records/{entry.id}.html"))
+    return cells
+
+
+def _rank(rank: int | None) -> Cell:
+    return Cell(str(rank), rank) if rank else EMPTY
+
+
+def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceiling: float | None) -> Cell:
+    entry = method.variants.get(variant)
+    if entry is None:
+        return EMPTY
+    link, lds = Link(f"records/{entry.id}.html"), entry.record.lds
+    if lds is None:
+        return Cell("failed", None, link=link, badge="failed")
+    low, high = map(formats.fixed, lds.ci95)
+    return Cell(
+        formats.fixed(lds.mean),
+        lds.mean,
+        note=f"{low} to {high}",
+        link=link,
+        drawing=interval_bar(lds, scale, ceiling),
+        emphasis=entry is method.headline,
+    )
+
+
+def _selection(method: MethodStudy) -> dict[str, Cell]:
+    selection = method.selection
+    if selection is None:
+        return {}
+    record, link, cells = selection.record, Link(f"records/{selection.id}.html"), {}
+    if record.status == "failed":
+        return {"selected": Cell("n/a", None, note=category(record.reason), link=link)}
+    if record.regret is not None:
+        low, high = map(formats.fixed, record.regret.ci95)
+        cells["regret"] = Cell(
+            formats.fixed(record.regret.mean), record.regret.mean, note=f"{low} to {high}", link=link
+        )
+    if record.gap_closed is not None:
+        cells["gap_closed"] = Cell(formats.percent(record.gap_closed), record.gap_closed)
+    return cells
+
+
+def _cost(record: AttributionRecord) -> Mapping[str, Cell]:
+    cells = {}
+    if record.score_seconds is not None:
+        total = (record.fit_seconds or 0.0) + record.score_seconds
+        cells["seconds"] = Cell(formats.seconds(total), total)
+    if record.peak_bytes is not None:
+        cells["memory"] = Cell(formats.megabytes(record.peak_bytes), record.peak_bytes)
+    return cells
+
+
+def _settings(hyperparameters: Mapping[str, bool | int | float | str | None]) -> Cell:
+    text = formats.settings(hyperparameters)
+    return Cell(text, text)
+
+
+def category(reason: str | None) -> str:
+    """The first word of a reason, for reading."""
+    return (reason or "").partition(":")[0].replace("_", " ")
+
+
+def status(method: MethodStudy) -> Cell:
+    """The badge of a row: failed with its reason, self-reported, or run by AttriBoard's own code."""
+    entry: Entry[AttributionRecord] | None = method.main
+    if entry is None:
+        return Cell("not run", "not run", badge="quiet")
+    record = entry.record
+    if record.status == "failed":
+        return Cell("failed", "failed", note=record.reason or "", badge="failed")
+    degenerate = record.lds.n_degenerate if record.lds else 0
+    note = f"{degenerate} of {record.lds.n_scoring} points degenerate" if degenerate and record.lds else ""
+    if record.attributor.origin == "scores":
+        return Cell("self-reported", "self-reported", note=note, badge="quiet")
+    return Cell("measured", "measured", note=note, badge="ok")
+
+
+METRICS = (
+    Metric(
+        "lds",
+        "LDS",
+        "The linear datamodeling score: how well summed scores rank what retraining on random half-subsets does.",
+        lds_table,
+    ),
+)

@@ -1,0 +1,180 @@
+"""Site → pages: for every page its path, its template and what that needs."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from attriboard.leaderboard import formats
+from attriboard.leaderboard.badges import badge, badge_text
+from attriboard.leaderboard.curves import Curve, curves
+from attriboard.leaderboard.drawings import histogram
+from attriboard.leaderboard.explorer import explorer_script
+from attriboard.leaderboard.figures import curve_figure
+from attriboard.leaderboard.markdown import render_markdown
+from attriboard.leaderboard.methods import method as introduction
+from attriboard.leaderboard.methods import paper_link
+from attriboard.leaderboard.metrics import METRICS
+from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.site import Site
+from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.records import AttributionRecord
+
+__all__ = ["render_site"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_FAILURES = 30  # listed on an attributor's page, per task
+
+
+def render_site(site: Site) -> Iterator[tuple[str, str]]:
+    """Path and text of every page, badge and data file, one after the other."""
+    environment = _environment(site)
+
+    def page(path: str, template: str, **context: Any) -> tuple[str, str]:
+        root = "../" * path.count("/")
+        return path, environment.get_template(template).render(root=root, path=path, **context)
+
+    yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
+    yield page("selectors.html", "selectors.html", summary=selector_summary(site.tasks.values()),
+               table=selector_table(site.tasks.values()))  # fmt: skip
+    yield page("explorer.html", "explorer.html")
+    yield page("cost.html", "cost.html")
+    yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
+    for study in site.tasks.values():
+        yield page(f"tasks/{study.name}.html", "task.html", study=study, distributions=_distributions(study))
+        yield f"data/{study.name}.js", explorer_script(study)
+        for metric in METRICS:
+            if (table := metric.table(study)) is not None:
+                table = replace(table, bibliography=_bibliography(study))
+                yield page(
+                    f"leaderboards/{study.name}-{metric.key}.html",
+                    "leaderboard.html",
+                    study=study,
+                    metric=metric,
+                    table=table,
+                )
+        for method in study.run:
+            if text := badge_text(study.name, method):
+                yield f"badges/{study.name}-{method.name}.svg", badge(*text)
+    for name, by_task in site.attributors.items():
+        yield page(f"attributors/{name}.html", "attributor.html", **_attributor(site, name, by_task))
+    for document in site.documents.values():
+        html = render_markdown(document.text, site.documents)
+        yield page(f"docs/{document.name}.html", "document.html", document=document, html=html)
+    for entry in site.entries:
+        record = entry.record
+        drawing = None
+        if isinstance(record, AttributionRecord) and record.lds and record.lds.per_test:
+            drawing = histogram(record.lds.per_test, "LDS of each scoring point", record.ceiling)
+        yield page(
+            f"records/{entry.id}.html",
+            "record.html",
+            entry=entry,
+            record=record,
+            drawing=drawing,
+            command=formats.reproducing_command(record),
+            original=shlex.join(record.provenance.command_line),
+            superseded=entry.id in site.superseded,
+        )
+
+
+def _environment(site: Site) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "breakable": breakable,
+        "count": formats.count,
+        "fixed": formats.fixed,
+        "json_text": json_text,
+        "megabytes": formats.megabytes,
+        "paper_link": paper_link,
+        "percent": formats.percent,
+        "plain": formats.plain,
+        "seconds": formats.seconds,
+        "setting": formats.setting,
+        "settings": formats.settings,
+        "size": formats.size,
+    }
+    environment.globals |= {"site": site, "metrics": METRICS}
+    return environment
+
+
+def breakable(name: str) -> Markup:
+    """A name that may break after its underscores."""
+    return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
+def json_text(value: Any) -> Markup:
+    """JSON that may stand inside a script element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _distributions(study: TaskStudy) -> list[tuple[MethodStudy, Markup]]:
+    """Per-test-point LDS of the three best methods."""
+    scored = [(m, m.headline.record.lds) for m in study.run if m.headline and m.headline.record.lds]
+    best = sorted(scored, key=lambda pair: (-pair[1].mean if pair[1] else 2.0, pair[0].name))[:3]
+    return [
+        (method, histogram(lds.per_test, f"LDS of {method.name} at each scoring point", study.ceiling))
+        for method, lds in best
+        if lds and lds.per_test
+    ]
+
+
+def _bibliography(study: TaskStudy) -> dict[str, str]:
+    found = {}
+    for method in study.run:
+        paper = method.newest.record.attributor.paper if method.newest else ""
+        if bibtex := introduction(method.name, paper).bibtex:
+            found[method.name] = bibtex
+    return found
+
+
+def _attributor_rows(site: Site) -> list[dict[str, Any]]:
+    rows = []
+    for name, by_task in site.attributors.items():
+        family, paper = site.identity(name)
+        control = next(iter(by_task.values())).control
+        rows.append(
+            {
+                "name": name,
+                "title": introduction(name, paper).title,
+                "family": family,
+                "paper": paper,
+                "control": control,
+                "tasks": len(by_task),
+                "failures": sum(len(method.failures) for method in by_task.values()),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["control"], row["family"], row["name"]))
+
+
+def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[str, Any]:
+    family, paper = site.identity(name)
+    found = {task: curves(task, method, site.tasks[task].ceiling) for task, method in by_task.items()}
+    hyperparameters: dict[str, list[tuple[Curve, Markup]]] = {}
+    for task_curves in found.values():
+        for curve in task_curves:
+            hyperparameters.setdefault(curve.axis.name, []).append((curve, curve_figure(curve)))
+    origin = next((m.newest.record.attributor.origin for m in by_task.values() if m.newest), "builtin")
+    return {
+        "name": name,
+        "family": family,
+        "paper": paper,
+        "origin": origin,
+        "intro": introduction(name, paper),
+        "by_task": by_task,
+        "figures": hyperparameters,
+        "badges": {task: badge_text(task, method) for task, method in by_task.items()},
+        "max_failures": MAX_FAILURES,
+    }

@@ -1,0 +1,128 @@
+"""What the site is built from: records with their ids, and the cards of bundles.
+
+Cards stand in the headers of safetensors files, so that no tensor is loaded.
+"""
+
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from attriboard.cards import TaskCard
+from attriboard.errors import FormatError
+from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
+from attriboard.records import AnyRecord, AttributionRecord, SelectionRecord, read_record
+
+__all__ = ["Bundle", "Entry", "read_bundles", "read_entries"]
+
+MAX_HEADER = 100 << 20  # bytes; what the safetensors format allows
+
+RecordT = TypeVar("RecordT", bound=AttributionRecord | SelectionRecord, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry(Generic[RecordT]):
+    """A record, the id that names it, and its file."""
+
+    record: RecordT
+    id: str
+    path: Path
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Orders records by creation; the id decides between records of one second."""
+        return self.record.created, self.id
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One published bundle: its line in the registry, and what its own card says.
+
+    Attributes:
+        listing: name, SHA-256, size.
+        path: the file, where it is present.
+        card: the task's card; none where the file is not here.
+        facts: the card's other fields, such as `n_masks` and `retrain_seconds`.
+        tensors: name → (dtype, shape).
+    """
+
+    listing: BundleEntry
+    path: Path | None
+    card: TaskCard | None
+    facts: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+
+def read_entries(folders: Sequence[Path]) -> list[Entry[AnyRecord]]:
+    """Every record below some folders, once, in the order of their ids.
+
+    Raises:
+        FormatError: a folder is missing, or files do not validate or are not named after their content; the
+            message has a line for each.
+    """
+    entries: dict[str, Entry[AnyRecord]] = {}
+    problems: list[str] = []
+    for path in _files(folders):
+        try:
+            record = read_record(path)
+        except FormatError as error:
+            problems.append(str(error))
+            continue
+        name = record.path.name
+        if path.name == name:
+            identity = path.stem.rpartition("-")[2]
+            entries.setdefault(identity, Entry(record, identity, path))
+        else:
+            problems.append(f"{path}: altered or renamed; its content belongs to {name}")
+    if problems:
+        raise FormatError("\n".join(problems))
+    return [entries[identity] for identity in sorted(entries)]
+
+
+def _files(folders: Sequence[Path]) -> Iterable[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise FormatError(f"{folder}: no such folder of records")
+        yield from sorted(folder.rglob("*.json"))
+
+
+def read_bundles(folder: Path) -> list[Bundle]:
+    """The bundles that a folder's registry lists.
+
+    Raises:
+        FormatError: the registry or a bundle's header does not validate.
+    """
+    return [_bundle(folder, listing) for listing in BundleRegistry(folder).entries]
+
+
+def _bundle(folder: Path, listing: BundleEntry) -> Bundle:
+    path = folder / listing.file
+    if not path.is_file():
+        return Bundle(listing, None, None, {}, {})
+    header = _header(path)
+    try:
+        facts = json.loads(header.pop("__metadata__")["card"])
+        card = TaskCard.model_validate(facts.pop("task"))
+        tensors = {name: (str(t["dtype"]), tuple(map(int, t["shape"]))) for name, t in sorted(header.items())}
+    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
+        raise FormatError(f"{path}: its card does not validate: {error}; build or download it again") from error
+    return Bundle(listing, path, card, facts, tensors)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The JSON header of a safetensors file: eight bytes of length, then text."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("a header that is no mapping")
+    except (OSError, ValueError, struct.error) as error:
+        raise FormatError(f"{path}: not a readable safetensors file ({error}); build or download it again") from error
+    return header

@@ -1,0 +1,131 @@
+"""The selectors' board: what each choice is worth, by task and attributor, and on average."""
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+
+from attriboard.leaderboard import formats
+from attriboard.leaderboard.metrics import category
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.study import TaskStudy
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
+from attriboard.records import GradedConfiguration, SelectionRecord
+
+__all__ = ["selector_summary", "selector_table"]
+
+COLUMNS = (
+    Column("task", "Task", numeric=False),
+    Column("attributor", "Attributor", numeric=False),
+    Column("chosen", "Chosen", "The hyperparameter that it chose", numeric=False),
+    Column("lds", "LDS", "At the chosen hyperparameters, on scoring points", best_first="desc"),
+    Column("regret", "Regret", "LDS of the oracle minus LDS of the choice, with a paired 95 % interval"),
+    Column("gap_closed", "Gap closed", "(selected − default) / (oracle − default)", best_first="desc"),
+    Column("rank_correlation", "Rank corr.", "Spearman's correlation of what the selector looks at with the LDS curve",
+           best_first="desc"),
+    Column("seconds", "Seconds", "Of the fit and the choice"),
+    Column("retrains", "Retrains saved", "That choosing by LDS would have taken", shown=False),
+    Column("note", "Note", numeric=False, shown=False),
+)  # fmt: skip
+
+SUMMARY = (
+    Column("n", "Choices", "Task and attributor pairs on which it chose"),
+    Column("regret", "Mean regret", "Over its choices"),
+    Column("worst", "Worst regret"),
+    Column("gap_closed", "Mean gap closed", "Where there is a gap", best_first="desc"),
+    Column("rank_correlation", "Mean rank corr.", best_first="desc"),
+    Column("seconds", "Mean seconds"),
+    Column("failed", "Not applicable"),
+)
+
+
+def _all(studies: Iterable[TaskStudy]) -> list[Entry[SelectionRecord]]:
+    return [s for study in studies for m in study.methods.values() for _, s in sorted(m.selections.items())]
+
+
+def selector_table(studies: Iterable[TaskStudy]) -> Table | None:
+    """Every choice, best regret first within a task and attributor; none where there is none."""
+    found = sorted(
+        _all(studies),
+        key=lambda e: (e.record.task.name, e.record.attributor.name, _regret(e.record), e.record.selector),
+    )
+    if not found:
+        return None
+    rows = [
+        Row(
+            entry.record.selector,
+            Cell(entry.record.selector, entry.record.selector, link=Link(f"records/{entry.id}.html")),
+            _cells(entry.record),
+            family=entry.record.task.name,
+        )
+        for entry in found
+    ]
+    caption = "Every choice with what it is worth. Transferred: the spectrum was another method's on the same models."
+    return Table("choices", caption, "choices", Column("selector", "Selector", numeric=False), COLUMNS, rows)
+
+
+def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
+    """One row per selector: means over tasks and attributors."""
+    by_selector: dict[str, list[SelectionRecord]] = {}
+    for entry in _all(studies):
+        by_selector.setdefault(entry.record.selector, []).append(entry.record)
+    if not by_selector:
+        return None
+    rows = []
+    for name, records in by_selector.items():
+        regrets = [r.regret.mean for r in records if r.regret]
+        cells = {
+            "n": Cell(str(len(regrets)), len(regrets)),
+            "failed": Cell(str(len(records) - len(regrets)), len(records) - len(regrets)),
+            "regret": _mean(regrets),
+            "worst": Cell(formats.fixed(max(regrets)), max(regrets)) if regrets else EMPTY,
+            "gap_closed": _mean([r.gap_closed for r in records if r.gap_closed is not None], formats.percent),
+            "rank_correlation": _mean([r.rank_correlation for r in records if r.rank_correlation is not None]),
+            "seconds": _mean([r.seconds for r in records if r.regret], formats.seconds),
+        }
+        rows.append(Row(name, Cell(name, name), cells))
+    rows.sort(key=lambda row: float(row.cell("regret").value or 0.0) if row.cell("regret").value is not None else 9.0)
+    caption = "Averages over tasks and attributors. A regret of 0 means: as good as choosing with all the retrains."
+    return Table("summary", caption, "selectors", Column("selector", "Selector", numeric=False), SUMMARY, rows)
+
+
+def _mean(values: Sequence[float], write: Callable[[float], str] = formats.fixed) -> Cell:
+    return Cell(write(fmean(values)), fmean(values)) if values else EMPTY
+
+
+def _regret(record: SelectionRecord) -> float:
+    return record.regret.mean if record.regret else 9.0
+
+
+def _cells(record: SelectionRecord) -> dict[str, Cell]:
+    task, attributor = record.task.name, record.attributor.name
+    cells = {
+        "task": Cell(task, task, link=Link(f"tasks/{task}.html")),
+        "attributor": Cell(attributor, attributor, link=Link(f"attributors/{attributor}.html")),
+        "chosen": _chosen(record),
+        "seconds": Cell(formats.seconds(record.seconds), record.seconds),
+        "retrains": Cell(formats.count(record.n_retrains), record.n_retrains),
+        "note": Cell(record.note or "—", record.note or None),
+    }
+    if record.selected and record.selected.lds is not None:
+        cells["lds"] = Cell(formats.fixed(record.selected.lds), record.selected.lds)
+    if record.regret:
+        low, high = map(formats.fixed, record.regret.ci95)
+        cells["regret"] = Cell(formats.fixed(record.regret.mean), record.regret.mean, note=f"{low} to {high}")
+    if record.gap_closed is not None:
+        cells["gap_closed"] = Cell(formats.percent(record.gap_closed), record.gap_closed)
+    if record.rank_correlation is not None:
+        cells["rank_correlation"] = Cell(formats.fixed(record.rank_correlation, 2), record.rank_correlation)
+    return cells
+
+
+def _chosen(record: SelectionRecord) -> Cell:
+    if record.status == "failed" or record.selected is None:
+        return Cell(
+            category(record.reason) or "nothing", None, note=(record.reason or "").partition(": ")[2], badge="quiet"
+        )
+    text = formats.settings(_changed(record.default, record.selected))
+    return Cell("the default" if text == "none" else text, text, note="transferred" * record.transferred)
+
+
+def _changed(default: GradedConfiguration, selected: GradedConfiguration) -> dict[str, bool | int | float | str | None]:
+    before = default.hyperparameters
+    return {name: v for name, v in selected.hyperparameters.items() if name not in before or before[name] != v}

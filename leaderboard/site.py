@@ -1,0 +1,169 @@
+"""The site as a whole: studies, documents and what the overview says of them."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+from attriboard.leaderboard.curves import Curve, curves
+from attriboard.leaderboard.markdown import title_of
+from attriboard.leaderboard.metrics import METRICS, headline_result, rank_methods
+from attriboard.leaderboard.reading import Bundle, Entry
+from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
+from attriboard.records import AnyRecord
+
+__all__ = ["Document", "MatrixRow", "News", "Site", "TaskSummary", "read_documents"]
+
+MATRIX_ROWS = 20
+HEADLINE_ORDER = ("iffim", "trak")
+ORDER = ("protocol", "formulas", "submit", "faq")  # of documents; others follow by name
+
+
+@dataclass(frozen=True)
+class Document:
+    """One Markdown document that becomes a page."""
+
+    name: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """A task on the overview."""
+
+    study: TaskStudy
+    leaders: Sequence[MethodStudy]
+    metrics: Sequence[str]
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """An attributor over all tasks: task → its study there; `best` names the tasks where it shares rank 1."""
+
+    name: str
+    control: bool
+    methods: Mapping[str, MethodStudy]
+    best: frozenset[str]
+
+
+@dataclass(frozen=True)
+class News:
+    """What was measured on one day."""
+
+    date: str
+    task: str
+    attributors: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Everything that pages are made of.
+
+    Attributes:
+        entries: all records, superseded ones included.
+        bundles: the published bundles.
+        documents: by name.
+    """
+
+    entries: Sequence[Entry[AnyRecord]]
+    bundles: Sequence[Bundle]
+    documents: Mapping[str, Document]
+
+    @cached_property
+    def tasks(self) -> dict[str, TaskStudy]:
+        """One study per task."""
+        return studies(self.entries, self.bundles)
+
+    @cached_property
+    def newest(self) -> str | None:
+        """When the last record was made."""
+        return max((entry.record.created for entry in self.entries), default=None)
+
+    @cached_property
+    def superseded(self) -> frozenset[str]:
+        """Ids of records on other versions or ground truths."""
+        return frozenset(entry.id for study in self.tasks.values() for entry in study.superseded)
+
+    @cached_property
+    def attributors(self) -> dict[str, dict[str, MethodStudy]]:
+        """Attributor → task → its study there, for attributors with current records."""
+        table: dict[str, dict[str, MethodStudy]] = defaultdict(dict)
+        for task, study in self.tasks.items():
+            for method in study.run:
+                table[method.name][task] = method
+        return {name: table[name] for name in sorted(table)}
+
+    @cached_property
+    def summaries(self) -> list[TaskSummary]:
+        """Tasks for the overview."""
+        return [self._summary(study) for study in self.tasks.values()]
+
+    def _summary(self, study: TaskStudy) -> TaskSummary:
+        ranks = rank_methods(study.methods.values(), headline_result)
+        leaders = [study.methods[name] for name, rank in ranks.items() if rank == 1]
+        leaders.sort(key=lambda m: -(result.mean if (result := headline_result(m)) else -2.0))
+        return TaskSummary(study, leaders, [metric.key for metric in METRICS if study.run])
+
+    @cached_property
+    def matrix(self) -> list[MatrixRow]:
+        """The best attributors over all tasks, controls last."""
+        best: dict[str, set[str]] = defaultdict(set)
+        for summary in self.summaries:
+            for leader in summary.leaders:
+                best[leader.name].add(summary.study.name)
+
+        def level(name: str) -> float:
+            found = [headline_result(method) for method in self.attributors[name].values()]
+            return sum(result.mean for result in found if result) / max(len(self.tasks), 1)
+
+        ordered = sorted(self.attributors, key=lambda name: (name in CONTROLS, -level(name), name))
+        scored = [name for name in ordered if any(headline_result(m) for m in self.attributors[name].values())]
+        methods = [name for name in scored if name not in CONTROLS][:MATRIX_ROWS]
+        rows = [*methods, *(name for name in scored if name in CONTROLS)]
+        return [MatrixRow(n, n in CONTROLS, self.attributors[n], frozenset(best[n])) for n in rows]
+
+    @cached_property
+    def showcase(self) -> list[Curve]:
+        """LDS against λ for the headline attributors, on the task with the largest models that has such curves."""
+        found: list[Curve] = []
+        for study in sorted(self.tasks.values(), key=lambda s: (-_model_size(s), s.name)):
+            for name in HEADLINE_ORDER:
+                method = study.methods.get(name)
+                every = curves(study.name, method, study.ceiling) if method else []
+                found += [curve for curve in every if curve.axis.name == "regularization"][:1]
+            if found:
+                break
+        return found
+
+    @cached_property
+    def news(self) -> list[News]:
+        """The last days on which something was measured."""
+        current = (e for e in self.entries if e.id not in self.superseded)
+        days = sorted({(e.record.created[:10], e.record.task.name, e.record.attributor.name) for e in current})
+        groups = [
+            News(date, task, [name for _, _, name in group]) for (date, task), group in groupby(days, lambda d: d[:2])
+        ]
+        return groups[::-1][:6]
+
+    def identity(self, attributor: str) -> tuple[str, str]:
+        """Family and paper."""
+        return facts(self.attributors[attributor].values())
+
+
+def _model_size(study: TaskStudy) -> int:
+    """Bytes of the task's checkpoints, or zero."""
+    return study.bundles["checkpoints"].listing.bytes if "checkpoints" in study.bundles else 0
+
+
+def read_documents(folder: Path | None) -> dict[str, Document]:
+    """The Markdown documents of a folder, in the order in which they are offered."""
+    if folder is None:
+        return {}
+    paths = {path.stem.lower(): path for path in sorted(folder.glob("*.md"))}
+    names = sorted(paths, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    texts = {name: paths[name].read_text(encoding="utf-8") for name in names if re.fullmatch(r"[a-z0-9_-]+", name)}
+    return {name: Document(name, title_of(text), text) for name, text in texts.items()}

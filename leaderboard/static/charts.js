@@ -1,0 +1,106 @@
+"use strict";
+// What the interactive figures share: loading a task's data, colours of the theme, the link's state.
+window.charts = (() => {
+  const tasks = new Map();
+  const waiting = new Map();
+  window.receiveTask = (data) => {
+    tasks.set(data.task, data);
+    waiting.get(data.task)?.(data);
+  };
+
+  // A script element works from file://, where fetch does not.
+  const load = (name) =>
+    tasks.has(name)
+      ? Promise.resolve(tasks.get(name))
+      : new Promise((resolve, reject) => {
+          waiting.set(name, resolve);
+          const script = document.createElement("script");
+          script.src = `data/${encodeURIComponent(name)}.js`;
+          script.onerror = () => reject(new Error(`data/${name}.js does not load`));
+          document.head.append(script);
+        });
+
+  const colours = () => {
+    const style = getComputedStyle(document.documentElement);
+    const read = (name) => style.getPropertyValue(`--${name}`).trim();
+    return Object.fromEntries(["ink", "soft", "line", "card", "accent", "default", "selected", "oracle", "bad"].map((name) => [name, read(name)]));
+  };
+
+  const config = (c) => ({
+    background: "transparent",
+    font: getComputedStyle(document.body).fontFamily,
+    axis: { labelColor: c.soft, titleColor: c.ink, gridColor: c.line, domainColor: c.soft, tickColor: c.line, labelFontSize: 12, titleFontSize: 13, titleFontWeight: 500 },
+    legend: { labelColor: c.ink, titleColor: c.ink, labelFontSize: 13, orient: "top" },
+    view: { stroke: null },
+    text: { color: c.ink, fontSize: 12 },
+  });
+
+  const chart = document.getElementById("chart");
+  const frame = document.createElement("div");
+  frame.setAttribute("aria-hidden", "true");
+  let view;
+
+  // Marks are silent for screen readers: the sentence below and the table of numbers say the same in words.
+  const draw = async (spec) => {
+    if (!frame.isConnected) chart.replaceChildren(frame);
+    const schema = "https://vega.github.io/schema/vega-lite/v6.json";
+    const result = await window.vegaEmbed(frame, { $schema: schema, ...spec }, { actions: false, renderer: "svg" });
+    view = result.view;
+    chart.dataset.ready = "true";
+  };
+
+  document.querySelectorAll("[data-image]").forEach((button) =>
+    button.addEventListener("click", async () => {
+      if (!view) return;
+      const link = document.createElement("a");
+      link.href = await view.toImageURL(button.dataset.image, 2);
+      link.download = `attriboard-chart.${button.dataset.image}`;
+      link.click();
+    }),
+  );
+
+  const width = () => Math.max(240, Math.min(1100, chart.clientWidth - 130));
+
+  const options = (select, names, wanted) => {
+    select.replaceChildren(...names.map(([value, label]) => new Option(label, value)));
+    if (names.some(([value]) => value === wanted)) select.value = wanted;
+  };
+
+  const state = () => new URLSearchParams(location.hash.slice(1));
+  const remember = (values) => history.replaceState(null, "", `#${new URLSearchParams(Object.entries(values).filter(([, v]) => v !== "" && v !== undefined))}`);
+
+  const fixed = (value) => (value === undefined || value === null ? "—" : value.toFixed(3).replace("-", "−"));
+  const fillTable = (headings, rows) => {
+    const cell = (tag, item) => {
+      const element = document.createElement(tag);
+      if (item?.href) {
+        const link = document.createElement("a");
+        link.href = item.href;
+        link.textContent = item.text;
+        element.append(link);
+      } else element.textContent = item;
+      return element;
+    };
+    const line = (tag, items) => {
+      const row = document.createElement("tr");
+      row.append(...items.map((item) => cell(tag, item)));
+      return row;
+    };
+    const table = document.getElementById("values");
+    table.tHead.replaceChildren(line("th", headings));
+    table.tHead.querySelectorAll("th").forEach((heading) => (heading.scope = "col"));
+    table.tBodies[0].replaceChildren(...rows.map((row) => line("td", row)));
+  };
+
+  const redrawWith = (render) => {
+    let timer;
+    const later = () => {
+      clearTimeout(timer);
+      timer = setTimeout(render, 150);
+    };
+    addEventListener("resize", later);
+    addEventListener("themechange", render);
+  };
+
+  return { load, colours, config, draw, width, options, state, remember, fixed, fillTable, redrawWith };
+})();

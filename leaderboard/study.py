@@ -1,0 +1,201 @@
+"""Records → what the pages show: per task the current records, per attributor what it got and what was tried.
+
+Of the records of one task only those on its current ground truth are compared: the published one where a registry
+lists it, else that of the newest record. Per attributor and variant the newest record counts. Tasks' versions and
+ground truths never share a table.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from attriboard.leaderboard.reading import Bundle, Entry
+from attriboard.records import AnyRecord, AttributionRecord, LdsResult, SelectionRecord
+
+__all__ = [
+    "CONTROLS",
+    "MethodStudy",
+    "Scalar",
+    "TaskStudy",
+    "configuration_key",
+    "facts",
+    "studies",
+]
+
+CONTROLS = ("random", "input_similarity", "embedding_similarity", "sign_flipped")
+HEADLINE_SELECTOR = "surrogate"
+
+Yardstick = tuple[int, str, str]
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class MethodStudy:
+    """One attributor on one task.
+
+    Attributes:
+        name: the attributor.
+        attributions: its current records, oldest first.
+        selections: selector → its newest record.
+    """
+
+    name: str
+    attributions: Sequence[Entry[AttributionRecord]] = ()
+    selections: Mapping[str, Entry[SelectionRecord]] = field(default_factory=dict)
+
+    @property
+    def control(self) -> bool:
+        """Whether it is a yardstick rather than a method."""
+        return self.name in CONTROLS
+
+    @cached_property
+    def variants(self) -> dict[str, Entry[AttributionRecord]]:
+        """The newest record of each variant but sweeps."""
+        return {e.record.variant: e for e in self.attributions if e.record.variant != "sweep"}
+
+    @property
+    def newest(self) -> Entry[AnyRecord] | None:
+        """The last record of any kind."""
+        every: list[Entry[AnyRecord]] = [*self.attributions, *self.selections.values()]
+        return max(every, key=lambda entry: entry.age, default=None)
+
+    @property
+    def main(self) -> Entry[AttributionRecord] | None:
+        """The record that time, memory and provenance are taken from."""
+        order = ("default", "custom", "selected", "oracle")
+        return next((self.variants[name] for name in order if name in self.variants), None)
+
+    @property
+    def headline(self) -> Entry[AttributionRecord] | None:
+        """What one gets without retraining: selected hyperparameters where they exist and work, else the default's."""
+        scored = (self.variants.get(name) for name in ("selected", "default"))
+        return next((entry for entry in scored if entry and entry.record.lds), None)
+
+    @property
+    def selection(self) -> Entry[SelectionRecord] | None:
+        """The headline selector's report."""
+        return self.selections.get(HEADLINE_SELECTOR)
+
+    @property
+    def failures(self) -> list[Entry[AttributionRecord]]:
+        """Failed records that count, points of sweeps included."""
+        return [entry for entry in self.points if entry.record.status == "failed"]
+
+    def lds(self, variant: str) -> LdsResult | None:
+        """The result of a variant's newest record."""
+        entry = self.variants.get(variant)
+        return entry.record.lds if entry else None
+
+    @cached_property
+    def surrogates(self) -> dict[str, float]:
+        """Configuration → ξ̄, from the newest record that knows it."""
+        return {
+            configuration_key(entry.record.hyperparameters): entry.record.criteria[HEADLINE_SELECTOR]
+            for entry in self.attributions
+            if HEADLINE_SELECTOR in entry.record.criteria
+        }
+
+    @cached_property
+    def points(self) -> list[Entry[AttributionRecord]]:
+        """One record per configuration, in the order of configurations: those of the leaderboard, else the newest."""
+        newest: dict[str, Entry[AttributionRecord]] = {}
+        for entry in (*self.attributions, *self.variants.values()):
+            newest[configuration_key(entry.record.hyperparameters)] = entry
+        return [newest[key] for key in sorted(newest)]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskStudy:
+    """Everything on one task.
+
+    Attributes:
+        name: the task.
+        methods: by name; controls are there even when they were not run.
+        bundles: kind → the published bundle.
+        superseded: records on other versions or ground truths.
+    """
+
+    name: str
+    methods: Mapping[str, MethodStudy]
+    bundles: Mapping[str, Bundle]
+    superseded: Sequence[Entry[AnyRecord]]
+
+    @cached_property
+    def newest(self) -> Entry[AnyRecord] | None:
+        """The last current record."""
+        found = (method.newest for method in self.methods.values())
+        return max((entry for entry in found if entry), key=lambda entry: entry.age, default=None)
+
+    @cached_property
+    def ceiling(self) -> float | None:
+        """The noise ceiling, from the newest record that has one."""
+        known = [e for m in self.methods.values() for e in m.attributions if e.record.ceiling is not None]
+        return max(known, key=lambda entry: entry.age).record.ceiling if known else None
+
+    @property
+    def run(self) -> list[MethodStudy]:
+        """Methods with a record."""
+        return [method for method in self.methods.values() if method.attributions or method.selections]
+
+    @property
+    def failures(self) -> list[Entry[AttributionRecord]]:
+        """Failed records of the leaderboard; failed points of sweeps are on the attributors' pages."""
+        shown = (entry for method in self.methods.values() for entry in method.variants.values())
+        return [entry for entry in shown if entry.record.status == "failed"]
+
+    @property
+    def title(self) -> str:
+        """The card's title; empty where no card is at hand."""
+        return next((b.card.title for b in self.bundles.values() if b.card), "")
+
+
+def studies(entries: Sequence[Entry[AnyRecord]], bundles: Sequence[Bundle]) -> dict[str, TaskStudy]:
+    """One study per task that has records or bundles, by name."""
+    by_task: dict[str, list[Entry[AnyRecord]]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda entry: entry.age):
+        by_task[entry.record.task.name].append(entry)
+    newest_bundles: dict[str, dict[str, Bundle]] = defaultdict(dict)
+    for bundle in sorted(bundles, key=lambda bundle: bundle.listing.version):
+        newest_bundles[bundle.listing.task][bundle.listing.kind] = bundle
+    names = sorted({*by_task, *newest_bundles})
+    return {name: _study(name, by_task[name], newest_bundles[name]) for name in names}
+
+
+def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bundle]) -> TaskStudy:
+    if "groundtruth" in bundles:
+        listing = bundles["groundtruth"].listing
+        current: Yardstick | None = (listing.version, listing.fingerprint, listing.sha256)
+    else:
+        current = _yardstick(entries[-1].record) if entries else None
+    superseded = [entry for entry in entries if _yardstick(entry.record) != current]
+    attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
+    selections: dict[str, dict[str, Entry[SelectionRecord]]] = defaultdict(dict)
+    for entry in entries:
+        record = entry.record
+        if _yardstick(record) != current:
+            continue
+        method = record.attributor.name
+        attributions.setdefault(method, [])
+        if isinstance(record, AttributionRecord):
+            attributions[method].append(Entry(record, entry.id, entry.path))
+        elif isinstance(record, SelectionRecord):
+            selections[method][record.selector] = Entry(record, entry.id, entry.path)
+    methods = {m: MethodStudy(m, attributions[m], selections[m]) for m in sorted(attributions)}
+    return TaskStudy(name, methods, bundles, superseded)
+
+
+def _yardstick(record: AnyRecord) -> Yardstick:
+    return record.task.version, record.task.fingerprint, record.ground_truth.sha256
+
+
+def configuration_key(hyperparameters: Mapping[str, Scalar]) -> str:
+    """One text per configuration, whatever the order of its hyperparameters."""
+    return json.dumps(hyperparameters, sort_keys=True)
+
+
+def facts(methods: Iterable[MethodStudy]) -> tuple[str, str]:
+    """Family and paper of an attributor, from its newest record."""
+    newest = max((m.newest for m in methods if m.newest), key=lambda entry: entry.age, default=None)
+    return (newest.record.attributor.family, newest.record.attributor.paper) if newest else ("control", "")

@@ -1,0 +1,59 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attriboard.leaderboard.markdown import render_markdown
+from attriboard.leaderboard.methods import FOLDER, catalogue, method, paper_link
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_formulas_become_mathml_and_raw_html_shows_as_text():
+    html = render_markdown("$a^2$ and <script>alert(1)</script>\n\n$$\\frac{1}{n}$$\n")
+    assert "<msup>" in html
+    assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html
+    assert "<script" not in html
+
+
+def test_links_lead_to_pages_or_lose_their_target():
+    html = render_markdown("[a](faq.md#why) [b](../tasks/x.yaml) [c](https://arxiv.org/abs/1)", ["faq"])
+    assert 'href="faq.html#why"' in html
+    assert "x.yaml" not in html
+    assert "b" in html
+    assert 'href="https://arxiv.org/abs/1"' in html
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs").glob("*.md")) + sorted(FOLDER.glob("*.md")), ids=lambda p: p.stem
+)
+def test_no_formula_of_a_document_keeps_latex_commands(path):
+    html = render_markdown(path.read_text(encoding="utf-8"))
+    assert "merror" not in html
+    outside = [part.split("</math>")[0] for part in html.split("<math")[1:]]
+    assert not [part for part in outside if "\\" in part]
+
+
+def test_papers_are_linked_only_to_web_pages():
+    assert paper_link("arXiv:2303.14186") == "https://arxiv.org/abs/2303.14186"
+    assert paper_link("javascript:alert(1)") is None
+    assert paper_link("https://example.org/a b") is None
+
+
+def test_hyperparameters_on_the_pages_are_those_of_the_attributors():
+    command = [Path(sys.executable).with_name("attriboard"), "attributors", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    now = {row["name"]: row for row in json.loads(done.stdout)}
+    remedy = "attriboard attributors --json > leaderboard/methods/catalogue.json"
+    stale = {name for name, row in now.items() if ":" not in name and catalogue().get(name) != row}
+    assert stale == set(), f"run: {remedy}"
+
+
+def test_every_built_in_method_is_introduced():
+    for name, row in catalogue().items():
+        if ":" not in name:
+            intro = method(name, row["paper"])
+            assert intro.title != name, f"leaderboard/methods/{name}.md is missing"
+            assert intro.bibtex or not row["paper"], f"leaderboard/methods/{name}.md has no BibTeX entry"

@@ -1,0 +1,139 @@
+"""Synthetic records for the tests of the site and for its measurements."""
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attriboard.records import AttributionRecord, SelectionRecord
+
+GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
+SMALL, REAL = (60, 40), (400, 200)  # scoring points, masks
+LAMBDAS = [10.0**exponent for exponent in range(-6, 3)]
+
+
+@cache
+def _golden() -> str:
+    return GOLDEN.read_text(encoding="utf-8")
+
+
+def make_record(
+    attributor: str = "iffim", level: float = 0.4, size: tuple[int, int] = SMALL, **changes: Any
+) -> AttributionRecord:
+    """A valid record of `attributor` with an LDS near `level`; points and masks vary alike in all.
+
+    Args:
+        attributor: its name.
+        level: roughly the LDS.
+        size: scoring points and masks.
+        changes: other fields; `a__b` is field b of part a.
+    """
+    n_test, n_masks = size
+    noise = random.Random(0)
+    own = random.Random(attributor)
+    shared = [0.15 * noise.gauss(0, 1) for _ in range(n_test)]
+    per_test = [max(-1.0, min(1.0, level + s + 0.05 * own.gauss(0, 1))) for s in shared]
+    mean = sum(per_test) / n_test
+    data = json.loads(_golden())
+    data["attributor"]["name"] = attributor
+    data["ground_truth"]["n_masks"] = n_masks
+    data["lds"] |= {
+        "mean": mean,
+        "ci95": [mean - 0.05, mean + 0.05],
+        "pearson": mean - 0.01,
+        "n_scoring": n_test,
+        "per_test": per_test,
+        "mask_influence": [0.1 * noise.gauss(0, 1) + 0.02 * own.gauss(0, 1) for _ in range(n_masks)],
+    }
+    _change(data, changes)
+    if data["status"] == "failed":
+        data |= {"lds": None, "scores_sha256": None}
+    return AttributionRecord.model_validate(data)
+
+
+def make_selection(
+    attributor: str = "iffim", selector: str = "surrogate", size: tuple[int, int] = SMALL, **changes: Any
+) -> SelectionRecord:
+    """A valid report of one selector."""
+    data = json.loads(_golden())
+    kept = ("schema_version", "created", "task", "ground_truth", "attributor", "seed", "provenance")
+    selected: dict[str, Any] = {"hyperparameters": {"regularization": 0.01}, "lds": 0.5}
+    data = {key: data[key] for key in kept} | {
+        "kind": "selection",
+        "selector": selector,
+        "hyperparameter": "regularization",
+        "status": "ok",
+        "reason": None,
+        "transferred": False,
+        "candidates": LAMBDAS,
+        "criterion": [1 / (1 + math.exp(-math.log10(x) - 2)) for x in LAMBDAS],
+        "objective": [abs(1 / (1 + math.exp(-math.log10(x) - 2)) - 0.5) for x in LAMBDAS],
+        "note": "",
+        "default": {"hyperparameters": {"regularization": 0.0}, "lds": 0.2},
+        "selected": selected,
+        "oracle": {"hyperparameters": {"regularization": 0.1}, "lds": 0.52},
+        "regret": {"mean": 0.02, "ci95": [0.01, 0.03]},
+        "gap_closed": 0.9375,
+        "rank_correlation": 0.8,
+        "seconds": 12.5,
+        "n_retrains": 1000,
+    }
+    data["attributor"]["name"] = attributor
+    data["ground_truth"]["n_masks"] = size[1]
+    _change(data, changes)
+    return SelectionRecord.model_validate(data)
+
+
+def make_path(attributor: str, **changes: Any) -> list[AttributionRecord]:
+    """Sweep points along λ with ξ̄, without vectors, the smallest of which failed."""
+    records = []
+    for i, value in enumerate(LAMBDAS):
+        failed = {"status": "failed", "reason": "nan: 3 of 500 rows"} if i == 0 else {}
+        thin = {} if failed else {"lds__per_test": None, "lds__mask_influence": None}
+        settings = {"hyperparameters": {"regularization": value, "checkpoints": 1}}
+        xi = {"criteria": {"surrogate": 1 / (1 + math.exp(-math.log10(value) - 2))}}
+        level = 0.5 - 0.04 * (i - 5) ** 2
+        records.append(make_record(attributor, level, variant="sweep", **settings, **xi, **thin, **failed, **changes))
+    return records
+
+
+def make_study(attributor: str, level: float, **changes: Any) -> list[AttributionRecord | SelectionRecord]:
+    """Default, selected, oracle, their path, and the selector's report."""
+    at = lambda value: {"hyperparameters": {"regularization": value, "checkpoints": 1}}  # noqa: E731
+    return [
+        make_record(attributor, level - 0.3, **at(0.0), **changes),
+        make_record(attributor, level, variant="selected", selector="surrogate", **at(0.01), **changes),
+        make_record(attributor, level + 0.02, variant="oracle", selector="oracle", **at(0.1), **changes),
+        *make_path(attributor, **changes),
+        make_selection(attributor, **changes),
+    ]
+
+
+def many_records(n: int, tasks: int = 3) -> Iterator[AttributionRecord | SelectionRecord]:
+    """Exactly n different records: on the first task a thousand attributors, the rest as whole studies."""
+    made = 0
+    for i in range(min(1000, n // 3)):
+        yield make_record(f"method_{i:04d}", 0.6 * random.Random(i).random(), size=REAL, task__name="task_0")
+        made += 1
+    i = 0
+    while made < n:
+        attributor, task = f"method_{i // tasks:04d}", f"task_{i % tasks}"
+        for record in make_study(
+            attributor, 0.35 + 0.3 * random.Random(i).random(), size=REAL, task__name=task, seed=1
+        ):
+            if made < n:
+                yield record
+                made += 1
+        i += 1
+
+
+def _change(data: dict[str, Any], changes: dict[str, Any]) -> None:
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        part = data
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
