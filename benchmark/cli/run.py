@@ -7,6 +7,8 @@ import typer
 
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 from attriboard.cli.workbench import (
+    AttributorArgument,
+    AttributorFile,
     Bundles,
     Device,
     Fixed,
@@ -16,6 +18,7 @@ from attriboard.cli.workbench import (
     Threads,
     TimeLimit,
     Workbench,
+    chosen_attributor,
     parse_assignments,
     prepare_folder,
 )
@@ -29,10 +32,8 @@ __all__ = ["record_document", "run", "score", "setting", "show_records"]
 @command
 def run(
     task: TaskArgument,
-    attributor: Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")] = "",
-    attributor_file: Annotated[
-        Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
-    ] = None,
+    attributor: AttributorArgument = "",
+    attributor_file: AttributorFile = None,
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
     seed: Seed = 0,
@@ -44,15 +45,13 @@ def run(
     json: Json = False,
 ) -> None:
     """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
-    from attriboard.errors import InputError
     from attriboard.evaluation import evaluate
     from attriboard.records import write_record
 
-    if bool(attributor) == bool(attributor_file):
-        raise InputError("attributor: give one, as a name or as --attributor FILE")
+    chosen = chosen_attributor(attributor, attributor_file)
     bench = Workbench(task, groundtruth)
     values = parse_assignments(hp or [])
-    job = bench.job(attributor or str(attributor_file), [values], seed=seed, device=device, threads=threads)
+    job = bench.job(chosen, [values], seed=seed, device=device, threads=threads)
     prepare_folder(out)
     (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
     _finish(record, write_record(record, out), json)

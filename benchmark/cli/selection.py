@@ -11,6 +11,7 @@ from attriboard.cli.run import setting
 from attriboard.cli.shell import DataDir, Json, command, emit, progress_bar, show_table
 from attriboard.cli.workbench import (
     AttributorArgument,
+    AttributorFile,
     Bundles,
     Device,
     Fixed,
@@ -20,6 +21,7 @@ from attriboard.cli.workbench import (
     Threads,
     TimeLimit,
     Workbench,
+    chosen_attributor,
     parse_assignments,
 )
 
@@ -41,7 +43,8 @@ Grid = Annotated[
 @command
 def sweep(
     task: TaskArgument,
-    attributor: AttributorArgument,
+    attributor: AttributorArgument = "",
+    attributor_file: AttributorFile = None,
     grid: Grid = None,
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
@@ -66,15 +69,16 @@ def sweep(
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     grids = [parse_grid(text) for text in grid]
+    chosen = chosen_attributor(attributor, attributor_file)
     bench = Workbench(task, groundtruth)
     started = time.perf_counter()
     records, default = sweep_points(
         bench,
-        attributor,
+        chosen,
         grids,
         parse_assignments(hp or []),
         out,
-        title=f"{attributor} on {bench.task.card.name}",
+        title=f"{chosen} on {bench.task.card.name}",
         time_limit=time_limit,
         seed=seed,
         device=device,
@@ -153,7 +157,8 @@ def sweep_points(
 @command
 def select(
     task: TaskArgument,
-    attributor: AttributorArgument,
+    attributor: AttributorArgument = "",
+    attributor_file: AttributorFile = None,
     selector: Annotated[
         list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
     ] = None,
@@ -180,11 +185,10 @@ def select(
     names = selector or ["surrogate"]
     if "all" in names:
         names = selector_names()
+    chosen = chosen_attributor(attributor, attributor_file)
     bench = Workbench(task, groundtruth)
-    job = bench.job(
-        attributor, [parse_assignments(hp or [])], selectors=names, seed=seed, device=device, threads=threads
-    )
-    with progress_bar(f"{attributor} on {bench.task.card.name}") as progress:
+    job = bench.job(chosen, [parse_assignments(hp or [])], selectors=names, seed=seed, device=device, threads=threads)
+    with progress_bar(f"{chosen} on {bench.task.card.name}") as progress:
         study = study_selection(
             bench.task,
             bench.grader,

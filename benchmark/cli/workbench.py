@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttributorArgument",
+    "AttributorFile",
     "Bundles",
     "Device",
     "Fixed",
@@ -27,6 +28,7 @@ __all__ = [
     "Threads",
     "TimeLimit",
     "Workbench",
+    "chosen_attributor",
     "executor",
     "open_grader",
     "parse_assignments",
@@ -35,6 +37,9 @@ __all__ = [
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
 AttributorArgument = Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")]
+AttributorFile = Annotated[
+    Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
+]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
 Bundles = Annotated[
     Path | None,
@@ -138,6 +143,19 @@ def prepare_folder(out: Path) -> None:
         raise InputError(f"--out {out}: cannot be made: {error.strerror}") from error
     if not writable:
         raise InputError(f"--out {out}: not writable")
+
+
+def chosen_attributor(name: str, file: Path | None) -> str:
+    """The one attributor that was given, as a name or as a file.
+
+    Raises:
+        InputError: none was given, or both.
+    """
+    from attriboard.errors import InputError
+
+    if bool(name) == bool(file):
+        raise InputError("attributor: give one, as a name or as --attributor FILE")
+    return name or str(file)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
