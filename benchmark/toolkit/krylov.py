@@ -64,15 +64,22 @@ class KrylovSolution:
 
     def _combine(self, regularization: float, steps: Tensor) -> Tensor:
         """Solve the leading `steps` rows of T + λI; the identity stands for the rest."""
-        k, m = self.diagonal.shape
+        m = self.diagonal.shape[1]
         inside = torch.arange(m, device=steps.device) < steps[:, None]
         diagonal = (self.diagonal + regularization).where(inside, torch.ones_like(self.diagonal))
         coupling = self.off_diagonal[:, :-1] * inside[:, 1:]
-        T = torch.diag_embed(diagonal) + torch.diag_embed(coupling, 1) + torch.diag_embed(coupling, -1)
-        first = torch.zeros(k, m, dtype=T.dtype, device=T.device)
-        # With no step taken the identity is what is left of T, and x = b.
-        first[:, 0] = self.norms
-        return torch.einsum("km,kmn->kn", torch.linalg.solve(T, first).to(self.slopes.dtype), self.slopes)
+        # T = L D Lᵀ by recursion, all right-hand sides at once. Exact for tridiagonal T, and free of batched LAPACK
+        # calls, which were seen to return wrong solutions on two threads.
+        pivots, z = diagonal.clone(), torch.zeros_like(diagonal)
+        z[:, 0] = self.norms  # with no step taken the identity is what is left of T, and x = b
+        for j in range(m - 1):
+            lower = coupling[:, j] / pivots[:, j]
+            pivots[:, j + 1] -= lower * coupling[:, j]
+            z[:, j + 1] = -lower * z[:, j]
+        x = z / pivots
+        for j in range(m - 2, -1, -1):
+            x[:, j] -= coupling[:, j] / pivots[:, j] * x[:, j + 1]
+        return torch.einsum("km,kmn->kn", x.to(self.slopes.dtype), self.slopes)
 
 
 def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int = LANCZOS_BYTES) -> KrylovSolution:
