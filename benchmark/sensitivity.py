@@ -11,7 +11,7 @@ from attriboard.records import AttributionRecord
 
 __all__ = ["PANELS", "Panel", "Verdict"]
 
-LAMBDAS = "regularization=1e-9:1e3:25log"
+LAMBDAS = "{regularization}=1e-9:1e3:25log"
 _CLEAR = 0.02  # of LDS: smaller differences are called none
 
 
@@ -30,7 +30,8 @@ class Panel:
     Attributes:
         key: its letter.
         attributors: which methods it looks at.
-        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs.
+        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs,
+            `{regularization}` for what the attributor calls its λ.
         finding: the claim.
         judge: from the records of one attributor to a verdict.
     """

@@ -57,11 +57,12 @@ def sensitivity(
             if attributor not in known:
                 note(f"panel {chosen.key}: there is no attributor {attributor}; left out")
                 continue
-            epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
-            grids = [parse_grid(text.format(epochs=epochs)) for text in chosen.grids]
+            grids = [parse_grid(text.format(**_words(bench, attributor))) for text in chosen.grids]
             title = f"panel {chosen.key}, {attributor} on {bench.task.card.name}"
             records, default = sweep_points(bench, attributor, grids, {}, results, title=title, threads=threads)
-            documents.append(_panel(bench.task.card.name, chosen, attributor, records, default, out))
+            documents.append(
+                _panel(bench.task.card.name, chosen, attributor, records, default, [name for name, _ in grids], out)
+            )
     page = out / f"sensitivity-{bench.task.card.name}.md"
     write_atomically(page, _page(bench.task.card.title, documents).encode())
     if json:
@@ -74,18 +75,28 @@ def sensitivity(
     print(f"page: {page}")
 
 
+def _words(bench: Workbench, attributor: str) -> dict[str, str]:
+    """What the placeholders of a panel's grids stand for."""
+    from attriboard.attribution.runner import describe_attributor
+    from attriboard.selector import regularization_name
+
+    (default,) = describe_attributor(bench.job(attributor, [{}])).configurations
+    epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
+    return {"epochs": epochs, "regularization": regularization_name(default) or "regularization"}
+
+
 def _panel(
     task: str,
     panel: "Panel",
     attributor: str,
     records: "list[AttributionRecord]",
     default: dict[str, Any],
+    names: list[str],
     out: Path,
 ) -> dict[str, Any]:
     """Draw and judge one panel."""
     from attriboard.cli.selection import draw_sweep
 
-    names = [grid.partition("=")[0] for grid in panel.grids]
     figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}", default)
     scored = [record for record in records if record.lds is not None]
     verdict = panel.judge(records) if len(scored) > 1 else None
