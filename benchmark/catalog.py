@@ -17,6 +17,7 @@ from attriboard.selectors import SELECTORS
 from attriboard.tasks import TASKS
 
 __all__ = [
+    "SIGN_FLIPPED",
     "attributor_names",
     "attributor_spec",
     "load_oracle",
@@ -26,6 +27,9 @@ __all__ = [
     "spectrum_donor",
     "task_names",
 ]
+
+SIGN_FLIPPED = "sign_flipped"
+"""The control that is no attributor: it is made from a task's best record, which only ground truth tells."""
 
 _TASKS: Registry[Callable[[], Task]] = Registry("task", TASKS, "attriboard.tasks")
 _ATTRIBUTORS: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
@@ -74,6 +78,8 @@ def attributor_spec(name: str | Path) -> PluginSpec:
         UnknownNameError: no such name.
         InputError: no such file.
     """
+    if name == SIGN_FLIPPED:
+        raise InputError("attributor 'sign_flipped': has no code of its own; attriboard run TASK sign_flipped makes it")
     return _spec(_ATTRIBUTORS, ATTRIBUTORS, name)
 
 

@@ -17,6 +17,7 @@ from attriboard.contracts import Task
 from attriboard.errors import FormatError, InputError
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.provenance import provenance
+from attriboard.record_model import Negated
 from attriboard.records import AttributionRecord, AttributorInfo, GroundTruthInfo, LdsResult, TaskInfo
 from attriboard.scoring.bootstrap import bootstrap
 from attriboard.scoring.ceiling import Ceiling, noise_ceiling
@@ -118,6 +119,7 @@ class Grader:
         variant: Variant,
         selector: str | None = None,
         criteria: Mapping[str, float] | None = None,
+        negates: Negated | None = None,
         predictions: NDArray[np.float64] | None = None,
     ) -> AttributionRecord:
         """The record of one outcome, failed or graded.
@@ -129,6 +131,7 @@ class Grader:
             variant: how the hyperparameters came about.
             selector: which selector chose them.
             criteria: selector → the quantity that it looked at, at this configuration.
+            negates: whose scores the outcome's are, negated.
             predictions: of the outcome's scores, where they are known already.
         """
         graded: dict[str, Any] = {}
@@ -149,6 +152,7 @@ class Grader:
             lds=graded.get("lds"),
             calibration=graded.get("calibration"),
             criteria=dict(criteria or {}),
+            negates=negates,
             ceiling=self.ceiling.mean,
             fit_seconds=outcome.fit_seconds,
             score_seconds=outcome.score_seconds,

@@ -23,6 +23,7 @@ __all__ = [
     "GroundTruthInfo",
     "Hardware",
     "LdsResult",
+    "Negated",
     "Provenance",
     "SelectionRecord",
     "TaskInfo",
@@ -162,6 +163,14 @@ class Record(_Part):
         return Path(task, attributor, f"{task}-{attributor}-{self.id}.json")
 
 
+class Negated(_Part):
+    """The record whose scores, made again, were negated."""
+
+    record: str = Field(pattern=r"^[0-9a-f]{16}$", description="its id")
+    attributor: Name
+    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+
+
 class AttributionRecord(Record):
     """One attributor with one configuration on one task: its LDS, or the reason why there is none."""
 
@@ -187,6 +196,9 @@ class AttributionRecord(Record):
     )
     criteria: dict[Name, float] = Field(
         default_factory=dict, description="selector → the quantity that it looked at, at this configuration"
+    )
+    negates: Negated | None = Field(
+        default=None, description="of the control sign_flipped: whose scores were made again and negated"
     )
 
     @model_validator(mode="after")

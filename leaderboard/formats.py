@@ -78,6 +78,8 @@ def reproducing_command(record: AnyRecord) -> str:
         return f"attriboard score {task} SCORES.safetensors"
     method = f"--attributor {attributor}.py" if record.attributor.origin == "file" else attributor
     words = ["attriboard", "run", task, *method.split()]
+    if isinstance(record, AttributionRecord) and record.negates:
+        return shlex.join(words)  # configuration and seed are the negated record's
     if isinstance(record, AttributionRecord):
         words += _options(f"{name}={setting(value)}" for name, value in record.hyperparameters.items())
     else:

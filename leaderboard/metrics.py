@@ -199,6 +199,8 @@ def status(method: MethodStudy) -> Cell:
         return Cell("failed", "failed", note=record.reason or "", badge="failed")
     degenerate = record.lds.n_degenerate if record.lds else 0
     note = f"{degenerate} of {record.lds.n_scoring} points degenerate" if degenerate and record.lds else ""
+    if record.negates:
+        return Cell("measured", "measured", note=f"negates {record.negates.attributor}", badge="ok")
     if record.attributor.origin == "scores":
         return Cell("self-reported", "self-reported", note=note, badge="quiet")
     return Cell("measured", "measured", note=note, badge="ok")

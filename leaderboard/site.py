@@ -79,6 +79,11 @@ class Site:
         return studies(self.entries, self.bundles)
 
     @cached_property
+    def ids(self) -> frozenset[str]:
+        """Ids of all records."""
+        return frozenset(entry.id for entry in self.entries)
+
+    @cached_property
     def newest(self) -> str | None:
         """When the last record was made."""
         return max((entry.record.created for entry in self.entries), default=None)

@@ -57,7 +57,7 @@ def tasks(data_dir: DataDir = None, json: Json = False) -> None:
 @command
 def attributors(json: Json = False) -> None:
     """List the attributors with their hyperparameters, defaults and the sources of the defaults."""
-    from attriboard.catalog import attributor_names, attributor_spec
+    from attriboard.catalog import SIGN_FLIPPED, attributor_names, attributor_spec
     from attriboard.errors import InputError
 
     documents: list[dict[str, Any]] = []
@@ -85,6 +85,7 @@ def attributors(json: Json = False) -> None:
                 ],
             }
         )
+    documents.append({"name": SIGN_FLIPPED, "family": "control", "paper": "", "hyperparameters": []})
     if json:
         emit(documents)
         return

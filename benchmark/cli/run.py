@@ -44,16 +44,27 @@ def run(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
+    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling.
+
+    The attributor `sign_flipped` is the control that negates the scores of a task's best record, published or in --out.
+    """
+    from attriboard.catalog import SIGN_FLIPPED
+    from attriboard.cli.sign_flipped import flip_best
+    from attriboard.errors import InputError
     from attriboard.evaluation import evaluate
     from attriboard.records import write_record
 
     chosen = chosen_attributor(attributor, attributor_file)
-    bench = Workbench(task, groundtruth)
     values = parse_assignments(hp or [])
-    job = bench.job(chosen, [values], seed=seed, device=device, threads=threads)
-    prepare_folder(out)
-    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
+    if chosen == SIGN_FLIPPED and (values or seed):
+        raise InputError("sign_flipped: takes no --hp and no --seed, they are those of the best record; leave them out")
+    bench = Workbench(task, groundtruth)
+    if chosen == SIGN_FLIPPED:
+        record = flip_best(bench, out, device=device, threads=threads, time_limit=time_limit)
+    else:
+        job = bench.job(chosen, [values], seed=seed, device=device, threads=threads)
+        prepare_folder(out)
+        (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
     _finish(record, write_record(record, out), json)
 
 
@@ -143,6 +154,8 @@ def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
             print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
             if lds.n_degenerate:
                 print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
+        if record.negates:
+            print(f"the scores of {record.negates.attributor}, record {record.negates.record}, negated")
         if record.hyperparameters:
             print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
         if record.fit_seconds is not None and record.score_seconds is not None:

@@ -183,6 +183,19 @@ def test_controls_are_shown_even_when_they_were_not_run(build, make_record):
     assert rows["random"]["rank"] == "2"
 
 
+def test_the_flipped_control_names_and_links_whose_scores_were_negated(build, make_record):
+    best = make_record("iffim", 0.5)
+    negates = {"record": best.id, "attributor": "iffim", "hyperparameters": {"regularization": 0.001}}
+    flipped = make_record("sign_flipped", -0.5, negates=negates, hyperparameters={})
+    _, site = build(best, flipped)
+    row = Page(site / BOARD).rows["sign_flipped"]
+    assert row["status"] == "measurednegates iffim"
+    page = (site / "records" / f"{flipped.id}.html").read_text(encoding="utf-8")
+    assert f'<a href="{best.id}.html">' in page
+    assert "regularization" in page
+    assert "attriboard run digits_mlp sign_flipped</code>" in page
+
+
 def test_a_failure_is_a_row_with_its_reason(build, make_record):
     failed = make_record("datainf", status="failed", reason="nan: 500 of 500 rows")
     _, site = build(make_record("iffim"), failed)
