@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder", "write_atomically"]
+__all__ = ["cache_folder", "store_root", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -27,3 +27,8 @@ def cache_folder() -> Path:
     """Where downloads, stores and trained checkpoints are kept: `$ATTRIBOARD_CACHE`, or `~/.cache/attriboard`."""
     named = os.environ.get("ATTRIBOARD_CACHE")
     return Path(named) if named else Path.home() / ".cache" / "attriboard"
+
+
+def store_root() -> Path:
+    """Where the retrains of every task are kept, one folder per task: `retrains` in the cache folder."""
+    return cache_folder() / "retrains"

@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection
+from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store
 
 __all__ = ["app"]
 
@@ -24,6 +24,7 @@ app.command("select")(selection.select)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.add_typer(groundtruth.app, name="groundtruth")
+app.add_typer(store.app, name="store")
 app.add_typer(report.app, name="report")
 app.add_typer(board.app, name="board")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
-from attriboard.cli.workbench import Bundles, TaskArgument, executor, open_grader
+from attriboard.cli.workbench import Bundles, StoreFolder, TaskArgument, Workers, executor, open_grader
 
 if TYPE_CHECKING:
     from attriboard.groundtruth.verify import RowCheck
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Build, inspect and verify ground truth.", no_args_is_help=True)
-
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one for each core.", min=1)]
 
 
 @app.command()
@@ -29,7 +27,7 @@ def build(
     masks: Annotated[int | None, typer.Option(help="Number of subsets; by default the card's.", min=3)] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
     workers: Workers = None,
-    store: Annotated[Path | None, typer.Option(help="Folder that keeps finished retrains.")] = None,
+    store: StoreFolder = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:

@@ -24,10 +24,12 @@ __all__ = [
     "Fixed",
     "OutDir",
     "Seed",
+    "StoreFolder",
     "TaskArgument",
     "Threads",
     "TimeLimit",
     "Workbench",
+    "Workers",
     "chosen_attributor",
     "executor",
     "open_grader",
@@ -56,6 +58,15 @@ Fixed = Annotated[
 Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0, max=2**53)]
 Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="Folder with the task's retrains; by default its own in ~/.cache/attriboard/retrains, which all share.",
+        file_okay=False,
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that retrain; by default one for each core.", min=1)]
 TimeLimit = Annotated[
     float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from attriboard.canonical import digest
 from attriboard.contracts import Task
 from attriboard.errors import InputError
-from attriboard.files import cache_folder
+from attriboard.files import cache_folder, store_root
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
 from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_indices, retrain_seed
@@ -28,7 +28,7 @@ __all__ = ["build_checkpoints", "build_ground_truth", "default_store", "ensure_c
 
 def default_store(task: Task) -> Path:
     """Where a task's retrains are kept when nobody says."""
-    return cache_folder() / "retrains" / f"{task.card.name}-{task.card.fingerprint[:12]}"
+    return store_root() / f"{task.card.name}-{task.card.fingerprint[:12]}"
 
 
 def open_store(task: Task, folder: Path | None) -> RetrainStore:

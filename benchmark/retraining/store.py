@@ -22,7 +22,7 @@ from attriboard.canonical import digest_bytes, digest_file
 from attriboard.errors import FormatError
 from attriboard.files import write_atomically
 
-__all__ = ["RetrainStore", "Shard"]
+__all__ = ["RetrainStore", "Shard", "ShardHeader", "read_header"]
 
 _FORMAT = "attriboard-retrains/1"
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -37,12 +37,14 @@ class Shard:
         digests: names of the retrains, one per row.
         arrays: name → (rows, …).
         seconds: that one process took to train them all.
+        row_seconds: each row's share of them, where rows of several stacks were packed into one shard; else equal.
     """
 
     fingerprint: str
     digests: tuple[str, ...]
     arrays: Arrays
     seconds: float
+    row_seconds: tuple[float, ...] | None = None
 
     def to_bytes(self) -> bytes:
         """The shard's file content."""
@@ -52,7 +54,46 @@ class Shard:
             "digests": json.dumps(self.digests),
             "seconds": f"{self.seconds:.3f}",
         }
+        if self.row_seconds is not None:
+            metadata["row_seconds"] = json.dumps([round(share, 6) for share in self.row_seconds])
         return save({name: np.ascontiguousarray(array) for name, array in self.arrays.items()}, metadata)
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard says of itself.
+
+    Attributes:
+        fingerprint: of its task.
+        digests: names of its retrains, one per row.
+        row_seconds: process-seconds of each.
+        names: of its arrays.
+    """
+
+    fingerprint: str
+    digests: tuple[str, ...]
+    row_seconds: tuple[float, ...]
+    names: tuple[str, ...]
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Read what a shard says of itself; its bytes are not checked against its name.
+
+    Raises:
+        FormatError: not a shard of retrains.
+    """
+    remedy = "remove it, or name another folder with --store"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata, names = file.metadata() or {}, tuple(file.keys())
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')}, not {_FORMAT}")
+        digests = tuple(json.loads(metadata["digests"]))
+        share = float(metadata["seconds"]) / len(digests)
+        shares = tuple(json.loads(metadata["row_seconds"])) if "row_seconds" in metadata else (share,) * len(digests)
+        return ShardHeader(metadata["fingerprint"], digests, shares, names)
+    except (SafetensorError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise FormatError(f"{path}: not a shard of retrains ({error}); {remedy}") from error
 
 
 class RetrainStore:
@@ -70,9 +111,12 @@ class RetrainStore:
         self.folder = folder
         self.fingerprint = fingerprint
         self.damaged: list[Path] = []
+        self._reopen()
+
+    def _reopen(self) -> None:
         self._places: dict[str, dict[str, tuple[Path, int]]] = {}  # array name → digest → (shard, row)
         self._seconds: dict[str, float] = {}  # digest → its share of its shard's seconds
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(self.folder.glob("*.safetensors")):
             self._index(path)
 
     def add(self, content: bytes) -> int:
@@ -98,7 +142,10 @@ class RetrainStore:
         Raises:
             KeyError: a retrain is not in the store.
         """
-        places = [self._places[name][digest] for digest in digests]
+        wanted = list(digests)
+        if not all(self._places[name][digest][0].exists() for digest in wanted):
+            self._reopen()  # packed by another process meanwhile
+        places = [self._places[name][digest] for digest in wanted]
         arrays: dict[Path, NDArray[Any]] = {}
         for path, _ in places:
             if path not in arrays:
@@ -124,20 +171,13 @@ class RetrainStore:
             path.replace(aside)
             self.damaged.append(aside)
             return 0
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata, names = file.metadata() or {}, list(file.keys())
-        except SafetensorError as error:
+        header = read_header(path)
+        if header.fingerprint != self.fingerprint:
             raise FormatError(
-                f"{path}: not a shard of retrains ({error}); remove it, or name another folder with --store"
-            ) from error
-        if metadata.get("format") != _FORMAT or metadata.get("fingerprint") != self.fingerprint:
-            raise FormatError(
-                f"{path}: holds {metadata.get('format')} of task {metadata.get('fingerprint', '?')[:12]}, "
+                f"{path}: holds {_FORMAT} of task {header.fingerprint[:12]}, "
                 f"this store is {_FORMAT} of task {self.fingerprint[:12]}; name another folder with --store"
             )
-        digests: list[str] = json.loads(metadata["digests"])
-        self._seconds.update(dict.fromkeys(digests, float(metadata["seconds"]) / len(digests)))
-        for name in names:
-            self._places.setdefault(name, {}).update({d: (path, row) for row, d in enumerate(digests)})
-        return len(digests)
+        self._seconds.update(zip(header.digests, header.row_seconds, strict=True))
+        for name in header.names:
+            self._places.setdefault(name, {}).update({d: (path, row) for row, d in enumerate(header.digests)})
+        return len(header.digests)
