@@ -58,12 +58,31 @@ class ModelSpec(_Spec):
 class Recipe(_Spec):
     """How a model is trained; the loss is the task kind's own, averaged over each batch."""
 
-    optimizer: Literal["sgd"] = Field(description="sgd: PyTorch's update, v ← μv + g, θ ← θ − ηv")
-    learning_rate: float = Field(gt=0)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    optimizer: Literal["sgd", "adamw"] = Field(
+        description="sgd: PyTorch's update, v ← μv + g, θ ← θ − ηv; adamw: PyTorch's, with β = (.9, .999), ε = 1e-8"
+    )
+    learning_rate: float = Field(gt=0, description="the largest one, where a schedule or a warm-up changes it")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(default=0.0, ge=0, description="added to the gradient by sgd, decoupled by adamw")
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0, description="a short last batch is trained on, not dropped")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="how the learning rate falls after the warm-up, to 0 after the last step"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="fraction of the steps in which the learning rate rises linearly"
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of the gradient of all parameters together; none: any"
+    )
+
+    @model_validator(mode="after")
+    def _momentum_is_sgds(self) -> "Recipe":
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(
+                f"momentum = {self.momentum}: adamw has moments of its own; leave momentum out, or use sgd"
+            )
+        return self
 
 
 class SubsetSpec(_Spec):

@@ -40,6 +40,13 @@ class PlainTinyTask(TinyTask):
         return nn.Sequential(nn.Linear(N_INPUTS, 6), nn.Tanh(), nn.Linear(6, N_CLASSES))
 
 
+class NormedTinyTask(TinyTask):
+    """The same with batch norm, so that a trained model has running statistics."""
+
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(N_INPUTS, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, N_CLASSES))
+
+
 class DyingTask(TinyTask):
     """Its data ends the process, as the kernel does when memory runs out."""
 

@@ -22,6 +22,7 @@ from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
+from attriboard.retraining.trainer import state_parts
 
 __all__ = ["build_checkpoints", "build_ground_truth", "default_store", "ensure_checkpoints", "open_store"]
 
@@ -112,8 +113,8 @@ def build_checkpoints(
         "seeds": np.array([request.seed for request in requests]),
     }
     for epoch in card.checkpoints.epochs:
-        for name, _ in task.build_model().named_parameters():
-            key = f"parameters/{epoch}/{name}"
+        for name, part in state_parts(task.build_model()).items():
+            key = f"{part}/{epoch}/{name}"
             tensors[key] = store.read(key, digests)
     sealed = checkpoints.CheckpointCard(
         format=checkpoints.FORMAT,

@@ -1,7 +1,8 @@
 """The checkpoint bundle: the trained models that attributors are given.
 
 Tensors: `subsets` (n_models, ⌈n_train/8⌉) uint8, bit-packed; `seeds` (n_models,) int64;
-`parameters/<epoch>/<name>` (n_models, *shape) float32. Full-data models come first.
+`parameters/<epoch>/<name>` (n_models, *shape) float32; where the model has any, `buffers/<epoch>/<name>`
+(n_models, *shape) float32 or int64: running statistics and their counters. Full-data models come first.
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["CheckpointCard", "read_checkpoints"]
 
 FORMAT = "attriboard-checkpoints/1"
+_PARTS = ("parameters", "buffers")
 
 
 class CheckpointCard(SealedCard):
@@ -42,28 +44,31 @@ def read_checkpoints(path: Path, fingerprint: str, device: str = "cpu") -> "tupl
             f"{path}: checkpoints of task {card.fingerprint[:12]}…, expected {fingerprint[:12]}…; {REMEDY}"
         )
     n_train, order = card.task.data.n_train, list(card.task.checkpoints.epochs)
-    names = sorted({key.split("/", 2)[2] for key in tensors if key.count("/") >= 2})
+    names = {part: sorted({key.split("/", 2)[2] for key in tensors if key.startswith(f"{part}/")}) for part in _PARTS}
     expected: dict[str, Layout] = {
         "subsets": ((card.n_models, -(-n_train // 8)), "uint8"),
         "seeds": ((card.n_models,), "int64"),
     }
-    for key in (f"parameters/{epoch}/{name}" for epoch in order for name in names):
+    for key in (f"{part}/{epoch}/{name}" for part in names for epoch in order for name in names[part]):
         shape = tensors[key].shape[1:] if key in tensors else ()
-        expected[key] = ((card.n_models, *shape), "float32")
+        counts = key in tensors and key.startswith("buffers/") and tensors[key].dtype == np.int64
+        expected[key] = ((card.n_models, *shape), "int64" if counts else "float32")
     check_layout(path, tensors, expected)
-    if not names or not all(np.isfinite(array).all() for array in tensors.values()):
+    if not names["parameters"] or not all(np.isfinite(array).all() for array in tensors.values()):
         raise FormatError(f"{path}: parameters are missing, NaN or infinite; {REMEDY}")
     seen = np.unpackbits(tensors["subsets"], axis=1, count=n_train).astype(bool)
-    stacks = {
-        epoch: {name: torch.from_numpy(tensors[f"parameters/{epoch}/{name}"]).to(device) for name in names}
-        for epoch in order
-    }
+    stacks = {key: torch.from_numpy(tensors[key]).to(device) for key in expected.keys() - {"subsets", "seeds"}}
+
+    def part(kind: str, epoch: int, model: int) -> dict[str, torch.Tensor]:
+        return {name: stacks[f"{kind}/{epoch}/{name}"][model] for name in names[kind]}
+
     return tuple(
         Checkpoint(
-            parameters={name: stack[model] for name, stack in stacks[epoch].items()},
+            parameters=part("parameters", epoch, model),
             epoch=epoch,
             seed=int(tensors["seeds"][model]),
             indices=None if seen[model].all() else torch.from_numpy(np.flatnonzero(seen[model])),
+            buffers=part("buffers", epoch, model),
         )
         for model in range(card.n_models)
         for epoch in order

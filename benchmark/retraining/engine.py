@@ -30,7 +30,7 @@ from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.store import RetrainStore, Shard
-from attriboard.retraining.trainer import Parameters, Trainer
+from attriboard.retraining.trainer import State, Trainer, state_parts
 
 __all__ = ["Progress", "array_names", "retrain", "trainer_class"]
 
@@ -51,8 +51,8 @@ def array_names(task: Task, request: RetrainRequest) -> list[str]:
     """Names of the store's arrays that answer a request."""
     names = [f"outputs/{name}" for name in task.measurements]
     if request.keep_epochs:
-        parameters = [name for name, _ in task.build_model().named_parameters()]
-        names += [f"parameters/{epoch}/{name}" for epoch in request.keep_epochs for name in parameters]
+        parts = state_parts(task.build_model())
+        names += [f"{part}/{epoch}/{name}" for epoch in request.keep_epochs for name, part in parts.items()]
     return names
 
 
@@ -133,9 +133,10 @@ def _train_stack(payload: str) -> bytes:
     with _one_thread():
         trained = trainer.train(requests, sorted({*keep, last}))
         rows = [_measure(task, data, epochs[last]) for epochs in trained]
+    parts = state_parts(task.build_model())
     for row, epochs in zip(rows, trained, strict=True):
         for epoch in keep:
-            row.update({f"parameters/{epoch}/{name}": value.numpy() for name, value in epochs[epoch].items()})
+            row.update({f"{parts[name]}/{epoch}/{name}": value.numpy() for name, value in epochs[epoch].items()})
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     fingerprint = task.card.fingerprint
     digests = tuple(request.digest(fingerprint) for request in requests)
@@ -150,10 +151,10 @@ def _workshop(reference: str, card: str) -> tuple[Task, Dataset, Trainer]:
     return task, data, trainer_class(task)(task, data)
 
 
-def _measure(task: Task, data: Dataset, parameters: Parameters) -> dict[str, NDArray[np.generic]]:
+def _measure(task: Task, data: Dataset, state: State) -> dict[str, NDArray[np.generic]]:
     model = task.build_model().eval()
     with torch.no_grad():
-        outputs = functional_call(model, parameters, (data.test.inputs,))
+        outputs = functional_call(model, state, (data.test.inputs,))
         measured = task.measure(outputs, data.test.targets)
     return {f"outputs/{name}": value.numpy() for name, value in measured.items()}
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch.func import functional_call
 
 from attriboard.contracts import Dataset, Task
+from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import Parameters, initial_parameters
+from attriboard.retraining.trainer import State, new_model, state_parts
 
 __all__ = ["LoopTrainer"]
 
@@ -27,33 +27,35 @@ class LoopTrainer:
 
     def __init__(self, task: Task, data: Dataset) -> None:
         self._task, self._data = task, data
-        self._model = task.build_model().train()
 
-    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, Parameters]]:
+    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`."""
         return [self._train_one(request, epochs) for request in requests]
 
-    def _train_one(self, request: RetrainRequest, epochs: Sequence[int]) -> dict[int, Parameters]:
+    def _train_one(self, request: RetrainRequest, epochs: Sequence[int]) -> dict[int, State]:
         recipe = self._task.card.recipe
         rows = torch.from_numpy(request.indices)
-        parameters = initial_parameters(self._task, request.seed)
-        for value in parameters.values():
-            value.requires_grad_()
-        optimizer = torch.optim.SGD(
-            parameters.values(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
+        total, step = n_steps(recipe, len(rows)), 0
+        model = new_model(self._task, request.seed).train()
+        optimizer = build_optimizer(recipe, model.parameters())
         kept = {}
         for epoch in range(1, epochs[-1] + 1):
             order = rows[torch.from_numpy(epoch_order(len(rows), request.seed, epoch))]
             for batch in torch.split(order, recipe.batch_size):
                 examples = self._data.train[batch]
-                outputs = functional_call(self._model, parameters, (examples.inputs,))
                 optimizer.zero_grad()
-                self._task.loss(outputs, examples.targets).mean().backward()  # type: ignore[no-untyped-call]
+                self._task.loss(model(examples.inputs), examples.targets).mean().backward()  # type: ignore[no-untyped-call]
+                if recipe.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, step, total)
                 optimizer.step()
+                step += 1
             if epoch in epochs:
-                kept[epoch] = {name: value.detach().clone() for name, value in parameters.items()}
+                kept[epoch] = _state(model)
         return kept
+
+
+def _state(model: torch.nn.Module) -> State:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensors[name].detach().clone() for name in state_parts(model)}

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from attriboard.contracts import Dataset, Task
+from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import Parameters, initial_parameters
+from attriboard.retraining.trainer import State, initial_parameters
 
 __all__ = ["StackedMLPTrainer"]
 
@@ -43,8 +44,9 @@ class StackedMLPTrainer:
 
     @staticmethod
     def supports(task: Task) -> bool:
-        """Whether the task's model and loss are what this trainer computes."""
-        return task.card.kind == "classification" and _linear_names(task.build_model()) != []
+        """Whether the task's model, loss and recipe are what this trainer computes."""
+        plain = task.card.recipe.optimizer == "sgd" and task.card.recipe.clip_norm is None
+        return plain and task.card.kind == "classification" and _linear_names(task.build_model()) != []
 
     @staticmethod
     def stack_size(task: Task) -> int:
@@ -54,8 +56,8 @@ class StackedMLPTrainer:
         activations = task.card.recipe.batch_size * (shapes[0][1] + 3 * sum(d_out for d_out, _ in shapes))
         return max(1, min(128, _STACK_BYTES // (4 * (2 * parameters + 2 * activations))))
 
-    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, Parameters]]:
-        """See `Trainer`: requests of one subset size; returns epoch → parameters for each."""
+    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
+        """See `Trainer`: requests of one subset size; returns epoch → state for each."""
         recipe = self._task.card.recipe
         models = [initial_parameters(self._task, request.seed) for request in requests]
         # nn.Linear keeps (d_out, d_in), the stack (M, d_in, d_out): every product is a plain one then.
@@ -69,7 +71,6 @@ class StackedMLPTrainer:
             biases=biases,
             weight_velocities=[_aligned(torch.zeros(w.shape)) for w in weights],
             bias_velocities=[torch.zeros_like(b) for b in biases],
-            learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
@@ -77,7 +78,8 @@ class StackedMLPTrainer:
         inputs, targets = self._data.train.inputs, self._data.train.targets
         M, n = len(requests), len(rows[0])
         buffer = torch.empty(M * min(recipe.batch_size, n), inputs.shape[1])
-        kept: list[dict[int, Parameters]] = [{} for _ in requests]
+        kept: list[dict[int, State]] = [{} for _ in requests]
+        total, done = n_steps(recipe, n), 0
         for epoch in range(1, epochs[-1] + 1):
             order = torch.stack(
                 [
@@ -88,13 +90,15 @@ class StackedMLPTrainer:
             for batch in torch.split(order, recipe.batch_size, dim=1):
                 flat = batch.reshape(-1)
                 x = torch.index_select(inputs, 0, flat, out=buffer[: flat.numel()])
-                step(_aligned(x.view(M, -1, inputs.shape[1])), targets[flat])
+                rate = learning_rate(recipe, done, total)
+                step(_aligned(x.view(M, -1, inputs.shape[1])), targets[flat], learning_rate=rate)
+                done += 1
             if epoch in epochs:
                 for m in range(M):
                     kept[m][epoch] = self._unstack(m, weights, biases)
         return kept
 
-    def _unstack(self, m: int, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> Parameters:
+    def _unstack(self, m: int, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> State:
         parameters = {}
         for name, w, b in zip(self._linears, weights, biases, strict=True):
             parameters[f"{name}.weight"] = w[m].T.contiguous()
@@ -139,9 +143,9 @@ def _sgd_step(
     biases: list[torch.Tensor],
     weight_velocities: list[torch.Tensor],
     bias_velocities: list[torch.Tensor],
-    learning_rate: float,
     momentum: float,
     weight_decay: float,
+    learning_rate: float,
 ) -> None:
     """One update of M models in place.
 
@@ -152,9 +156,9 @@ def _sgd_step(
         biases: per layer (M, 1, d_out).
         weight_velocities: like `weights`.
         bias_velocities: like `biases`.
-        learning_rate: as `torch.optim.SGD` means it.
         momentum: as `torch.optim.SGD` means it.
         weight_decay: as `torch.optim.SGD` means it.
+        learning_rate: as `torch.optim.SGD` means it, of this update.
     """
     M, B, _ = x.shape
     activations = [x]

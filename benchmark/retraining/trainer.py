@@ -1,4 +1,4 @@
-"""What a trainer is, and the parameters that every trainer starts from."""
+"""What a trainer is, and what every trainer starts from and returns."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,9 +8,10 @@ import torch
 from attriboard.contracts import Dataset, Task
 from attriboard.retraining.request import RetrainRequest
 
-__all__ = ["Parameters", "Trainer", "initial_parameters"]
+__all__ = ["State", "Trainer", "initial_parameters", "new_model", "state_parts"]
 
-Parameters = dict[str, torch.Tensor]
+State = dict[str, torch.Tensor]
+"""A model's parameters and buffers by name, as `torch.func.functional_call` takes them; see `state_parts`."""
 
 
 class Trainer(Protocol):
@@ -26,12 +27,27 @@ class Trainer(Protocol):
     def stack_size(task: Task) -> int:
         """How many requests to hand over at once for the best speed."""
 
-    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, Parameters]]:
-        """For each request, epoch → parameters, for the given ascending epochs; the last is the recipe's."""
+    def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
+        """For each request, epoch → state, for the given ascending epochs; the last is the recipe's."""
 
 
-def initial_parameters(task: Task, seed: int) -> Parameters:
-    """Parameters of a newly built model under PyTorch's CPU generator seeded with `seed`, in module order."""
+def new_model(task: Task, seed: int) -> torch.nn.Module:
+    """A newly built model, initialised by PyTorch's CPU generator seeded with `seed`, in module order."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {name: value.detach() for name, value in task.build_model().named_parameters()}
+        return task.build_model()
+
+
+def initial_parameters(task: Task, seed: int) -> State:
+    """Parameters of a newly built model; see `new_model`."""
+    return {name: value.detach() for name, value in new_model(task, seed).named_parameters()}
+
+
+def state_parts(model: torch.nn.Module) -> dict[str, str]:
+    """Name of each tensor of a model's state → "parameters" or "buffers".
+
+    Buffers that the module itself does not save, such as a causal mask, are constants and no state.
+    """
+    saved = model.state_dict().keys()
+    parts = dict.fromkeys((name for name, _ in model.named_parameters()), "parameters")
+    return parts | {name: "buffers" for name, _ in model.named_buffers() if name in saved}

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save
-from tiny import N_TEST, N_TRAIN, Published, tiny_card, tiny_task
+from tiny import N_TEST, N_TRAIN, NormedTinyTask, Published, tiny_card, tiny_task
 
 from attriboard.errors import AttriboardError, FormatError, InputError
-from attriboard.groundtruth.build import build_ground_truth, ensure_checkpoints, open_store
+from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, ensure_checkpoints, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.checkpoints import read_checkpoints
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed
@@ -104,6 +104,29 @@ def test_a_checkpoint_classifies_better_at_its_last_epoch_than_untrained(publish
     with torch.no_grad():
         outputs = torch.func.functional_call(task.build_model(), dict(first.parameters), (test.inputs,))
     assert (outputs.argmax(-1) == test.targets).float().mean() > 0.6
+
+
+def test_running_statistics_are_in_the_checkpoints_and_give_the_outputs_of_the_retrain(tmp_path: Path) -> None:
+    task = NormedTinyTask(tiny_card())
+    store, path = open_store(task, tmp_path / "store"), tmp_path / "checkpoints.safetensors"
+    build_checkpoints(task, path, store)
+    models = read_checkpoints(path, task.card.fingerprint)
+    request, test = checkpoint_requests(task.card)[0], task.load_data().test
+    last = models[1]
+    assert last.epoch == 3
+    assert {n: b.dtype for n, b in last.buffers.items()} == {
+        "1.running_mean": torch.float32,
+        "1.running_var": torch.float32,
+        "1.num_batches_tracked": torch.int64,
+    }
+    state = {**last.parameters, **last.buffers}
+    outputs = torch.func.functional_call(task.build_model().eval(), state, (test.inputs,))
+    kept = store.read("outputs/margin", [request.digest(task.card.fingerprint)])[0]
+    np.testing.assert_allclose(task.margin(outputs, test.targets).detach(), kept, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_of_a_model_without_buffers_have_none(published: Published) -> None:
+    assert all(not m.buffers for m in read_checkpoints(published.checkpoints, published.task.card.fingerprint))
 
 
 def test_absent_checkpoints_are_trained_once_and_again_where_the_card_wants_others(

@@ -6,13 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import N_TEST, N_TRAIN, DyingTask, PlainTinyTask, TinyTask, UnavailableTask, tiny_card, tiny_task
+from tiny import (
+    N_TEST,
+    N_TRAIN,
+    DyingTask,
+    NormedTinyTask,
+    PlainTinyTask,
+    TinyTask,
+    UnavailableTask,
+    tiny_card,
+    tiny_task,
+)
 
 from attriboard.errors import AttriboardError, DataError, InputError
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.executors import Executor, InProcess, LocalProcesses
 from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.store import RetrainStore
+from attriboard.retraining.trainer import state_parts
 
 
 def requests(count: int, keep: tuple[int, ...] = ()) -> list[RetrainRequest]:
@@ -69,6 +80,20 @@ def test_kept_parameters_give_the_kept_outputs(tmp_path: Path) -> None:
     np.testing.assert_allclose(store.read("outputs/margin", digests[1:2])[0], margin, rtol=1e-5, atol=1e-6)
 
 
+def test_outputs_are_those_of_the_kept_running_statistics_not_of_the_test_batch(tmp_path: Path) -> None:
+    task = NormedTinyTask(tiny_card())
+    store, request = store_of(task, tmp_path), requests(1, (3,))[0]
+    retrain(task, [request], store)
+    digest = request.digest(store.fingerprint)
+    parts = state_parts(task.build_model())
+    model, test = task.build_model().eval(), task.load_data().test
+    model.load_state_dict({n: torch.tensor(store.read(f"{p}/3/{n}", [digest])[0]) for n, p in parts.items()})
+    with torch.no_grad():
+        alone = torch.cat([task.margin(model(test.inputs[[i]]), test.targets[[i]]) for i in range(N_TEST)])
+    np.testing.assert_allclose(store.read("outputs/margin", [digest])[0], alone, rtol=1e-5, atol=1e-6)
+    assert store.read("buffers/3/1.num_batches_tracked", [digest]).tolist() == [9]
+
+
 def test_progress_counts_from_what_is_there_to_what_is_asked_for(tmp_path: Path) -> None:
     task = PlainTinyTask(tiny_card())
     store = store_of(task, tmp_path)
@@ -90,7 +115,11 @@ def test_rows_that_the_training_set_lacks_are_refused(tmp_path: Path) -> None:
         retrain(tiny_task(), [RetrainRequest(np.array([3, 45]), 0)], store_of(tiny_task(), tmp_path))
 
 
-@pytest.mark.parametrize("task", [tiny_task(), PlainTinyTask(tiny_card())], ids=["stacked", "plain"])
+@pytest.mark.parametrize(
+    "task",
+    [tiny_task(), PlainTinyTask(tiny_card()), NormedTinyTask(tiny_card())],
+    ids=["stacked", "plain", "batch norm"],
+)
 def test_the_bits_do_not_depend_on_workers_order_or_shards(task: TinyTask, tmp_path: Path) -> None:
     wanted = requests(7, (1, 3))
     alone = store_of(task, tmp_path / "alone")

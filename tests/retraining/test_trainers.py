@@ -1,20 +1,27 @@
 """Trainers against each other and against a loop written out in full."""
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import N_TRAIN, PlainTinyTask, TinyTask, tiny_card, tiny_task
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import N_TRAIN, NormedTinyTask, PlainTinyTask, TinyTask, tiny_card, tiny_task
 from torch import nn
 
+from attriboard.cards import Recipe
 from attriboard.retraining.engine import trainer_class
 from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.optimisation import learning_rate
 from attriboard.retraining.request import RetrainRequest, epoch_order, random_subset
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
-from attriboard.retraining.trainer import Parameters, Trainer, initial_parameters
+from attriboard.retraining.trainer import State, Trainer, initial_parameters, state_parts
 
 RECIPES = {
     "plain": {"momentum": 0.0},
@@ -25,6 +32,22 @@ RECIPES = {
     "logistic regression": {"hidden": []},
     "logistic regression, weight decay": {"hidden": [], "weight_decay": 0.1, "momentum": 0.5},
     "deep": {"hidden": [7, 6, 5], "learning_rate": 0.05},
+    "linear decay": {"schedule": "linear"},
+    "one cycle": {"schedule": "cosine", "warmup": 0.25, "weight_decay": 0.01},
+    "warm-up, then constant": {"warmup": 0.5},
+}
+LOOP_RECIPES = {
+    "clipped": {"clip_norm": 0.1},
+    "adamw": {"optimizer": "adamw", "momentum": 0.0, "learning_rate": 0.01},
+    "adamw, decay, one cycle, clipped": {
+        "optimizer": "adamw",
+        "momentum": 0.0,
+        "learning_rate": 0.05,
+        "weight_decay": 0.1,
+        "schedule": "linear",
+        "warmup": 0.2,
+        "clip_norm": 0.5,
+    },
 }
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 
@@ -35,40 +58,60 @@ def subset_requests(count: int, size: int = N_TRAIN // 2) -> list[RetrainRequest
 
 def train(
     trainer: type[Trainer], task: TinyTask, requests: Sequence[RetrainRequest], epochs: Sequence[int] = (3,)
-) -> list[dict[int, Parameters]]:
+) -> list[dict[int, State]]:
     return trainer(task, task.load_data()).train(requests, epochs)
 
 
-def plain_loop(task: TinyTask, request: RetrainRequest, n_epochs: int) -> Parameters:
-    """PyTorch's own modules, loss and optimiser; the order of examples is all that it takes from AttriBoard."""
+def plain_loop(task: TinyTask, request: RetrainRequest, n_epochs: int) -> State:
+    """PyTorch's own modules, loss, optimisers and schedules; only the order of examples is AttriBoard's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         model = task.build_model()
     recipe, train = task.card.recipe, task.load_data().train
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-    )
+    common: Any = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **common)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), **common)
     n = len(request.indices)
+    scheduler = pytorch_schedule(recipe, optimizer, recipe.epochs * math.ceil(n / recipe.batch_size))
     for epoch in range(1, n_epochs + 1):
         order = request.indices[epoch_order(n, request.seed, epoch)]
         for start in range(0, n, recipe.batch_size):
             rows = order[start : start + recipe.batch_size]
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(train.inputs[rows]), train.targets[rows]).backward()
+            if recipe.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
-    return {name: value.detach() for name, value in model.named_parameters()}
+            scheduler.step()
+    return {name: value.detach() for name, value in model.state_dict().items()}
 
 
-def largest_difference(a: Parameters, b: Parameters) -> float:
+def pytorch_schedule(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, total: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    schedules = torch.optim.lr_scheduler
+    rising = round(recipe.warmup * total)
+    falling = {
+        "constant": lambda: schedules.ConstantLR(optimizer, factor=1, total_iters=1),
+        "linear": lambda: schedules.LinearLR(optimizer, 1, 0, total_iters=total - rising),
+        "cosine": lambda: schedules.CosineAnnealingLR(optimizer, total - rising),
+    }[recipe.schedule]()
+    if not rising:
+        return falling
+    warmup = schedules.LinearLR(optimizer, 1 / (rising + 1), 1, total_iters=rising)
+    return schedules.SequentialLR(optimizer, [warmup, falling], milestones=[rising])
+
+
+def largest_difference(a: State, b: State) -> float:
     assert a.keys() == b.keys()
     assert all(a[name].shape == b[name].shape for name in a)
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
-def identical(a: Parameters, b: Parameters) -> bool:
+def identical(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -101,6 +144,43 @@ def test_in_float64_a_trainer_computes_what_plain_pytorch_does(
         task, requests = tiny_task(**recipe), subset_requests(3)
         for request, trained in zip(requests, train(trainer, task, requests), strict=True):
             assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
+
+
+@pytest.mark.parametrize("recipe", LOOP_RECIPES.values(), ids=LOOP_RECIPES.keys())
+def test_what_the_stack_does_not_compute_the_plain_trainer_does_as_pytorch(recipe: dict[str, object]) -> None:
+    with double_precision():
+        task, request = tiny_task(**recipe), subset_requests(1)[0]
+        assert trainer_class(task) is LoopTrainer
+        assert largest_difference(train(LoopTrainer, task, [request])[0][3], plain_loop(task, request, 3)) < 1e-12
+
+
+def test_clipping_bounds_every_update_and_leaves_smaller_gradients_alone() -> None:
+    task = tiny_task(momentum=0.0, learning_rate=1.0, epochs=1, batch_size=64, clip_norm=0.01)
+    request = subset_requests(1)[0]
+    start, end = initial_parameters(task, request.seed), train(LoopTrainer, task, [request], (1,))[0][1]
+    moved = torch.cat([(end[name] - start[name]).flatten() for name in start]).norm()
+    assert 0.0099 < float(moved) < 0.0101
+    free = tiny_task(momentum=0.0, learning_rate=1.0, epochs=1, batch_size=64)
+    loose = tiny_task(momentum=0.0, learning_rate=1.0, epochs=1, batch_size=64, clip_norm=100.0)
+    a, b = (train(LoopTrainer, t, [request], (1,))[0][1] for t in (free, loose))
+    assert identical(a, b)
+
+
+@given(
+    recipe=st.fixed_dictionaries(
+        {"schedule": st.sampled_from(["constant", "linear", "cosine"]), "warmup": st.floats(0, 0.99)}
+    ),
+    total=st.integers(1, 300),
+)
+def test_a_learning_rate_rises_to_its_peak_once_and_then_never_again(recipe: dict[str, Any], total: int) -> None:
+    card = tiny_card(learning_rate=0.3, **recipe).recipe
+    rates = [learning_rate(card, step, total) for step in range(total)]
+    peak = round(card.warmup * total)
+    assert all(0 < rate <= 0.3 for rate in rates)
+    assert all(a < b for a, b in pairwise(rates[: peak + 1]))
+    assert all(a >= b for a, b in pairwise(rates[peak:]))
+    if peak < total:
+        assert rates[peak] == 0.3
 
 
 @recipes
@@ -172,6 +252,28 @@ def test_more_threads_stay_within_rounding() -> None:
     with threads(2):
         two = train(StackedMLPTrainer, task, requests)
     assert max(largest_difference(a[3], b[3]) for a, b in zip(one, two, strict=True)) < 1e-5
+
+
+def test_running_statistics_are_part_of_the_state_and_those_of_pytorch() -> None:
+    with double_precision():
+        task, request = NormedTinyTask(tiny_card()), subset_requests(1)[0]
+        trained, plain = train(LoopTrainer, task, [request])[0][3], plain_loop(task, request, 3)
+    assert largest_difference(trained, plain) < 1e-12
+    assert int(trained["1.num_batches_tracked"]) == 9  # 3 epochs of 8 + 8 + 6
+    assert float(trained["1.running_var"].sub(1).abs().max()) > 0.1
+
+
+def test_running_statistics_do_not_leak_from_one_retrain_into_the_next() -> None:
+    task, requests = Modelled(nn.Sequential(nn.BatchNorm1d(5, momentum=None), nn.Linear(5, 3))), subset_requests(2)
+    alone = train(LoopTrainer, task, requests[1:])[0][3]
+    assert identical(train(LoopTrainer, task, requests)[1][3], alone)
+
+
+def test_a_buffer_that_a_module_does_not_save_is_no_state() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.ones(2), persistent=False)
+    model.register_buffer("mean", torch.ones(2))
+    assert state_parts(model) == {"weight": "parameters", "bias": "parameters", "mean": "buffers"}
 
 
 class Modelled(TinyTask):

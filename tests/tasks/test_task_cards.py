@@ -113,9 +113,11 @@ def changed(value):
         return value / 2 or 0.5
     if isinstance(value, list):
         return [*value, 7]
+    if value is None:
+        return 1.0
     if isinstance(value, str) and len(value) == 64:
         return value[::-1]
-    return {"margin": "negative_loss"}.get(value, f"{value}x")
+    return {"margin": "negative_loss", "constant": "linear"}.get(value, f"{value}x")
 
 
 DESCRIBES = {"title", "description", "licence", "ground_truth", "checkpoints"}
@@ -138,6 +140,25 @@ def test_each_field_that_influences_a_result_changes_the_fingerprint(path):
 
 def test_a_default_written_out_does_not_change_the_fingerprint():
     assert load_card(COMPLETE).fingerprint == PUBLISHED["mnist_mlp"]
+
+
+def test_an_optimiser_changes_the_fingerprint_and_adamw_takes_no_momentum():
+    raw = mapping()
+    raw["recipe"]["optimizer"] = "adamw"
+    with pytest.raises(CardError, match=r"momentum = 0\.9: adamw has moments of its own; leave momentum out"):
+        load_card(raw)
+    del raw["recipe"]["momentum"]
+    assert load_card(raw).fingerprint != PUBLISHED["mnist_mlp"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("warmup", 1.0), ("warmup", -0.1), ("clip_norm", 0.0), ("schedule", "step")]
+)
+def test_a_recipe_that_makes_no_sense_is_refused(field, value):
+    raw = mapping()
+    raw["recipe"][field] = value
+    with pytest.raises(CardError, match=rf"recipe\.{field} = "):
+        load_card(raw)
 
 
 def shuffled(value, draw):
