@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job
+from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, run_attributor
 from attriboard.canonical import digest_bytes, digest_file
 from attriboard.contracts import Task
@@ -200,7 +201,7 @@ def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
 
 
 def evaluate(
-    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], time_limit: float | None = None
+    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], limits: Limits = NO_LIMITS
 ) -> Iterator[AttributionRecord]:
     """Run configurations of an attributor and grade them; failures become records too.
 
@@ -209,12 +210,12 @@ def evaluate(
         grader: its ground truth.
         job: what to run.
         variants: per configuration, how its values came about.
-        time_limit: see `run_attributor`.
+        limits: see `run_attributor`.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    for event in run_attributor(job, time_limit):
+    for event in run_attributor(job, limits):
         if isinstance(event, Outcome):
             yield grader.record(task, event, job, variant=variants[event.index])
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
 from attriboard.contracts import Task
 from attriboard.evaluation import Grader, Variant, attributor_info
@@ -65,7 +66,7 @@ def study_selection(
     oracle: GroundTruthSelector,
     *,
     candidates: Sequence[Any] | None = None,
-    time_limit: float | None = None,
+    limits: Limits = NO_LIMITS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Study:
     """Score a job's selectors, starting from its one configuration.
@@ -76,7 +77,7 @@ def study_selection(
         job: one configuration, and selectors.
         oracle: chooses among the candidates by their LDS on calibration points.
         candidates: values of λ; by default the attributor's grid. An attributor without λ has none.
-        time_limit: see `run_attributor`.
+        limits: see `run_attributor`.
         progress: called with (configurations graded, configurations).
 
     Raises:
@@ -96,7 +97,7 @@ def study_selection(
     points: dict[int, _Point] = {}
     choices: dict[str, Selected] = {}
     progress(0, len(job.configurations))
-    for event in run_attributor(job, time_limit):
+    for event in run_attributor(job, limits):
         if isinstance(event, Selected):
             # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
             choices.setdefault(event.selector, event)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import describe_attributor, run_attributor
 from attriboard.canonical import canonical_json, digest_file
 from attriboard.contracts import Task
@@ -76,7 +77,7 @@ def sweep(
     finished: Iterable[AnyRecord],
     *,
     described: Described | None = None,
-    time_limit: float | None = None,
+    limits: Limits = NO_LIMITS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[AttributionRecord]:
     """Grade every configuration of a job that no finished record answers; yields all records, old ones first.
@@ -89,7 +90,7 @@ def sweep(
         finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
             truth are the same.
         described: what the attributor says of this job, where that is known already.
-        time_limit: see `run_attributor`.
+        limits: see `run_attributor`.
         progress: called with (points done, points).
 
     Raises:
@@ -127,7 +128,7 @@ def sweep(
     asked = len(missing)
     criteria: dict[int, dict[str, float]] = {}
     update = {"configurations": tuple(missing), "candidates": _swept_regularization(configurations)}
-    for event in run_attributor(job.model_copy(update=update), time_limit):
+    for event in run_attributor(job.model_copy(update=update), limits):
         if isinstance(event, Selected):
             _note_criteria(criteria, event, missing)
         elif event.index < asked:

@@ -33,6 +33,7 @@ from attriboard.attribution.job import (
     Refused,
     Selected,
 )
+from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
 from attriboard.contracts import HyperparameterValue
 from attriboard.errors import InputError
 
@@ -73,21 +74,21 @@ def describe_attributor(job: Job) -> Described:
     Raises:
         InputError: it does not import, or does not have these hyperparameters.
     """
-    with _Process(job.model_copy(update={"describe_only": True}), None) as process:
+    with _Process(job.model_copy(update={"describe_only": True}), NO_LIMITS) as process:
         for event in process.events():
             if isinstance(event, Described):
                 return event
         raise process.ended_early()
 
 
-def run_attributor(job: Job, time_limit: float | None = None) -> Iterator[Outcome | Selected]:
+def run_attributor(job: Job, limits: Limits = NO_LIMITS) -> Iterator[Outcome | Selected]:
     """Run a job in a process of its own; yields outcomes and selectors' choices as they come.
 
-    A configuration in which the process dies, or runs out of time, has failed; the others go on in a new process.
+    A configuration in which the process dies, or exceeds a limit, has failed; the others go on in a new process.
 
     Args:
         job: what to run; its checkpoints' path must be absolute.
-        time_limit: seconds for each process.
+        limits: of each process.
 
     Raises:
         InputError: the job cannot be run at all, whatever the configuration.
@@ -99,7 +100,7 @@ def run_attributor(job: Job, time_limit: float | None = None) -> Iterator[Outcom
         numbers = waiting  # position in this process → position in the whole
         done: set[int] = set()
         part = job.model_copy(update={"configurations": tuple(everything[number] for number in numbers)})
-        with _Process(part, time_limit) as process:
+        with _Process(part, limits) as process:
             for event in process.events():
                 match event:
                     case Described():
@@ -139,9 +140,9 @@ class _Process:
 
     described: Described
 
-    def __init__(self, job: Job, time_limit: float | None) -> None:
+    def __init__(self, job: Job, limits: Limits) -> None:
         self._job = job
-        self._time_limit = time_limit
+        self._limits = limits
         self._busy: set[int] = set()
         self._finished = 0
 
@@ -150,8 +151,10 @@ class _Process:
         self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-", ignore_cleanup_errors=True)
         self._folder = Folder(Path(self._temporary.name))
         self._folder.job.write_text(self._job.model_dump_json(), encoding="utf-8")
-        self._deadline = None if self._time_limit is None else time.monotonic() + self._time_limit
+        seconds = self._limits.seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._process, self._events = _start(self._folder)
+        self._memory = MemoryWatch(self._process.pid, self._limits.bytes)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -162,12 +165,12 @@ class _Process:
         self._temporary.cleanup()
 
     def events(self) -> Iterator[Described | Selected | Finished]:
-        """What it reports until it ends or its time is over.
+        """What it reports until it ends or exceeds a limit.
 
         Raises:
             InputError: it refuses the job.
         """
-        for line in _lines(self._events, self._process, self._deadline):
+        for line in self._lines():
             event = _EVENTS.validate_json(line)
             match event:
                 case Refused():
@@ -217,8 +220,10 @@ class _Process:
 
     def death(self) -> str:
         """Why it ended before its work did."""
+        if self._memory.reason:
+            return self._memory.reason
         if self._deadline is not None and time.monotonic() >= self._deadline:
-            return f"timeout: not finished after {self._time_limit:g} s"
+            return f"timeout: not finished after {self._limits.seconds:g} s"
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -228,6 +233,33 @@ class _Process:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         printed = self._folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"crash: {how}" + (f"; it last printed: {printed[-1][:300]}" if printed else "")
+
+    def _lines(self) -> Iterator[bytes]:
+        """Lines until the other end closes, the process has ended, or a limit is exceeded.
+
+        The other end stays open after the process where something that it forked lives on.
+        """
+        rest, looked = b"", time.monotonic()
+        every = _POLL_SECONDS if self._limits.bytes is None else MEMORY_POLL_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while True:
+                ended = self._process.poll() is not None
+                left = every if self._deadline is None else min(every, self._deadline - time.monotonic())
+                ready = selector.select(0 if ended or left < 0 else left)
+                if time.monotonic() - looked >= every:
+                    looked = time.monotonic()
+                    if self._memory.exceeded():
+                        return
+                if not ready:
+                    if ended or left <= 0:
+                        return
+                    continue
+                received = os.read(self._events, 1 << 16)
+                if not received:
+                    return
+                *lines, rest = (rest + received).split(b"\n")
+                yield from lines
 
 
 def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
@@ -249,31 +281,9 @@ def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment with its relative paths made absolute, because the process works in another folder."""
-    environment = dict(os.environ)
+    """Our environment, without its shell's folder and with relative paths made absolute: it works in another folder."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PWD", "OLDPWD")}
     for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_CACHE", "\0")):
         if value := environment.get(name):
             environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))
     return environment
-
-
-def _lines(events: int, process: subprocess.Popen[bytes], deadline: float | None) -> Iterator[bytes]:
-    """Lines from a file descriptor until its other end closes, the process has ended, or the deadline passes.
-
-    The other end stays open after the process where something that it forked lives on.
-    """
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(events, selectors.EVENT_READ)
-        while True:
-            ended = process.poll() is not None
-            left = _POLL_SECONDS if deadline is None else min(_POLL_SECONDS, deadline - time.monotonic())
-            if not selector.select(0 if ended or left < 0 else left):
-                if ended or left <= 0:
-                    return
-                continue
-            received = os.read(events, 1 << 16)
-            if not received:
-                return
-            *lines, rest = (rest + received).split(b"\n")
-            yield from lines

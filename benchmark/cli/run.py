@@ -12,6 +12,7 @@ from attriboard.cli.workbench import (
     Bundles,
     Device,
     Fixed,
+    MemoryLimit,
     OutDir,
     Seed,
     TaskArgument,
@@ -19,6 +20,7 @@ from attriboard.cli.workbench import (
     TimeLimit,
     Workbench,
     chosen_attributor,
+    limits,
     parse_assignments,
     prepare_folder,
 )
@@ -40,6 +42,7 @@ def run(
     device: Device = "cpu",
     threads: Threads = None,
     time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -54,17 +57,17 @@ def run(
     from attriboard.evaluation import evaluate
     from attriboard.records import write_record
 
-    chosen = chosen_attributor(attributor, attributor_file)
+    chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
     values = parse_assignments(hp or [])
     if chosen == SIGN_FLIPPED and (values or seed):
         raise InputError("sign_flipped: takes no --hp and no --seed, they are those of the best record; leave them out")
     bench = Workbench(task, groundtruth)
     if chosen == SIGN_FLIPPED:
-        record = flip_best(bench, out, device=device, threads=threads, time_limit=time_limit)
+        record = flip_best(bench, out, device=device, threads=threads, limits=bounds)
     else:
         job = bench.job(chosen, [values], seed=seed, device=device, threads=threads)
         prepare_folder(out)
-        (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], time_limit)
+        (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bounds)
     _finish(record, write_record(record, out), json)
 
 

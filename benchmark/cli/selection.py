@@ -15,6 +15,7 @@ from attriboard.cli.workbench import (
     Bundles,
     Device,
     Fixed,
+    MemoryLimit,
     OutDir,
     Seed,
     TaskArgument,
@@ -22,10 +23,12 @@ from attriboard.cli.workbench import (
     TimeLimit,
     Workbench,
     chosen_attributor,
+    limits,
     parse_assignments,
 )
 
 if TYPE_CHECKING:
+    from attriboard.attribution.limits import Limits
     from attriboard.records import AttributionRecord, GradedConfiguration, SelectionRecord
 
 __all__ = ["draw_sweep", "select", "sweep"]
@@ -55,6 +58,7 @@ def sweep(
     device: Device = "cpu",
     threads: Threads = None,
     time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -69,7 +73,7 @@ def sweep(
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     grids = [parse_grid(text) for text in grid]
-    chosen = chosen_attributor(attributor, attributor_file)
+    chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
     bench = Workbench(task, groundtruth)
     started = time.perf_counter()
     records, default = sweep_points(
@@ -79,7 +83,7 @@ def sweep(
         parse_assignments(hp or []),
         out,
         title=f"{chosen} on {bench.task.card.name}",
-        time_limit=time_limit,
+        bounds=bounds,
         seed=seed,
         device=device,
         threads=threads,
@@ -112,7 +116,7 @@ def sweep_points(
     results: Path,
     *,
     title: str,
-    time_limit: float | None = None,
+    bounds: "Limits | None" = None,
     **options: Any,
 ) -> "tuple[list[AttributionRecord], dict[str, Any]]":
     """Points of a grid, in its order: from the records in a folder, or computed now and recorded there.
@@ -124,12 +128,13 @@ def sweep_points(
         fixed: hyperparameters that are not swept.
         results: folder of records.
         title: of the progress bar.
-        time_limit: see `run_attributor`.
+        bounds: of the attributor's process.
         options: see `Workbench.job`.
 
     Returns:
         The records, and the configuration that the sweep varies.
     """
+    from attriboard.attribution.limits import NO_LIMITS
     from attriboard.attribution.runner import describe_attributor
     from attriboard.records import read_records, write_record
     from attriboard.sweeping import grid_configurations
@@ -146,7 +151,13 @@ def sweep_points(
     records = []
     with progress_bar(title) as progress:
         for record in run_sweep(
-            bench.task, bench.grader, job, finished, described=described, time_limit=time_limit, progress=progress
+            bench.task,
+            bench.grader,
+            job,
+            finished,
+            described=described,
+            limits=bounds or NO_LIMITS,
+            progress=progress,
         ):
             write_record(record, results)
             records.append(record)
@@ -171,6 +182,7 @@ def select(
     device: Device = "cpu",
     threads: Threads = None,
     time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -185,7 +197,7 @@ def select(
     names = selector or ["surrogate"]
     if "all" in names:
         names = selector_names()
-    chosen = chosen_attributor(attributor, attributor_file)
+    chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
     bench = Workbench(task, groundtruth)
     job = bench.job(chosen, [parse_assignments(hp or [])], selectors=names, seed=seed, device=device, threads=threads)
     with progress_bar(f"{chosen} on {bench.task.card.name}") as progress:
@@ -195,7 +207,7 @@ def select(
             job,
             load_oracle(),
             candidates=candidates,
-            time_limit=time_limit,
+            limits=bounds,
             progress=progress,
         )
     for record in study.all_records:

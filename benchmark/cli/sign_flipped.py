@@ -13,6 +13,7 @@ from attriboard.cli.shell import note
 from attriboard.cli.workbench import prepare_folder
 
 if TYPE_CHECKING:
+    from attriboard.attribution.limits import Limits
     from attriboard.attribution.runner import Outcome
     from attriboard.cli.workbench import Workbench
     from attriboard.leaderboard.reading import Entry
@@ -22,7 +23,7 @@ __all__ = ["flip_best"]
 
 
 def flip_best(
-    bench: "Workbench", results: Path, *, device: str, threads: int | None, time_limit: float | None
+    bench: "Workbench", results: Path, *, device: str, threads: int | None, limits: "Limits"
 ) -> "AttributionRecord":
     """Run the best record's attributor with its configuration and seed, and grade its scores negated.
 
@@ -31,7 +32,7 @@ def flip_best(
         results: the folder for the record; records in it are considered beside the published ones.
         device: see `Workbench.job`.
         threads: see `Workbench.job`.
-        time_limit: see `run_attributor`.
+        limits: see `run_attributor`.
 
     Raises:
         InputError: no record is on this ground truth, or its folder cannot be written.
@@ -45,7 +46,7 @@ def flip_best(
     values = dict(record.hyperparameters)
     job = bench.job(attributor, [values], seed=record.seed, device=device, threads=threads)
     prepare_folder(results)
-    (outcome,) = run_attributor(job, time_limit)
+    (outcome,) = run_attributor(job, limits)
     assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
     negated = Negated(record=best.id, attributor=record.attributor.name, hyperparameters=values)
     return bench.grader.record(bench.task, _flipped(outcome), job, variant="default", negates=negated)

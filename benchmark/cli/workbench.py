@@ -11,6 +11,7 @@ from attriboard.cli.shell import note, progress_bar
 
 if TYPE_CHECKING:
     from attriboard.attribution.job import Job
+    from attriboard.attribution.limits import Limits
     from attriboard.contracts import Task
     from attriboard.evaluation import Grader
     from attriboard.groundtruth.registry import BundleRegistry
@@ -22,6 +23,7 @@ __all__ = [
     "Bundles",
     "Device",
     "Fixed",
+    "MemoryLimit",
     "OutDir",
     "Seed",
     "StoreFolder",
@@ -32,6 +34,7 @@ __all__ = [
     "Workers",
     "chosen_attributor",
     "executor",
+    "limits",
     "open_grader",
     "parse_assignments",
     "prepare_folder",
@@ -70,6 +73,16 @@ Workers = Annotated[int | None, typer.Option(help="Processes that retrain; by de
 TimeLimit = Annotated[
     float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
 ]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Resident memory of the attributor's process and all that it starts, as in 800M or 4G; more is a "
+        "failed record.",
+    ),
+]
+
+MIN_MEMORY = 256 << 20  # bytes; what a process with PyTorch and a small task takes
 
 
 class Workbench:
@@ -167,6 +180,28 @@ def chosen_attributor(name: str, file: Path | None) -> str:
     if bool(name) == bool(file):
         raise InputError("attributor: give one, as a name or as --attributor FILE")
     return name or str(file)
+
+
+def limits(time_limit: float | None, memory_limit: str | None) -> "Limits":
+    """The limits of an attributor's process.
+
+    Raises:
+        InputError: the memory limit is no size, or so small that no process could start under it.
+    """
+    import re
+
+    from attriboard.attribution.limits import Limits
+    from attriboard.errors import InputError
+
+    if memory_limit is None:
+        return Limits(time_limit)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", memory_limit.strip(), re.I | re.A)
+    if match is None:
+        raise InputError(f"--memory-limit {memory_limit}: must be a size in M, G or T, as in 800M or 4G")
+    size = int(float(match[1]) * 2 ** {"M": 20, "G": 30, "T": 40}[match[2].upper()])
+    if size < MIN_MEMORY:
+        raise InputError(f"--memory-limit {memory_limit}: PyTorch alone takes {MIN_MEMORY >> 20}M; give more")
+    return Limits(time_limit, size)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:

@@ -1,9 +1,12 @@
 """Failure is a row: whatever an attributor does, each configuration has one outcome, and the others go on."""
 
+import re
+
 import numpy as np
 import pytest
 from tiny import N_TEST, N_TRAIN
 
+from attriboard.attribution.limits import Limits
 from attriboard.attribution.runner import run_attributor
 from attriboard.errors import InputError
 
@@ -42,6 +45,18 @@ class Misbehaving(Attributor):
         if mode == "hangs":
             while True:
                 time.sleep(1)
+        if mode == "fills_memory":
+            hoard = []
+            while True:
+                hoard.append(torch.ones(8 << 20))
+        if mode == "has_a_child_that_fills_memory":
+            code = "import time; hoard = [b'x' * (800 << 20)]; time.sleep(600)"
+            subprocess.run([sys.executable, "-c", code])
+        if mode == "talks_while_it_fills_memory":
+            hoard = []
+            while True:
+                hoard.append(torch.ones(1 << 20))
+                os.write(int(sys.argv[2]), b'{"event": "began", "configurations": [0]}\\n')
         if mode == "changes_inputs":
             context.train.inputs.zero_()
             context.test.targets.zero_()
@@ -78,8 +93,8 @@ class Misbehaving(Attributor):
 WELL = np.arange(N_TEST * N_TRAIN, dtype=np.float32).reshape(N_TEST, N_TRAIN)
 
 
-def outcomes(job, time_limit=None):
-    return list(run_attributor(job, time_limit))
+def outcomes(job, **limits):
+    return list(run_attributor(job, Limits(**limits)))
 
 
 def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_others(make_job, tmp_path):
@@ -155,8 +170,21 @@ def test_a_fit_serves_all_its_configurations_and_its_failure_fails_them_all(make
 
 
 def test_time_limit_ends_a_hanging_configuration_and_the_others_go_on(make_job):
-    found = outcomes(make_job(MODES, {"mode": "hangs"}, {"mode": "well"}), time_limit=7)
+    found = outcomes(make_job(MODES, {"mode": "hangs"}, {"mode": "well"}), seconds=7)
     assert [outcome.reason for outcome in found] == ["timeout: not finished after 7 s", None]
+
+
+BOMBS = ("fills_memory", "has_a_child_that_fills_memory", "talks_while_it_fills_memory")
+
+
+def test_memory_limit_counts_all_that_a_configuration_started_and_the_others_go_on(make_job):
+    configurations = [{"mode": mode} for mode in ("well", *BOMBS, "nan_in_3_rows")]
+    found = outcomes(make_job(MODES, *configurations), bytes=900 << 20, seconds=60)
+    assert [outcome.index for outcome in found] == list(range(5))
+    assert (found[0].reason, found[-1].reason) == (None, None)
+    for outcome in found[1:-1]:
+        assert re.fullmatch(r"out_of_memory: [\d,]+ MiB resident, the limit is 900 MiB", outcome.reason)
+        assert 900 <= int(outcome.reason.split()[1].replace(",", "")) < 2500, "it was ended soon after"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert report["context"] == [
         "checkpoints", "device", "loss", "margin", "model", "seed", "target", "test", "train",
     ]  # fmt: skip
+    assert not {"PWD", "OLDPWD"} & set(report["environment"])
+    folders = [part for value in report["environment"].values() for part in value.split(os.pathsep)]
+    assert not [name for name in folders if name and list(Path(name).glob("*-groundtruth.safetensors"))]
     told = json.dumps([report[key] for key in ("argv", "cwd", "environment", "open")])
     assert "-groundtruth.safetensors" not in told
     assert str(job.checkpoints.parent) not in told
@@ -134,7 +137,7 @@ HANG = "(here / 'pid.txt').write_text(str(os.getpid()))\ntime.sleep(600)"
 
 
 def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeypatch):
-    original = runner._lines
+    original = runner._Process._lines
 
     def interrupted(*arguments):
         for line in original(*arguments):
@@ -143,7 +146,7 @@ def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeyp
                 wait_until((tmp_path / "pid.txt").exists)
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "_lines", interrupted)
+    monkeypatch.setattr(runner._Process, "_lines", interrupted)
     with pytest.raises(KeyboardInterrupt):
         list(run_attributor(make_job(constant(HANG))))
     assert not alive(int((tmp_path / "pid.txt").read_text()))

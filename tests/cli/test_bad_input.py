@@ -33,6 +33,8 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("run digits_mlp random --seed 99999999999999999999", "'--seed'"),
         ("run digits_mlp random --threads 0", "'--threads'"),
         ("run digits_mlp random --time-limit 0", "'--time-limit'"),
+        ("run digits_mlp random --memory-limit 4", "--memory-limit 4: must be a size in M, G or T, as in 800M or 4G"),
+        ("run digits_mlp random --memory-limit 9M", "--memory-limit 9M: PyTorch alone takes 256M; give more"),
         ("run digits_mlp random --bogus", "No such option: --bogus"),
         ("run", "Missing argument 'TASK'"),
         ("score digits_mlp missing.safetensors", "missing.safetensors: not a readable safetensors file"),
