@@ -22,6 +22,7 @@ ATTRIBUTORS: dict[str, str] = {
     "dattri:tracin": "attriboard.attributors.adapters.dattri:DattriTracIn",
     "dattri:ekfac": "attriboard.attributors.adapters.dattri:DattriEKFAC",
     "dattri:trak": "attriboard.attributors.adapters.dattri:DattriTRAK",
+    "traker:trak": "attriboard.attributors.adapters.traker:TrakerTRAK",
     "kronfluence:ekfac": "attriboard.attributors.adapters.kronfluence:KronfluenceEKFAC",
 }
 """Name → reference, in the order of listings: controls first, other libraries' attributors last.
