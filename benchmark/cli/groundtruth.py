@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
-from attriboard.cli.workbench import Bundles, StoreFolder, TaskArgument, Workers, executor, open_grader
+from attriboard.cli.workbench import Bundles, Cluster, StoreFolder, TaskArgument, Workers, executor, open_grader
 
 if TYPE_CHECKING:
     from attriboard.groundtruth.verify import RowCheck
@@ -27,6 +27,7 @@ def build(
     masks: Annotated[int | None, typer.Option(help="Number of subsets; by default the card's.", min=3)] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     store: StoreFolder = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -50,12 +51,13 @@ def build(
             shards,
             n_masks=masks,
             n_repeats=repeats,
-            executor=executor(workers),
+            executor=executor(workers, cluster, progress.say),
             progress=progress,
         )
     models = out / registry.file_name(live.card, "checkpoints")
     with progress_bar(f"checkpoints of {live.card.name}") as progress:
-        build_checkpoints(live, models, shards, executor=executor(workers), progress=progress)
+        where = executor(workers, cluster, progress.say)
+        build_checkpoints(live, models, shards, executor=where, progress=progress)
     entries = [registry.register(live.card, "groundtruth"), registry.register(live.card, "checkpoints")]
     if json:
         emit(
@@ -120,6 +122,7 @@ def verify(
         int | None, typer.Option(help="Choice of the rows; by default another one each time.", min=0)
     ] = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -140,7 +143,8 @@ def verify(
         progress_bar(f"verifying {live.card.name}") as progress,
     ):
         store = open_store(live, Path(folder))
-        checks = verify_rows(truth, live, store, chosen, executor=executor(workers), progress=progress)
+        where = executor(workers, cluster, progress.say)
+        checks = verify_rows(truth, live, store, chosen, executor=where, progress=progress)
     ok = all(check.ok for check in checks)
     if json:
         emit({"task": live.card.name, "rows": [vars(check) for check in checks], "ok": ok})

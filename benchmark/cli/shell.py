@@ -7,14 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from attriboard.retraining.engine import Progress
-
-__all__ = ["DataDir", "Json", "command", "emit", "note", "progress_bar", "show_table"]
+__all__ = ["DataDir", "Display", "Json", "command", "emit", "note", "progress_bar", "show_table"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -93,8 +90,18 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+class Display(Protocol):
+    """Shows how far long work is."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """So much of it is done."""
+
+    def say(self, text: str) -> None:
+        """How those who do it are."""
+
+
 @contextmanager
-def progress_bar(description: str) -> Iterator["Progress"]:
+def progress_bar(description: str) -> Iterator[Display]:
     """A progress bar on standard error with rate and time left; plain lines where there is no terminal."""
     if not sys.stderr.isatty():
         yield _Lines(description)
@@ -117,19 +124,29 @@ def progress_bar(description: str) -> Iterator["Progress"]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[said]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None, rate="")
-        first: tuple[int, float] | None = None
+        task = bar.add_task(description, total=None, rate="", said="")
+        yield _Bar(lambda **fields: bar.update(task, **fields))
 
-        def update(done: int, total: int) -> None:
-            nonlocal first
-            first = first or (done, time.monotonic())
-            passed = time.monotonic() - first[1]
-            rate = f"{(done - first[0]) / passed:.2f}/s" if done > first[0] and passed > 0 else ""
-            bar.update(task, completed=done, total=total, rate=rate)
 
-        yield update
+class _Bar:
+    """Progress for terminals."""
+
+    def __init__(self, update: Callable[..., None]) -> None:
+        self._update = update
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        self._first = self._first or (done, time.monotonic())
+        before, since = self._first
+        passed = time.monotonic() - since
+        rate = f"{(done - before) / passed:.2f}/s" if done > before and passed > 0 else ""
+        self._update(completed=done, total=total, rate=rate)
+
+    def say(self, text: str) -> None:
+        self._update(said=text)
 
 
 class _Lines:
@@ -138,7 +155,7 @@ class _Lines:
     def __init__(self, description: str) -> None:
         self._description = description
         self._start: tuple[int, float] | None = None
-        self._said = float("-inf")
+        self._said = self._spoke = float("-inf")
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -149,6 +166,11 @@ class _Lines:
         passed, finished = now - self._start[1], done - self._start[0]
         pace = f", {finished / passed:.2f}/s, {(total - done) * passed / finished:.0f} s left" if finished else ""
         note(f"{self._description}: {done}/{total}{pace}")
+
+    def say(self, text: str) -> None:
+        if time.monotonic() - self._spoke >= 10:
+            self._spoke = time.monotonic()
+            note(f"{self._description}: {text}")
 
 
 def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:

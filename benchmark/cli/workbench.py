@@ -1,7 +1,7 @@
 """What commands on a task need before they can start: the task, its ground truth, its checkpoints, a job."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "AttributorArgument",
     "AttributorFile",
     "Bundles",
+    "Cluster",
     "Device",
     "Fixed",
     "MemoryLimit",
@@ -70,6 +71,12 @@ StoreFolder = Annotated[
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that retrain; by default one for each core.", min=1)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", metavar="ADDRESS", help="Retrain on the workers of the dask scheduler tcp://host:port instead."
+    ),
+]
 TimeLimit = Annotated[
     float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
 ]
@@ -145,11 +152,30 @@ def open_grader(task: "Task", registry: "BundleRegistry") -> "Grader":
     return Grader(read_ground_truth(registry.locate(task.card, "groundtruth")))
 
 
-def executor(n_workers: int | None = None) -> "Executor":
-    """Local processes, one thread each."""
-    from attriboard.retraining.executors import LocalProcesses
+def executor(
+    n_workers: int | None = None, cluster: str | None = None, heartbeat: Callable[[str], None] = note
+) -> "Executor":
+    """Where retraining runs: local processes with one thread each, or a cluster.
 
-    return LocalProcesses(n_workers)
+    Args:
+        n_workers: `--workers`.
+        cluster: `--executor`.
+        heartbeat: told how the cluster is.
+
+    Raises:
+        InputError: both are given, or the cluster cannot be used.
+    """
+    from attriboard.errors import InputError
+
+    if cluster is None:
+        from attriboard.retraining.executors import LocalProcesses
+
+        return LocalProcesses(n_workers)
+    if n_workers is not None:
+        raise InputError(f"--workers {n_workers}: with --executor, the cluster says how many workers there are")
+    from attriboard.retraining.cluster import DaskCluster
+
+    return DaskCluster(cluster, heartbeat)
 
 
 def prepare_folder(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where retraining runs: in this process, or in local processes.
+"""Where retraining runs: in this process, or in local processes; `attriboard.retraining.cluster` adds clusters.
 
 An executor maps a module-level function of one string over payloads and yields results as they come.
 Functions and payloads are plain (a reference and JSON), results are bytes: nothing that a remote executor
@@ -23,7 +23,9 @@ __all__ = ["Executor", "InProcess", "LocalProcesses"]
 class Executor(Protocol):
     """Runs work."""
 
-    n_workers: int
+    @property
+    def n_workers(self) -> int:
+        """How many payloads it works on at a time."""
 
     def map(self, function: Callable[[str], bytes], payloads: Sequence[str]) -> Generator[bytes, None, None]:
         """Yield `function(payload)` for every payload, in any order; closing the generator stops the work."""

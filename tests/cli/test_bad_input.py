@@ -47,6 +47,8 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("groundtruth verify digits_mlp --rows 0", "'--rows'"),
         ("groundtruth verify digits_mlp --seed -1", "'--seed'"),
         ("groundtruth build digits_mlp --masks 1", "'--masks'"),
+        ("groundtruth build digits_mlp --executor host:1", "executor = 'host:1': must be tcp://host:port or tls://"),
+        ("groundtruth verify digits_mlp --executor tcp://h:1 --workers 2", "--workers 2: with --executor, the cluster"),
         ("board build --results nowhere", "nowhere: no such folder of records"),
         ("board serve nowhere", "nowhere: no index.html there"),
         ("bogus", "No such command 'bogus'"),

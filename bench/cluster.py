@@ -1,0 +1,88 @@
+"""What a dask cluster costs beside the work: many one-thread workers on this machine, tasks that only sleep.
+
+Two numbers: the wall-clock time of `tasks` sleeps on `workers` workers over the ideal time, and the seconds of
+scheduler and submitter per task, from tasks that do not sleep at all. A cluster of W workers with tasks of d seconds
+asks for W/d tasks a second, so 1,000 workers are served without waiting while 1,000 × the second number is below d.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attriboard.retraining.cluster import DaskCluster
+
+WORKERS, TASKS = 100, 1_000
+SECONDS = 6.0  # of a stack of mnist_mlp on one core, about the shortest task there is
+
+
+def nap(payload: str) -> bytes:
+    """A task that only takes time."""
+    time.sleep(float(payload.partition(":")[0]))
+    return payload.encode()
+
+
+@contextmanager
+def workers(count: int) -> Iterator[str]:
+    """Address of a scheduler with so many workers of one thread, all in one process: they only sleep."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    worker = [sys.executable, "-m", "dask", "worker", address, "--nworkers", str(count), "--nthreads", "1"]
+    processes = [
+        subprocess.Popen([*scheduler, "--no-dashboard"], **quiet),
+        subprocess.Popen([*worker, "--no-nanny", "--no-dashboard", "--memory-limit", "0"], **quiet),
+    ]
+    try:
+        wait_for(address, count)
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+
+
+def wait_for(address: str, count: int) -> None:
+    from distributed import Client
+
+    with Client(address, timeout=60, set_as_default=False) as client:
+        client.wait_for_workers(count, timeout=240)
+
+
+def run(address: str, payloads: list[str]) -> float:
+    """Seconds from the first submission to the last result."""
+    cluster = DaskCluster(address)
+    cluster.n_workers  # noqa: B018  # connects
+    started = time.perf_counter()
+    assert sum(1 for _ in cluster.map(nap, payloads)) == len(payloads)
+    return time.perf_counter() - started
+
+
+def measure(n_workers: int = WORKERS, n_tasks: int = TASKS, seconds: float = SECONDS) -> dict[str, Any]:
+    """Overhead over the ideal time, and seconds per task."""
+    with workers(n_workers) as address:
+        run(address, [f"0:{number}" for number in range(n_workers)])  # first contacts
+        each = run(address, [f"0:{number}" for number in range(n_tasks)]) / n_tasks
+        wall = run(address, [f"{seconds}:{number}" for number in range(n_tasks)])
+    ideal = seconds * -(-n_tasks // n_workers)
+    return {
+        "workers": n_workers,
+        "tasks": n_tasks,
+        "task_seconds": seconds,
+        "ideal_seconds": ideal,
+        "seconds": wall,
+        "overhead": wall / ideal - 1,
+        "scheduling_seconds_per_task": each,
+        "overhead_bound_1000_workers": 1000 * each / seconds,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(), indent=2))
