@@ -5,6 +5,7 @@ scheduler and submitter per task, from tasks that do not sleep at all. A cluster
 asks for W/d tasks a second, so 1,000 workers are served without waiting while 1,000 × the second number is below d.
 """
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -35,13 +36,13 @@ def workers(count: int) -> Iterator[str]:
     address = f"tcp://127.0.0.1:{port}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     scheduler = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port)]
-    worker = [sys.executable, "-m", "dask", "worker", address, "--nworkers", str(count), "--nthreads", "1"]
+    host = f"import asyncio; from bench.cluster import host; asyncio.run(host({address!r}, {count}))"
     processes = [
         subprocess.Popen([*scheduler, "--no-dashboard"], **quiet),
-        subprocess.Popen([*worker, "--no-nanny", "--no-dashboard", "--memory-limit", "0"], **quiet),
+        subprocess.Popen([sys.executable, "-c", host], **quiet),
     ]
     try:
-        wait_for(address, count)
+        _wait_for(address, count)
         yield address
     finally:
         for process in reversed(processes):
@@ -49,7 +50,16 @@ def workers(count: int) -> Iterator[str]:
             process.wait()
 
 
-def wait_for(address: str, count: int) -> None:
+async def host(address: str, count: int) -> None:
+    """Be so many workers until the scheduler ends."""
+    from distributed import Worker
+
+    workers = [Worker(address, nthreads=1, memory_limit=0, dashboard=False) for _ in range(count)]
+    await asyncio.gather(*workers)
+    await asyncio.gather(*(worker.finished() for worker in workers))
+
+
+def _wait_for(address: str, count: int) -> None:
     from distributed import Client
 
     with Client(address, timeout=60, set_as_default=False) as client:

@@ -170,7 +170,7 @@ class _Run:
             raise ConnectionError
         if future.status == "error":
             raise _failure(future.exception())
-        content = future.result()
+        content: bytes = future.result()
         stack = self.running.pop(number)
         for copy in stack.futures:
             if copy is not future:
