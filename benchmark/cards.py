@@ -43,8 +43,9 @@ class DataSpec(_Spec):
     n_train: int = Field(gt=1)
     n_test: int = Field(gt=1)
     options: dict[str, Scalar] = Field(default_factory=dict, description="arguments of the loader")
-    sha256: dict[str, Sha256] = Field(
-        description="digest of each raw array's bytes (C order, little endian), whatever file it came from"
+    sha256: dict[str, Sha256 | None] = Field(
+        description="digest of each raw array's bytes (C order, little endian), whatever file it came from; null "
+        "where the bytes were not at hand when the card was written, and the source's pinned revision stands in"
     )
 
 
@@ -122,7 +123,7 @@ class TaskCard(_Spec):
     title: str
     description: str
     licence: str = Field(description="terms of the data")
-    kind: Literal["classification"]
+    kind: Literal["classification", "language_modeling"]
     target: Literal["margin", "negative_loss"] = Field(
         description="the function f of a test example that is attributed; higher is better"
     )

@@ -159,9 +159,11 @@ class Task(ABC):
 
     Attributes:
         measurements: names of what `measure` returns, at least `loss` and `margin`.
+        measured_rows: test examples per forward pass after training, where outputs are large.
     """
 
     measurements: ClassVar[tuple[str, ...]]
+    measured_rows: ClassVar[int] = 1024
 
     def __init__(self, card: TaskCard) -> None:
         self.card = card
@@ -181,6 +183,14 @@ class Task(ABC):
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
         """A module of the card's architecture with arbitrary parameters (the engine initialises them)."""
+
+    def pretrained(self) -> Mapping[str, torch.Tensor] | None:
+        """Parameters by name that every retrain starts from; `None` where the retrain's seed draws them.
+
+        Raises:
+            DataError: they are not to be had, or not the pinned ones.
+        """
+        return None
 
     @abstractmethod
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """Tasks: one YAML card each, dataset loaders, model definitions.
 
-Four tables say what there is. Each maps a name to a reference, `module:attribute`, imported only when asked
+Five tables say what there is. Each maps a name to a reference, `module:attribute`, imported only when asked
 for; a new task, data set, architecture or kind is one file and one row here.
 """
 
-__all__ = ["DATASETS", "KINDS", "MODELS", "TASKS"]
+__all__ = ["DATASETS", "KINDS", "MODELS", "PRETRAINED", "TASKS"]
 
 TASKS: dict[str, str] = {
     "digits_mlp": "attriboard.tasks.catalogue:digits_mlp",
@@ -15,16 +15,24 @@ TASKS: dict[str, str] = {
 
 KINDS: dict[str, str] = {
     "classification": "attriboard.tasks.classification:ClassificationTask",
+    "language_modeling": "attriboard.tasks.language_modeling:LanguageModelingTask",
 }
 """`kind` of a card → class derived from `attriboard.contracts.Task`."""
 
 DATASETS: dict[str, str] = {
     "digits": "attriboard.tasks.datasets.digits:DigitsLoader",
     "mnist": "attriboard.tasks.datasets.mnist:MnistLoader",
+    "wikitext2": "attriboard.tasks.datasets.wikitext2:WikiText2Loader",
 }
 """`data.dataset` of a card → class derived from `attriboard.tasks.datasets.sources.Loader`."""
 
 MODELS: dict[str, str] = {
+    "gpt2": "attriboard.tasks.models.gpt2:gpt2",
     "mlp": "attriboard.tasks.models.mlp:mlp",
 }
 """`model.architecture` of a card → function from `model.options` to a module."""
+
+PRETRAINED: dict[str, str] = {
+    "gpt2": "attriboard.tasks.models.gpt2:pretrained_gpt2",
+}
+"""Architectures that can start from a checkpoint → function from `model.options` to its parameters, or `None`."""

@@ -28,6 +28,7 @@ from attriboard.registry import resolve_reference
 from attriboard.retraining.executors import Executor, InProcess
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.store import RetrainStore, Shard
 from attriboard.retraining.trainer import State, Trainer, state_parts
@@ -38,6 +39,7 @@ Progress = Callable[[int, int], None]
 
 TRAINERS: tuple[type[Trainer], ...] = (
     StackedMLPTrainer,
+    StackedGPT2Trainer,
     LoopTrainer,
 )  # fastest first; the last fits every task
 
@@ -153,10 +155,12 @@ def _workshop(reference: str, card: str) -> tuple[Task, Dataset, Trainer]:
 
 def _measure(task: Task, data: Dataset, state: State) -> dict[str, NDArray[np.generic]]:
     model = task.build_model().eval()
+    parts = []
     with torch.no_grad():
-        outputs = functional_call(model, state, (data.test.inputs,))
-        measured = task.measure(outputs, data.test.targets)
-    return {f"outputs/{name}": value.numpy() for name, value in measured.items()}
+        for start in range(0, len(data.test), task.measured_rows):
+            examples = data.test[start : start + task.measured_rows]
+            parts.append(task.measure(functional_call(model, state, (examples.inputs,)), examples.targets))
+    return {f"outputs/{name}": torch.cat([part[name] for part in parts]).numpy() for name in task.measurements}
 
 
 @contextmanager

@@ -32,10 +32,19 @@ class Trainer(Protocol):
 
 
 def new_model(task: Task, seed: int) -> torch.nn.Module:
-    """A newly built model, initialised by PyTorch's CPU generator seeded with `seed`, in module order."""
+    """A newly built model, initialised by PyTorch's CPU generator seeded with `seed`, in module order.
+
+    Where the task has pretrained parameters, the model starts from them, and the seed moves only the order.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return task.build_model()
+        model = task.build_model()
+    start = task.pretrained()
+    if start is not None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(start[name])
+    return model
 
 
 def initial_parameters(task: Task, seed: int) -> State:

@@ -4,7 +4,6 @@ Both raise `Absent` where the way is barred (nothing installed, no network) and 
 something else than what was pinned.
 """
 
-import importlib
 import io
 import shutil
 import subprocess
@@ -17,40 +16,61 @@ from typing import Any
 
 from attriboard.canonical import digest_bytes
 from attriboard.errors import DataError
+from attriboard.files import cache_folder
 from attriboard.tasks.datasets.sources import Absent
+from attriboard.tasks.hub import HubRepository, explain, import_extra
 
 __all__ = ["HubDataset", "NpmPackage"]
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A data set on the Hugging Face Hub.
+    """A data set on the Hugging Face Hub, or a copy of its repository in the mirror; see `attriboard.tasks.hub`.
 
     Args:
-        repository: owner/name.
+        name: owner/name.
         revision: full commit hash.
+        configuration: where the repository holds several data sets.
     """
 
-    repository: str
+    name: str
     revision: str
+    configuration: str | None = None
+
+    @property
+    def repository(self) -> HubRepository:
+        """Where it lies."""
+        return HubRepository(self.name, self.revision, "dataset")
 
     def __str__(self) -> str:
-        return f"Hugging Face {self.repository} at revision {self.revision[:12]}"
+        return str(self.repository)
 
-    def rows(self, split: str, n: int) -> Any:
-        """The first `n` rows of a split, as a `datasets.Dataset`.
+    def rows(self, split: str, n: int | None = None) -> Any:
+        """The first `n` rows of a split, or all of them, as a `datasets.Dataset`.
 
         Raises:
             Absent: `datasets` is not installed, or the Hub does not answer.
+            DataError: the copy in the mirror is partial or damaged.
         """
+        datasets = import_extra("datasets")
+        copy = self.repository.copy()
         try:
-            datasets = importlib.import_module("datasets")
-        except ImportError as error:
-            raise Absent(f"the package `datasets` does not import ({error})") from error
-        try:
-            return datasets.load_dataset(self.repository, revision=self.revision, split=f"{split}[:{n}]")
+            return datasets.load_dataset(
+                str(copy or self.name),
+                self.configuration,
+                revision=self.revision,
+                split=split if n is None else f"{split}[:{n}]",
+                # Tables made from a copy belong to it: another version of the copy must not find them.
+                cache_dir=str(cache_folder() / "datasets") if copy else None,
+            )
         except Exception as error:  # a network, a Hub and a cache have no common base of errors
-            raise Absent(f"{type(error).__name__}: {error}") from error
+            reason = explain(error, self.repository)
+            if copy is None:
+                raise Absent(reason) from error
+            raise DataError(
+                f"{copy}: cannot read split {split}: {reason}; this copy is partial or damaged: "
+                f"{self.repository.remedy}"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class MnistLoader(Loader):
 
 
 class _FromHub(Source):
-    remedy = "pip install 'attriboard[hf]', and a network"
+    remedy = f"pip install 'attriboard[hf]', and a network or a copy: {HUB.repository.remedy}"
     remote = True
 
     def __init__(self, spec: DataSpec) -> None:

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,12 +21,10 @@ from attriboard.cards import DataSpec
 from attriboard.contracts import Dataset
 from attriboard.errors import CardError, DataError
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays, check_arrays, read_npz
+from attriboard.tasks.hub import Absent
+from attriboard.tasks.mirror import mirror_directory
 
 __all__ = ["Absent", "Cache", "Loader", "Mirror", "MirrorFile", "Source"]
-
-
-class Absent(Exception):  # noqa: N818 - an answer, not an error
-    """A source does not have the data; the message says why."""
 
 
 class Source(ABC):
@@ -94,22 +91,16 @@ class Mirror(Source):
         """Read the first file that is there; see `Source.fetch`."""
         path = self._find()
         if path is None:
-            directory = os.environ.get("ATTRIBOARD_DATA")
+            directory = mirror_directory()
             raise Absent(
                 f"{directory} has no {' or '.join(self.candidates)}" if directory else "ATTRIBOARD_DATA is not set"
             )
         return read_npz(path, self.layout)
 
     def _find(self) -> Path | None:
-        value = os.environ.get("ATTRIBOARD_DATA")
-        if not value:
+        directory = mirror_directory()
+        if directory is None:
             return None
-        directory = Path(value).expanduser()
-        if not directory.is_dir():
-            raise DataError(
-                f"ATTRIBOARD_DATA = {value!r}: must be an existing directory; "
-                "correct it, or unset it to use other sources"
-            )
         return next((directory / name for name in self.candidates if (directory / name).exists()), None)
 
 
@@ -158,7 +149,10 @@ class Loader(ABC):
         CardError: the card's digests are not those of this data set's arrays, or an option is wrong.
     """
 
-    layout: ClassVar[Mapping[str, ArrayLayout]]
+    @property
+    @abstractmethod
+    def layout(self) -> Mapping[str, ArrayLayout]:
+        """What each raw array must be."""
 
     def __init__(self, spec: DataSpec) -> None:
         if set(spec.sha256) != set(self.layout):

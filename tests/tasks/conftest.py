@@ -78,7 +78,9 @@ class FakeHub(types.ModuleType):
         self.error: Exception | None = None
         self.asked: list[tuple[str, str, str]] = []
 
-    def load_dataset(self, repository: str, *, revision: str, split: str) -> dict[str, list[object]]:
+    def load_dataset(
+        self, repository: str, configuration: None, *, revision: str, split: str, cache_dir: None
+    ) -> dict[str, list[object]]:
         self.asked.append((repository, revision, split))
         if self.error is not None:
             raise self.error

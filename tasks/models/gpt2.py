@@ -1,0 +1,154 @@
+"""GPT-2: Hugging Face's `GPT2LMHeadModel`, from tokens to logits, without dropout.
+
+Radford et al., *Language Models are Unsupervised Multitask Learners* (2019). Input and output embeddings are tied.
+New models are initialised as GPT-2 was: normal with standard deviation .02, by a factor 1/√(2 · layers) less where
+a block adds to the residual stream; biases 0. It is done here, parameter by parameter, so that a seed
+means the same model in every version of transformers. Dropout is left out: the retrained model is the attributed
+model, and a seed moves nothing but the start and the order.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from attriboard.canonical import digest_file
+from attriboard.errors import DataError
+from attriboard.tasks.fields import Options
+from attriboard.tasks.hub import Absent, HubRepository, import_extra
+
+__all__ = ["GPT2Options", "TokenLogits", "gpt2", "pretrained_gpt2"]
+
+Size = Annotated[int, Field(gt=0)]
+
+
+class GPT2Options(Options):
+    """Options of the architecture `gpt2`."""
+
+    vocabulary: int = Field(gt=1)
+    length: int = Field(gt=1, description="positions that have an embedding")
+    width: Size
+    layers: Size
+    heads: Size
+    pretrained: str = Field(default="", description="owner/name of the Hub's repository that a retrain starts from")
+    revision: str = Field(default="", description="its full commit hash")
+    sha256: str = Field(default="", description="digest of its model.safetensors")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GPT2Options":
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width}: must be a multiple of heads = {self.heads}")
+        if len({bool(self.pretrained), bool(self.revision), bool(self.sha256)}) > 1:
+            raise ValueError("pretrained, revision and sha256: give all three or none")
+        return self
+
+
+class TokenLogits(nn.Module):
+    """GPT-2 as a plain module: token blocks (n, length) int64 → logits (n, length, n_vocab).
+
+    Args:
+        gpt2: a `transformers.GPT2LMHeadModel`.
+    """
+
+    def __init__(self, gpt2: nn.Module) -> None:
+        super().__init__()
+        self.gpt2 = gpt2
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits after each token."""
+        logits: Tensor = self.gpt2(input_ids=tokens, use_cache=False).logits
+        return logits
+
+
+def gpt2(options: Mapping[str, Any]) -> nn.Module:
+    """Build the network, initialised by PyTorch's global generator.
+
+    Args:
+        options: see `GPT2Options`.
+
+    Raises:
+        CardError: an option is unknown, missing or out of range.
+        DataError: transformers is not installed.
+    """
+    parsed = GPT2Options.parse("model.options", options)
+    transformers = _transformers()
+    model = TokenLogits(transformers.GPT2LMHeadModel(_config(transformers, parsed)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+            elif ".ln_" in name:
+                parameter.fill_(1.0)
+            else:
+                residual = name.endswith("c_proj.weight")
+                parameter.normal_(std=0.02 / math.sqrt(2 * parsed.layers) if residual else 0.02)
+    return model
+
+
+def pretrained_gpt2(options: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """The state that a retrain starts from, or `None` where the seed draws it.
+
+    Raises:
+        CardError: an option is unknown, missing or out of range.
+        DataError: the checkpoint is not to be had, is partial, or is not the pinned one.
+    """
+    parsed = GPT2Options.parse("model.options", options)
+    if not parsed.pretrained:
+        return None
+    transformers = _transformers()
+    repository = HubRepository(parsed.pretrained, parsed.revision)
+    try:
+        found = digest_file(repository.file("model.safetensors"))
+    except Absent as reason:
+        raise DataError(
+            f"pretrained model {parsed.pretrained}: {reason}\nany of these helps\n  a network\n  {repository.remedy}"
+        ) from reason
+    if found != parsed.sha256:
+        raise DataError(
+            f"{repository.place()}: model.safetensors has SHA-256 {found}, the card pins {parsed.sha256}; "
+            f"this copy is damaged or of another version: {repository.remedy}"
+        )
+    config = _config(transformers, parsed)
+    try:
+        model, report = transformers.GPT2LMHeadModel.from_pretrained(
+            repository.place(),
+            revision=repository.revision,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # transformers, safetensors and PyTorch raise a dozen types
+        raise DataError(
+            f"{repository.place()}: is no GPT-2 checkpoint of the card's size ({type(error).__name__}: {error})"
+        ) from error
+    if missing := sorted(report["missing_keys"]):
+        raise DataError(f"{repository.place()}: lacks {', '.join(missing)}; this copy is partial: {repository.remedy}")
+    return {name: value.detach() for name, value in TokenLogits(model).named_parameters()}
+
+
+def _transformers() -> Any:
+    try:
+        return import_extra("transformers")
+    except Absent as reason:
+        raise DataError(f"architecture gpt2: {reason}; pip install 'attriboard[text]'") from reason
+
+
+def _config(transformers: Any, options: GPT2Options) -> Any:
+    # Eager attention, because torch.func.vmap has no rule for the fused one.
+    return transformers.GPT2Config(
+        vocab_size=options.vocabulary,
+        n_positions=options.length,
+        n_embd=options.width,
+        n_layer=options.layers,
+        n_head=options.heads,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        use_cache=False,
+        attn_implementation="eager",
+    )

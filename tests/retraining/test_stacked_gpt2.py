@@ -1,0 +1,143 @@
+"""Stacked training of GPT-2 against the plain loop in float64, and against itself bit for bit."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from language_tasks import N_TRAIN, TinyLanguageTask, tiny_card
+
+from attriboard.retraining.engine import trainer_class
+from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.request import RetrainRequest, random_subset
+from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
+from attriboard.retraining.trainer import State, Trainer
+
+RECIPES = {
+    "one cycle, decay, clipped": {},
+    "constant rate": {"schedule": "constant", "warmup": 0.0, "clip_norm": None, "weight_decay": 0.0},
+    "short last batch": {"batch_size": 7},  # 16 = 7 + 7 + 2
+    "one batch, larger than the subset": {"batch_size": 64, "schedule": "linear"},
+    "always clipped": {"clip_norm": 0.01},
+}
+MODELS = {
+    "one layer, four heads": {"layers": 1, "heads": 4},
+    "longer positions than blocks": {"length": 11},
+    "odd vocabulary": {"vocabulary": 61},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def requests(count: int, size: int = N_TRAIN // 2) -> list[RetrainRequest]:
+    return [RetrainRequest(random_subset(N_TRAIN, size, 0, k), 1000 + k) for k in range(count)]
+
+
+def train(
+    trainer: type[Trainer], task: TinyLanguageTask, wanted: Sequence[RetrainRequest], epochs: Sequence[int] = (3,)
+) -> list[dict[int, State]]:
+    return trainer(task, task.load_data()).train(wanted, epochs)
+
+
+def model_options(**changes: int) -> dict[str, object]:
+    return {"options": dict(tiny_card().model.options) | changes}
+
+
+def assert_same(ours: dict[int, State], theirs: dict[int, State]) -> None:
+    assert ours.keys() == theirs.keys()
+    for epoch in ours:
+        assert ours[epoch].keys() == theirs[epoch].keys()
+        for name, value in ours[epoch].items():
+            torch.testing.assert_close(value, theirs[epoch][name], rtol=1e-7, atol=1e-9, msg=f"{name} at {epoch}")
+
+
+def identical(a: dict[int, State], b: dict[int, State]) -> bool:
+    return all(torch.equal(a[epoch][name], b[epoch][name]) for epoch in a for name in a[epoch])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_in_float64_the_stack_computes_what_the_loop_does(recipe, double):
+    task = TinyLanguageTask(tiny_card(recipe=recipe))
+    stacked = train(StackedGPT2Trainer, task, requests(2), (1, 3))
+    for ours, theirs in zip(stacked, train(LoopTrainer, task, requests(2), (1, 3)), strict=True):
+        assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("options", MODELS.values(), ids=MODELS.keys())
+def test_in_float64_the_stack_computes_every_supported_shape(options, double):
+    task = TinyLanguageTask(tiny_card(model=model_options(**options)))
+    assert_same(train(StackedGPT2Trainer, task, requests(1))[0], train(LoopTrainer, task, requests(1))[0])
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_a_models_bits_do_not_depend_on_its_stack(recipe):
+    task = TinyLanguageTask(tiny_card(recipe=recipe))
+    wanted = requests(5)
+    together = train(StackedGPT2Trainer, task, wanted)
+    backwards = train(StackedGPT2Trainer, task, wanted[::-1])[::-1]
+    for one, whole, reverse in zip(wanted, together, backwards, strict=True):
+        assert identical(whole, reverse)
+        assert identical(whole, train(StackedGPT2Trainer, task, [one])[0])
+
+
+def test_keeping_more_epochs_changes_no_bit():
+    task = TinyLanguageTask(tiny_card())
+    some, more = train(StackedGPT2Trainer, task, requests(2)), train(StackedGPT2Trainer, task, requests(2), (1, 2, 3))
+    assert all(torch.equal(a[3][name], b[3][name]) for a, b in zip(some, more, strict=True) for name in a[3])
+
+
+def test_training_fits_the_blocks():
+    task = TinyLanguageTask(tiny_card(recipe={"epochs": 60}, checkpoints={"full": 1, "half": 1, "epochs": [60]}))
+    (state,) = train(StackedGPT2Trainer, task, requests(1), (60,))
+    model = task.build_model().eval()
+    blocks = task.load_data().train.inputs[requests(1)[0].indices]
+    with torch.no_grad():
+        before = task.loss(torch.func.functional_call(model, state[60], (blocks,)), blocks).mean()
+    assert before < 1.5  # ln 48 = 3.9 at the start
+
+
+@pytest.mark.parametrize(
+    ("card", "trainer"),
+    [
+        (tiny_card(), StackedGPT2Trainer),
+        (tiny_card(recipe={"optimizer": "sgd"}), LoopTrainer),
+        (tiny_card(model=model_options(width=48)), LoopTrainer),
+    ],
+    ids=["adamw", "sgd", "a width with remainders"],
+)
+def test_what_does_not_stack_falls_to_the_loop(card, trainer):
+    assert trainer_class(TinyLanguageTask(card)) is trainer
+
+
+def test_a_variant_of_gpt2_is_not_mistaken_for_it():
+    task = TinyLanguageTask(tiny_card())
+    for name, value in (
+        ("activation_function", "relu"),
+        ("attn_pdrop", 0.1),
+        ("scale_attn_by_inverse_layer_idx", True),
+        ("n_inner", 99),
+        ("tie_word_embeddings", False),
+    ):
+        model = task.build_model()
+        setattr(model.gpt2.config, name, value)
+        task.build_model = lambda model=model: model
+        assert trainer_class(task) is LoopTrainer, name
+        del task.build_model
+
+
+def test_a_stack_has_at_least_one_model_and_fits_its_budget():
+    assert StackedGPT2Trainer.stack_size(TinyLanguageTask(tiny_card())) == 32
+    wide = model_options(width=256, layers=4, heads=4, vocabulary=2048)
+    assert StackedGPT2Trainer.stack_size(TinyLanguageTask(tiny_card(model=wide))) == 1
