@@ -26,7 +26,7 @@ from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
 from attriboard.scoring.split import Split, split_test_points
 
-__all__ = ["Grader", "Variant", "evaluate", "read_scores"]
+__all__ = ["Grader", "Variant", "attributor_info", "evaluate", "heading", "read_scores"]
 
 Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
@@ -97,20 +97,6 @@ class Grader:
             mask_influence=_rounded(influence.masks) if influence else None,
         )
 
-    def heading(self, task: Task, info: AttributorInfo, seed: int) -> dict[str, Any]:
-        """What every record begins with."""
-        card, truth = task.card, self.truth
-        return {
-            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
-            "ground_truth": GroundTruthInfo(
-                sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats
-            ),
-            "attributor": info,
-            "seed": seed,
-            "provenance": provenance(),
-        }
-
     def record(
         self,
         task: Task,
@@ -144,7 +130,7 @@ class Grader:
                 "scores_sha256": digest_bytes(np.ascontiguousarray(outcome.scores).data),
             }
         return AttributionRecord(
-            **self.heading(task, attributor_info(outcome, job), job.seed),
+            **heading(task, self.truth, attributor_info(outcome, job), job.seed),
             variant=variant,
             selector=selector,
             hyperparameters=outcome.hyperparameters,
@@ -172,7 +158,9 @@ class Grader:
         """
         predictions = self.predict(scores)
         return AttributionRecord(
-            **self.heading(task, AttributorInfo(name=name, origin="scores", digest=None, paper="", family=""), 0),
+            **heading(
+                task, self.truth, AttributorInfo(name=name, origin="scores", digest=None, paper="", family=""), 0
+            ),
             variant="custom",
             selector=None,
             hyperparameters={},
@@ -187,6 +175,20 @@ class Grader:
             scores_sha256=digest_bytes(np.ascontiguousarray(scores).data),
             checkpoints_sha256=None,
         )
+
+
+def heading(task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: int) -> dict[str, Any]:
+    """What every record begins with; without ground truth where it has none to name."""
+    card = task.card
+    graded = truth and GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats)
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
+        "ground_truth": graded,
+        "attributor": info,
+        "seed": seed,
+        "provenance": provenance(),
+    }
 
 
 def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from attriboard.canonical import digest
 
 __all__ = [
-    "AnyRecord",
     "AttributionRecord",
     "AttributorInfo",
     "Difference",
@@ -38,6 +37,8 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader holds exactly
+Hyperparameters = dict[Text, bool | Integer | float | Text | None]
+Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
 
 class _Part(BaseModel):
@@ -135,7 +136,6 @@ class Record(_Part):
     schema_version: Literal[1] = 1
     created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC")
     task: TaskInfo
-    ground_truth: GroundTruthInfo
     attributor: AttributorInfo
     seed: Integer
     provenance: Provenance
@@ -171,15 +171,19 @@ class Negated(_Part):
     hyperparameters: dict[Text, bool | Integer | float | Text | None]
 
 
-class AttributionRecord(Record):
+class GradedRecord(Record):
+    """What records share that ground truth graded."""
+
+    ground_truth: GroundTruthInfo
+
+
+class AttributionRecord(GradedRecord):
     """One attributor with one configuration on one task: its LDS, or the reason why there is none."""
 
     kind: Literal["attribution"] = "attribution"
-    variant: Literal["default", "custom", "selected", "oracle", "sweep"] = Field(
-        description="how the hyperparameters came about"
-    )
+    variant: Variant = Field(description="how the hyperparameters came about")
     selector: Name | None
-    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+    hyperparameters: Hyperparameters
     status: Literal["ok", "failed"]
     reason: Reason | None = Field(
         description="of a failure: a category and a text, as in 'nan: 3 of 500 rows', 'timeout'"
@@ -218,7 +222,7 @@ class AttributionRecord(Record):
 class GradedConfiguration(_Part):
     """A configuration and its mean LDS on the scoring points; null where it failed."""
 
-    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+    hyperparameters: Hyperparameters
     lds: Correlation | None
 
 
@@ -229,7 +233,7 @@ class Difference(_Part):
     ci95: tuple[float, float]
 
 
-class SelectionRecord(Record):
+class SelectionRecord(GradedRecord):
     """One selector on one attributor and task: what it chose, and what that is worth beside default and oracle."""
 
     kind: Literal["selection"] = "selection"
@@ -260,6 +264,3 @@ class SelectionRecord(Record):
         if self.status == "failed" and self.reason is None:
             raise ValueError("status = failed: a reason is required")
         return self
-
-
-AnyRecord = Annotated[AttributionRecord | SelectionRecord, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 A record's *id* is the first 16 hexadecimal digits of the SHA-256 of its canonical JSON. Its file is
 `<task>/<attributor>/<task>-<attributor>-<id>.json`; a name that disagrees with the content says that the file
-was altered after it was written. The fields stand in `attriboard.record_model`.
+was altered after it was written. The fields stand in `attriboard.record_model` and `attriboard.downstream_model`.
 """
 
 import json
@@ -12,13 +12,13 @@ import reprlib
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from attriboard.downstream_model import DownstreamRecord, RemovalPoint, RemovalRecord
 from attriboard.errors import FormatError
 from attriboard.record_model import (
-    AnyRecord,
     AttributionRecord,
     AttributorInfo,
     Difference,
@@ -34,15 +34,19 @@ from attriboard.record_model import (
 
 __all__ = [
     "AnyRecord",
+    "AnyUse",
     "AttributionRecord",
     "AttributorInfo",
     "Difference",
+    "DownstreamRecord",
     "GitState",
     "GradedConfiguration",
     "GroundTruthInfo",
     "Hardware",
     "LdsResult",
     "Provenance",
+    "RemovalPoint",
+    "RemovalRecord",
     "SelectionRecord",
     "TaskInfo",
     "read_record",
@@ -53,6 +57,10 @@ __all__ = [
 
 MAX_BYTES = 2 << 20  # a record with 500 test points and 200 masks takes about 20 kB
 MAX_PROBLEMS = 20  # of one file that are named
+
+AnyUse = RemovalRecord
+"""A record of what attributions are used for."""
+AnyRecord = Annotated[AttributionRecord | SelectionRecord | AnyUse, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 

@@ -19,7 +19,7 @@ from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
 from attriboard.contracts import Task
-from attriboard.evaluation import Grader, Variant, attributor_info
+from attriboard.evaluation import Grader, Variant, attributor_info, heading
 from attriboard.records import AnyRecord, AttributionRecord, Difference, GradedConfiguration, SelectionRecord
 from attriboard.scoring.bootstrap import paired_bootstrap
 from attriboard.selector import GroundTruthSelector, regularization_name
@@ -212,7 +212,7 @@ class _Report:
                 closed = (chosen.scoring - default.scoring) / (oracle.scoring - default.scoring)
         fit_seconds = default.outcome.fit_seconds or 0.0
         return SelectionRecord(
-            **self.grader.heading(self.task, attributor_info(default.outcome, self.job), self.job.seed),
+            **heading(self.task, self.grader.truth, attributor_info(default.outcome, self.job), self.job.seed),
             selector=choice.selector,
             hyperparameter=choice.hyperparameter,
             status="failed" if reason else "ok",

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping
 
-from attriboard.records import AnyRecord, AttributionRecord
+from attriboard.records import AnyRecord, AttributionRecord, RemovalRecord
 
 __all__ = [
     "count",
@@ -72,7 +72,7 @@ def settings(hyperparameters: Mapping[str, Scalar]) -> str:
 
 
 def reproducing_command(record: AnyRecord) -> str:
-    """The command that makes an attribution record again, or the selection that a record is part of."""
+    """The command that makes a record again, or the selection that it is part of."""
     task, attributor = record.task.name, record.attributor.name
     if record.attributor.origin == "scores":
         return f"attriboard score {task} SCORES.safetensors"
@@ -80,6 +80,8 @@ def reproducing_command(record: AnyRecord) -> str:
     words = ["attriboard", "run", task, *method.split()]
     if isinstance(record, AttributionRecord) and record.negates:
         return shlex.join(words)  # configuration and seed are the negated record's
+    if isinstance(record, RemovalRecord):
+        return shlex.join(_removal(record, method))
     if isinstance(record, AttributionRecord):
         words += _options(f"{name}={setting(value)}" for name, value in record.hyperparameters.items())
     else:
@@ -88,6 +90,21 @@ def reproducing_command(record: AnyRecord) -> str:
     if record.seed:
         words += ["--seed", str(record.seed)]
     return shlex.join(words)
+
+
+def _removal(record: RemovalRecord, method: str) -> list[str]:
+    """The words of a removal, or of the sweep that a point is of; a file is named like an attributor there."""
+    task, attributor = record.task.name, method.split()[-1]
+    rates = [f"{point.rate:g}" for point in record.points] or ["0.5"]
+    if record.variant == "sweep":
+        grids = [f"{name}={setting(value)}" for name, value in record.hyperparameters.items()]
+        words = ["attriboard", "sweep", task, attributor, "--metric", "removal", "--rate", rates[0]]
+        words += [word for grid in grids for word in ("--grid", grid)]
+    else:
+        words = ["attriboard", "removal", task, attributor, "--rates", *rates, "--variant", record.variant]
+    words += ["--seeds", str(len(record.retrain_seeds))]
+    words += ["--direction", record.direction] * (record.direction != "helpful") + ["--balanced"] * record.balanced
+    return words + (["--seed", str(record.seed)] if record.seed else [])
 
 
 def _options(pairs: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from attriboard.leaderboard import formats
 from attriboard.leaderboard.drawings import interval_bar
 from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.removal_table import removal_table
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records import AttributionRecord, LdsResult
@@ -22,12 +23,14 @@ class Metric:
         key: in file names.
         title: short name.
         explanation: one sentence under the heading.
+        commands: that score a method; `{task}` stands for the task.
         table: from a task's study to its leaderboard; none where no record has this metric.
     """
 
     key: str
     title: str
     explanation: str
+    commands: tuple[str, ...]
     table: Callable[[TaskStudy], Table | None]
 
 
@@ -65,7 +68,7 @@ def headline_result(method: MethodStudy) -> LdsResult | None:
 
 def lds_table(study: TaskStudy) -> Table | None:
     """The leaderboard by LDS."""
-    if not study.run:
+    if not any(method.attributions or method.selections for method in study.methods.values()):
         return None
     methods = list(study.methods.values())
     ranks = rank_methods(methods, headline_result)
@@ -211,6 +214,14 @@ METRICS = (
         "lds",
         "LDS",
         "The linear datamodeling score: how well summed scores rank what retraining on random half-subsets does.",
+        ("attriboard run {task} ATTRIBUTOR", "attriboard select {task} ATTRIBUTOR"),
         lds_table,
+    ),
+    Metric(
+        "removal",
+        "data selection",
+        "What people do with attributions: remove the examples that a method calls most helpful, retrain, measure.",
+        ("attriboard removal {task} ATTRIBUTOR",),
+        removal_table,
     ),
 )

@@ -20,6 +20,7 @@ from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS
+from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
@@ -49,7 +50,7 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
         yield page(f"tasks/{study.name}.html", "task.html", study=study, distributions=_distributions(study))
         yield f"data/{study.name}.js", explorer_script(study)
         for metric in METRICS:
-            if (table := metric.table(study)) is not None:
+            if (table := site.tables[study.name].get(metric.key)) is not None:
                 table = replace(table, bibliography=_bibliography(study))
                 yield page(
                     f"leaderboards/{study.name}-{metric.key}.html",
@@ -95,7 +96,9 @@ def _environment(site: Site) -> Environment:
         "breakable": breakable,
         "count": formats.count,
         "fixed": formats.fixed,
+        "judged": judged,
         "json_text": json_text,
+        "mean_and_error": mean_and_error,
         "megabytes": formats.megabytes,
         "paper_link": paper_link,
         "percent": formats.percent,

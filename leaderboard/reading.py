@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from attriboard.cards import TaskCard
 from attriboard.errors import FormatError
 from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
-from attriboard.records import AnyRecord, AttributionRecord, SelectionRecord, read_record
+from attriboard.record_model import Record
+from attriboard.records import AnyRecord, read_record
 
 __all__ = ["Bundle", "Entry", "read_bundles", "read_entries"]
 
 MAX_HEADER = 100 << 20  # bytes; what the safetensors format allows
 
-RecordT = TypeVar("RecordT", bound=AttributionRecord | SelectionRecord, covariant=True)
+RecordT = TypeVar("RecordT", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from attriboard.leaderboard.markdown import title_of
 from attriboard.leaderboard.metrics import METRICS, headline_result, rank_methods
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
+from attriboard.leaderboard.tables import Table
 from attriboard.records import AnyRecord
 
 __all__ = ["Document", "MatrixRow", "News", "Site", "TaskSummary", "read_documents"]
@@ -103,6 +104,12 @@ class Site:
         return {name: table[name] for name in sorted(table)}
 
     @cached_property
+    def tables(self) -> dict[str, dict[str, Table]]:
+        """Task → metric's key → leaderboard, for the metrics that the task has records of."""
+        every = {name: {metric.key: metric.table(study) for metric in METRICS} for name, study in self.tasks.items()}
+        return {name: {key: t for key, t in tables.items() if t is not None} for name, tables in every.items()}
+
+    @cached_property
     def summaries(self) -> list[TaskSummary]:
         """Tasks for the overview."""
         return [self._summary(study) for study in self.tasks.values()]
@@ -111,7 +118,7 @@ class Site:
         ranks = rank_methods(study.methods.values(), headline_result)
         leaders = [study.methods[name] for name, rank in ranks.items() if rank == 1]
         leaders.sort(key=lambda m: -(result.mean if (result := headline_result(m)) else -2.0))
-        return TaskSummary(study, leaders, [metric.key for metric in METRICS if study.run])
+        return TaskSummary(study, leaders, list(self.tables[study.name]))
 
     @cached_property
     def matrix(self) -> list[MatrixRow]:

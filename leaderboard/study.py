@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from attriboard.leaderboard.reading import Bundle, Entry
-from attriboard.records import AnyRecord, AttributionRecord, LdsResult, SelectionRecord
+from attriboard.records import AnyRecord, AnyUse, AttributionRecord, LdsResult, SelectionRecord
 
 __all__ = [
     "CONTROLS",
@@ -22,6 +22,7 @@ __all__ = [
     "configuration_key",
     "facts",
     "studies",
+    "truth_of",
 ]
 
 CONTROLS = ("random", "input_similarity", "embedding_similarity", "sign_flipped")
@@ -39,11 +40,13 @@ class MethodStudy:
         name: the attributor.
         attributions: its current records, oldest first.
         selections: selector → its newest record.
+        uses: its current records of data selection and other uses, oldest first.
     """
 
     name: str
     attributions: Sequence[Entry[AttributionRecord]] = ()
     selections: Mapping[str, Entry[SelectionRecord]] = field(default_factory=dict)
+    uses: Sequence[Entry[AnyUse]] = ()
 
     @property
     def control(self) -> bool:
@@ -58,7 +61,7 @@ class MethodStudy:
     @property
     def newest(self) -> Entry[AnyRecord] | None:
         """The last record of any kind."""
-        every: list[Entry[AnyRecord]] = [*self.attributions, *self.selections.values()]
+        every: list[Entry[AnyRecord]] = [*self.attributions, *self.selections.values(), *self.uses]
         return max(every, key=lambda entry: entry.age, default=None)
 
     @property
@@ -137,7 +140,7 @@ class TaskStudy:
     @property
     def run(self) -> list[MethodStudy]:
         """Methods with a record."""
-        return [method for method in self.methods.values() if method.attributions or method.selections]
+        return [method for method in self.methods.values() if method.newest]
 
     @property
     def failures(self) -> list[Entry[AttributionRecord]]:
@@ -168,13 +171,16 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         listing = bundles["groundtruth"].listing
         current: Yardstick | None = (listing.version, listing.fingerprint, listing.sha256)
     else:
-        current = _yardstick(entries[-1].record) if entries else None
-    superseded = [entry for entry in entries if _yardstick(entry.record) != current]
+        # Where nothing is graded, only the version counts.
+        graded = [entry for entry in entries if truth_of(entry.record)] or entries
+        current = _yardstick(graded[-1].record) if graded else None
+    superseded = [entry for entry in entries if not _is_current(entry.record, current)]
     attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
     selections: dict[str, dict[str, Entry[SelectionRecord]]] = defaultdict(dict)
+    uses: dict[str, list[Entry[AnyUse]]] = defaultdict(list)
     for entry in entries:
         record = entry.record
-        if _yardstick(record) != current:
+        if not _is_current(record, current):
             continue
         method = record.attributor.name
         attributions.setdefault(method, [])
@@ -182,12 +188,24 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
             attributions[method].append(Entry(record, entry.id, entry.path))
         elif isinstance(record, SelectionRecord):
             selections[method][record.selector] = Entry(record, entry.id, entry.path)
-    methods = {m: MethodStudy(m, attributions[m], selections[m]) for m in sorted(attributions)}
+        else:
+            uses[method].append(Entry(record, entry.id, entry.path))
+    methods = {m: MethodStudy(m, attributions[m], selections[m], uses[m]) for m in sorted(attributions)}
     return TaskStudy(name, methods, bundles, superseded)
 
 
+def truth_of(record: AnyRecord) -> str:
+    """SHA-256 of the ground truth that a record names; empty where it needs none."""
+    return record.ground_truth.sha256 if record.ground_truth else ""
+
+
 def _yardstick(record: AnyRecord) -> Yardstick:
-    return record.task.version, record.task.fingerprint, record.ground_truth.sha256
+    return record.task.version, record.task.fingerprint, truth_of(record)
+
+
+def _is_current(record: AnyRecord, current: Yardstick | None) -> bool:
+    """Whether a record is on the task's current version and ground truth; one that needs none is on any."""
+    return current is not None and _yardstick(record) in (current, (*current[:2], ""))
 
 
 def configuration_key(hyperparameters: Mapping[str, Scalar]) -> str:

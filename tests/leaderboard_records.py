@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attriboard.records import AttributionRecord, SelectionRecord
+from attriboard.records import AttributionRecord, RemovalRecord, SelectionRecord
 
 GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
 SMALL, REAL = (60, 40), (400, 200)  # scoring points, masks
@@ -85,6 +85,41 @@ def make_selection(
     data["ground_truth"]["n_masks"] = size[1]
     _change(data, changes)
     return SelectionRecord.model_validate(data)
+
+
+def make_removal(attributor: str = "iffim", level: float = 0.9, **changes: Any) -> RemovalRecord:
+    """A valid record of data selection with three seeds, whose accuracy falls from `level` by a tenth of the rate."""
+    data = json.loads(_golden())
+    kept = ("schema_version", "created", "task", "ground_truth", "attributor", "seed", "provenance", "hyperparameters",
+            "fit_seconds", "score_seconds", "peak_bytes", "scores_sha256", "checkpoints_sha256")  # fmt: skip
+
+    def measured(accuracy: float) -> dict[str, list[float]]:
+        return {"correct": [accuracy - 0.01, accuracy, accuracy + 0.01], "loss": [0.3, 0.2, 0.4]}
+
+    data = {key: data[key] for key in kept} | {
+        "kind": "removal",
+        "variant": "default",
+        "selector": None,
+        "status": "ok",
+        "reason": None,
+        "direction": "helpful",
+        "balanced": False,
+        "n_calibration": 100,
+        "n_degenerate": 0,
+        "n_scoring": 400,
+        "retrain_seeds": [10**12, 10**12 + 1, 10**12 + 2],
+        "retrain_seconds": 1.5,
+        "full": measured(0.95),
+        "points": [
+            {"rate": rate, "n_removed": n, "measured": measured(level - rate / 10), "random": measured(0.94)}
+            for rate, n in ((0.1, 130), (0.5, 648))
+        ],
+    }
+    data["attributor"]["name"] = attributor
+    _change(data, changes)
+    if data["status"] == "failed":
+        data |= {"full": None, "points": [], "scores_sha256": None}
+    return RemovalRecord.model_validate(data)
 
 
 def make_path(attributor: str, **changes: Any) -> list[AttributionRecord]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from attriboard import records as module
 from attriboard.canonical import digest
 from attriboard.errors import FormatError
-from attriboard.records import AttributionRecord, read_record, read_records, record_schema, write_record
+from attriboard.records import AttributionRecord, RemovalRecord, read_record, read_records, record_schema, write_record
 
 GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
 GOLDEN_ID = "db82d3f3221105db"
@@ -52,6 +52,39 @@ def test_the_golden_record_keeps_loading_with_its_id():
     assert record.id == GOLDEN_ID
     assert record.lds.mean == 0.4125
     assert record.to_json() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_the_golden_removal_keeps_loading_with_its_id():
+    path = GOLDEN.with_name("removal-v1.json")
+    record = read_record(path)
+    assert record.id == "eae06a6b526ed531"
+    assert record.points[1].measured["correct"][1] == 0.85
+    assert record.to_json() == json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "failed", "reason": "nan: all", "scores_sha256": None}, "there are no points"),
+        ({"full": None}, "points and full are required"),
+        ({"reason": "nan: all"}, "ok has scores_sha256 and no reason"),
+        ({"scores_sha256": None}, "ok has scores_sha256 and no reason"),
+        ({"variant": "selected"}, "the selector is required"),
+        ({"retrain_seeds": [1, 2]}, "a value for each seed"),
+        ({"full": {"loss": [1.0, 2.0, 3.0]}}, "the same names"),
+        ({"direction": "up"}, "helpful"),
+    ],
+)
+def test_a_removal_whose_parts_disagree_is_refused(change, message):
+    data = json.loads(GOLDEN.with_name("removal-v1.json").read_text(encoding="utf-8"))
+    with pytest.raises(ValidationError, match=message):
+        RemovalRecord.model_validate(data | change)
+
+
+def test_rates_of_a_removal_ascend():
+    data = json.loads(GOLDEN.with_name("removal-v1.json").read_text(encoding="utf-8"))
+    with pytest.raises(ValidationError, match="must ascend"):
+        RemovalRecord.model_validate(data | {"points": data["points"][::-1]})
 
 
 def test_the_id_is_the_digest_of_the_files_canonical_json(data, record):
@@ -114,7 +147,7 @@ def test_every_field_of_version_1_is_required(data):
         ("created", "2025-11-24 21:05:00", "pattern"),
         ("created", "2025-13-24T21:05:00Z", "month"),
         ("schema_version", 2, "Input should be 1"),
-        ("kind", "removal", "'attribution'"),
+        ("kind", "selection", "'attribution'"),
         ("task.name", "../../etc/passwd", "pattern"),
         ("attributor.name", "<script>", "pattern"),
         ("attributor.name", "a" * 65, "pattern"),

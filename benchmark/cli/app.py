@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store
+from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store
 
 __all__ = ["app"]
 
@@ -21,6 +21,7 @@ app.command("selectors")(catalogue.selectors)
 app.command("run")(run.run)
 app.command("sweep")(selection.sweep)
 app.command("select")(selection.select)
+app.command("removal")(removal.removal)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.add_typer(groundtruth.app, name="groundtruth")

@@ -65,11 +65,11 @@ def best_record(bench: "Workbench", results: Path) -> "tuple[Entry[AttributionRe
     from attriboard.errors import InputError
     from attriboard.leaderboard.board import published_results
     from attriboard.leaderboard.reading import read_entries
-    from attriboard.leaderboard.study import studies
+    from attriboard.leaderboard.study import studies, truth_of
 
     task, truth = bench.task.card, bench.grader.truth.sha256
     folders = [folder / task.name for folder in (published_results(), results) if (folder / task.name).is_dir()]
-    entries = [entry for entry in read_entries(folders) if entry.record.ground_truth.sha256 == truth]
+    entries = [entry for entry in read_entries(folders) if truth_of(entry.record) == truth]
     found = studies(entries, [])
     names = {name.replace(":", "-"): name for name in attributor_names()}
     headlines = [

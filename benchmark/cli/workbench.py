@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from attriboard.contracts import Task
     from attriboard.evaluation import Grader
     from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.records import AnyRecord
     from attriboard.retraining.executors import Executor
 
 __all__ = [
@@ -98,15 +99,35 @@ class Workbench:
     Args:
         task: name or card.
         groundtruth: folder of bundles; the published ones by default.
+        graded: whether there must be ground truth; else it is taken where there is some.
     """
 
-    def __init__(self, task: str, groundtruth: Path | None) -> None:
+    def __init__(self, task: str, groundtruth: Path | None, *, graded: bool = True) -> None:
         from attriboard.catalog import load_task
         from attriboard.groundtruth.registry import BundleRegistry
 
         self.task: Task = load_task(task)
         self.registry = BundleRegistry(groundtruth)
-        self.grader: Grader = open_grader(self.task, self.registry)
+        here = graded or self.registry.find(self.task.card, "groundtruth") is not None
+        self.grader_if_any: Grader | None = open_grader(self.task, self.registry) if here else None
+
+    @property
+    def grader(self) -> "Grader":
+        """The task's ground truth, of a bench that has it for certain."""
+        assert self.grader_if_any is not None, "opened with graded=False"
+        return self.grader_if_any
+
+    def records(self, folder: Path) -> "list[AnyRecord]":
+        """Finished records of the task below a folder of results."""
+        from attriboard.records import read_records
+
+        return read_records(folder / self.task.card.name) if (folder / self.task.card.name).is_dir() else []
+
+    def published_records(self) -> "list[AnyRecord]":
+        """Records of the task that come with this installation."""
+        from attriboard.leaderboard.board import published_results
+
+        return self.records(published_results())
 
     def job(
         self,

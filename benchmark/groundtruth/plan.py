@@ -2,19 +2,22 @@
 
 Mask k is the k-th random subset under the card's subset seed; the seed of its repeat r is 10⁶ (r + 1) + k.
 Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth
-retrain.
+retrain. Retrains of data selection and brittleness have seeds from 10¹² on, and random orders from k = 2·10⁶ on:
+with any number of masks and fewer than a million repeats they are nobody else's.
 """
 
 from attriboard.cards import TaskCard
-from attriboard.retraining.request import RetrainRequest, random_subset
+from attriboard.retraining.request import RetrainRequest, random_order, random_subset
 
-__all__ = ["MAX_MASKS", "checkpoint_requests", "mask_indices", "retrain_seed"]
+__all__ = ["MAX_MASKS", "checkpoint_requests", "mask_indices", "removal_seed", "retrain_seed", "shuffled_rows"]
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_MASKS = 1_000_000
 _HALF_SEED = 500_000
+_REMOVAL_SEED = 10**12
+_REMOVAL_ORDER = 2 * MAX_MASKS
 
 
 def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
@@ -36,3 +39,13 @@ def checkpoint_requests(card: TaskCard) -> list[RetrainRequest]:
         RetrainRequest(mask_indices(card, MAX_MASKS + j), _HALF_SEED + j, epochs) for j in range(card.checkpoints.half)
     ]
     return full + half
+
+
+def removal_seed(s: int) -> int:
+    """The s-th seed of retrains on what is left after a removal, and of the full-data models beside them."""
+    return _REMOVAL_SEED + s
+
+
+def shuffled_rows(card: TaskCard, s: int) -> NDArray[np.int64]:
+    """The order in which examples are removed at random, beside the s-th seed."""
+    return random_order(card.data.n_train, card.subsets.seed, _REMOVAL_ORDER + s)

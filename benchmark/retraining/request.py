@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from attriboard.errors import InputError
 
-__all__ = ["RetrainRequest", "epoch_order", "pack_indices", "random_subset", "unpack_indices"]
+__all__ = ["RetrainRequest", "epoch_order", "pack_indices", "random_order", "random_subset", "unpack_indices"]
 
 _ORDER, _SUBSET = 1, 2  # second word of the Philox key: one per purpose
 _MAX_SEED = 2**53 - 1  # exact in every JSON reader
@@ -102,6 +102,11 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return _shuffled(n, seed, _ORDER, epoch)
 
 
+def random_order(n_train: int, seed: int, k: int) -> NDArray[np.int64]:
+    """The k-th uniformly random order of the training rows; independent of every other k."""
+    return _shuffled(n_train, seed, _SUBSET, k)
+
+
 def random_subset(n_train: int, size: int, seed: int, k: int) -> NDArray[np.int64]:
-    """The k-th uniformly random subset of `size` training rows, ascending; independent of every other k."""
-    return np.sort(_shuffled(n_train, seed, _SUBSET, k)[:size])
+    """The first `size` rows of the k-th random order, ascending."""
+    return np.sort(random_order(n_train, seed, k)[:size])

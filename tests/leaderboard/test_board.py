@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from leaderboard_records import LAMBDAS, make_path, make_study
+from leaderboard_records import LAMBDAS, make_path, make_removal, make_study
 
 from attriboard.errors import FormatError
 from attriboard.leaderboard import assets
@@ -241,6 +241,49 @@ def test_selected_or_default_ranks_and_neither_custom_nor_oracle_nor_sweeps_do(b
         "tuned": "2",
     }
     assert rows["outside"]["status"] == "self-reported"
+
+
+def test_data_selection_has_a_leaderboard_with_default_beside_selected(build, make_record):
+    selected = {"variant": "selected", "selector": "surrogate"}
+    records = [
+        make_record("iffim"),
+        default := make_removal("iffim", 0.93),
+        chosen := make_removal("iffim", 0.85, **selected),
+        make_removal("trak", 0.8, created="2025-01-01T00:00:00Z"),
+        make_removal("trak", 0.9, created="2025-01-02T00:00:00Z"),
+        make_removal("ekfac", 0.5, direction="harmful"),
+        failed := make_removal("datainf", status="failed", reason="nan: every row"),
+    ]
+    _, site = build(*records)
+    page = Page(site / "leaderboards" / "digits_mlp-removal.html")
+    assert list(page.rows) == ["nothing removed", "removed at random", "iffim", "trak"]
+    row = page.rows["iffim"]
+    assert (row["default_50"], row["selected_50"]) == ("88.00 ± 0.583 seeds", "80.00 ± 0.583 seeds")
+    assert (row["difference_50"], row["default_10"]) == ("−8.00 ± 0.00", "92.00 ± 0.583 seeds")
+    assert float(page.exact["iffim"]["selected_50"]) == pytest.approx(80)
+    assert page.rows["trak"]["default_50"] == "85.00 ± 0.583 seeds", "the newest counts"
+    assert page.rows["nothing removed"]["default_50"] == "95.00 ± 0.583 seeds"
+    assert page.rows["removed at random"]["default_50"] == "94.00 ± 0.583 seeds"
+    assert f"../records/{chosen.id}.html" in page.links
+    assert "attriboard removal digits_mlp ATTRIBUTOR" in page.text
+    record = Page(site / "records" / f"{default.id}.html")
+    assert "attriboard removal digits_mlp iffim --rates 0.1 0.5 --variant default --seeds 3" in record.text
+    assert "nan: every row" in Page(site / "records" / f"{failed.id}.html").text
+    assert "digits_mlp-removal.html" in " ".join(Page(site / "tasks" / "digits_mlp.html").links)
+
+
+def test_without_removal_there_is_no_leaderboard_of_it(build, make_record):
+    _, site = build(make_record("iffim"))
+    assert not (site / "leaderboards" / "digits_mlp-removal.html").exists()
+    assert "removal.html" not in " ".join(Page(site / "tasks" / "digits_mlp.html").links)
+
+
+def test_records_that_need_no_ground_truth_stay_current_on_any(build, make_record):
+    summary, site = build(make_record("iffim"), make_removal("trak", ground_truth=None))
+    assert (summary.n_records, summary.n_superseded) == (2, 0)
+    _, site = build(make_removal("trak", ground_truth=None, task__name="other_task"))
+    assert (site / "leaderboards" / "other_task-removal.html").is_file()
+    assert not (site / "leaderboards" / "other_task-lds.html").exists()
 
 
 def test_the_explorer_has_every_point_with_its_surrogate(build):

@@ -1,0 +1,333 @@
+"""`attriboard removal`: data selection, the table of what removing training examples does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.run import setting
+from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.workbench import (
+    Bundles,
+    Device,
+    OutDir,
+    Seed,
+    StoreFolder,
+    TaskArgument,
+    Threads,
+    TimeLimit,
+    Workbench,
+    Workers,
+    executor,
+    prepare_folder,
+)
+
+if TYPE_CHECKING:
+    from attriboard.attribution.job import Described, Job
+    from attriboard.downstream.parts import Attributed, Part
+    from attriboard.downstream.removal import Ranking, RemovalBench, Work
+    from attriboard.downstream.report import RemovalRow
+    from attriboard.record_model import Variant
+    from attriboard.records import RemovalRecord
+    from attriboard.retraining.executors import Executor
+    from attriboard.scoring.removal import Direction
+    from attriboard.selection import Study
+
+__all__ = [
+    "Balanced",
+    "DirectionOption",
+    "Seeds",
+    "Variants",
+    "checked_direction",
+    "chosen_variants",
+    "parse_rates",
+    "removal",
+    "variant_parts",
+]
+
+Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]
+DirectionOption = Annotated[
+    str, typer.Option("--direction", metavar="helpful|harmful", help="Which examples are removed.")
+]
+Balanced = Annotated[bool, typer.Option("--balanced", help="Remove the same share of every class.")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="default|selected|oracle", help="Repeatable; by default all three."),
+]
+
+
+@command
+def removal(
+    task: TaskArgument,
+    attributors: Annotated[
+        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
+    ],
+    rates: Annotated[
+        list[str] | None,
+        typer.Option("--rates", metavar="RATE…", help="Shares of the training set to remove: --rates 0.1 0.3 0.5."),
+    ] = None,
+    seeds: Seeds = 10,
+    direction: DirectionOption = "helpful",
+    balanced: Balanced = False,
+    variant: Variants = None,
+    out: OutDir = Path("attriboard-results"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
+    ] = None,
+    latex: Annotated[Path | None, typer.Option(help="LaTeX table; by default beside the records.")] = None,
+    store: StoreFolder = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Remove training examples by their scores summed over calibration points, retrain, and measure on scoring points.
+
+    Rows: the full training set, random removal, and default, selected and oracle hyperparameters of every attributor;
+    mean ± standard error over seeds. Goes on where it was interrupted, and trains nothing twice.
+    """
+    from attriboard.downstream.removal import RemovalBench, RemovalPlan
+    from attriboard.downstream.report import latex_table, removal_rows
+    from attriboard.files import write_atomically
+    from attriboard.groundtruth.build import open_store
+
+    names, numbers = _names_and_rates(attributors, rates)
+    plan = RemovalPlan(numbers, seeds, checked_direction(direction), balanced)
+    variants = chosen_variants(variant)
+    workbench = Workbench(task, groundtruth, graded=False)
+    bench = RemovalBench(workbench.task, workbench.grader_if_any, plan, open_store(workbench.task, store))
+    prepare_folder(out)
+    records, work = _removal_records(
+        workbench, bench, names, variants, out, executor(workers), seed=seed, device=device, threads=threads,
+        time_limit=time_limit,
+    )  # fmt: skip
+    rows = removal_rows(records, plan.rates)
+    stem = out / workbench.task.card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
+    caption = f"{workbench.task.card.title}: {plan.direction} examples removed, {seeds} seeds"
+    table = latex or stem.with_suffix(".tex")
+    write_atomically(table, latex_table(rows, plan.rates, caption).encode())
+    drawn = _draw(rows, caption, figure or stem)
+    if json:
+        emit(
+            {
+                "task": workbench.task.card.name,
+                "direction": plan.direction,
+                "balanced": plan.balanced,
+                "rows": [row.document() for row in rows],
+                "retrains": {"asked": work.asked, "done": work.done, "seconds": round(work.seconds, 3)},
+                "figure": None if drawn is None else str(drawn),
+                "latex": str(table),
+            }
+        )
+        return
+    _show(rows, plan.rates, caption)
+    print(f"{work.asked} retrains asked for, {work.done} done in {work.seconds:.1f} s, the others came from the store")
+    print(f"records in {out}, table {table}" + (f", figure {drawn}" if drawn else ""))
+
+
+def _removal_records(
+    workbench: Workbench,
+    bench: "RemovalBench",
+    names: Sequence[str],
+    variants: "Sequence[Variant]",
+    out: Path,
+    retrainer: "Executor",
+    *,
+    time_limit: float | None,
+    **options: Any,
+) -> "tuple[list[RemovalRecord], Work]":
+    """Records of every attributor's variants, in order: from the folder, or made now and written there."""
+    from attriboard.downstream.parts import attribute_parts, finished_parts
+    from attriboard.records import RemovalRecord, write_record
+
+    finished = [record for record in workbench.records(out) if isinstance(record, RemovalRecord)]
+    found: list[RemovalRecord | Attributed[Ranking]] = []
+    for position, name in enumerate(names, start=1):
+        note(f"[{position}/{len(names)}] {name}")
+        job, described, parts = variant_parts(workbench, name, variants, out, time_limit=time_limit, **options)
+        known = finished_parts(job, described, parts, finished, bench.answers)
+        missing = [part for part in parts if part.variant not in known]
+        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.rank, time_limit)} if missing else {}
+        found += [known.get(part.variant) or made[part.variant] for part in parts]
+    with progress_bar(f"retrains of {workbench.task.card.name}") as progress:
+        rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
+        work = bench.retrain(rankings, retrainer, progress)
+    records = [item if isinstance(item, RemovalRecord) else bench.record(item) for item in found]
+    for record in records:
+        write_record(record, out)
+    return records, work
+
+
+def variant_parts(
+    workbench: Workbench,
+    name: str,
+    variants: "Sequence[Variant]",
+    out: Path,
+    *,
+    time_limit: float | None = None,
+    **options: Any,
+) -> "tuple[Job, Described, list[Part]]":
+    """An attributor's configurations for variants; a selection that had to be made is recorded.
+
+    Args:
+        workbench: the task.
+        name: the attributor.
+        variants: wanted ones.
+        out: folder of records, which may know the selection, and gets it.
+        time_limit: see `run_attributor`.
+        options: see `Workbench.job`.
+    """
+    from attriboard.attribution.runner import describe_attributor
+    from attriboard.catalog import load_oracle
+    from attriboard.downstream.parts import choose_parts
+    from attriboard.records import write_record
+
+    job = workbench.job(name, [{}], selectors=("surrogate",), **options)
+    described = describe_attributor(job)
+
+    def keep(study: "Study") -> None:
+        for record in study.all_records:
+            write_record(record, out)
+
+    with progress_bar(f"λ of {name}") as progress:
+        parts = choose_parts(
+            workbench.task,
+            workbench.grader_if_any,
+            job,
+            described,
+            variants,
+            [*workbench.records(out), *workbench.published_records()],
+            load_oracle(),
+            keep=keep,
+            time_limit=time_limit,
+            progress=progress,
+        )
+    return job, described, parts
+
+
+def chosen_variants(given: Sequence[str] | None) -> "tuple[Variant, ...]":
+    """Variants by name, in their usual order.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    from attriboard.downstream.parts import VARIANTS
+    from attriboard.errors import InputError
+
+    if unknown := sorted(set(given or ()) - set(VARIANTS)):
+        raise InputError(f"--variant {', '.join(unknown)}: must be among {', '.join(VARIANTS)}")
+    return tuple(variant for variant in VARIANTS if not given or variant in given)
+
+
+def checked_direction(text: str) -> "Direction":
+    """`helpful` or `harmful`.
+
+    Raises:
+        InputError: another word.
+    """
+    from attriboard.errors import InputError
+
+    if text == "helpful":
+        return "helpful"
+    if text == "harmful":
+        return "harmful"
+    raise InputError(f"--direction {text}: must be helpful or harmful")
+
+
+def parse_rates(texts: Sequence[str]) -> tuple[float, ...]:
+    """Numbers in (0, 1), as separate texts or with commas.
+
+    Raises:
+        InputError: anything else.
+    """
+    from attriboard.errors import InputError
+
+    try:
+        numbers = tuple(float(part) for text in texts for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 < number < 1 for number in numbers):
+        raise InputError(f"--rates {' '.join(texts)}: must be numbers between 0 and 1, as in --rates 0.1 0.3 0.5")
+    return numbers
+
+
+def _names_and_rates(words: Sequence[str], rates: Sequence[str] | None) -> tuple[list[str], tuple[float, ...]]:
+    """Attributors and rates; the option takes one number, those that follow it arrive among the attributors.
+
+    Raises:
+        InputError: no attributor, or a number where no `--rates` was given.
+    """
+    from attriboard.errors import InputError
+
+    numbers = [word for word in words if _is_number(word)]
+    names = list(dict.fromkeys(word for word in words if word not in numbers))
+    if numbers and not rates:
+        raise InputError(f"{numbers[0]}: is no attributor; rates follow --rates, as in --rates 0.1 0.3 0.5")
+    if not names:
+        raise InputError("ATTRIBUTOR: name at least one")
+    return names, parse_rates([*(rates or ("0.1", "0.3", "0.5")), *numbers])
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word.split(",")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _draw(rows: "Sequence[RemovalRow]", title: str, stem: Path) -> Path | None:
+    from attriboard.drawing import save_figure
+    from attriboard.errors import InputError
+    from attriboard.removal_figures import draw_removal
+
+    try:
+        return save_figure(draw_removal(rows, title), stem)
+    except InputError:  # nothing was measured
+        return None
+
+
+def _show(rows: "Sequence[RemovalRow]", rates: Sequence[float], title: str) -> None:
+    """One line per variant, one column per rate."""
+    cells = []
+    for attributor, variant in dict.fromkeys((row.attributor, row.variant) for row in rows):
+        mine = {row.rate: row for row in rows if (row.attributor, row.variant) == (attributor, variant)}
+        record = next(iter(mine.values())).record
+        settings = _changed(record, rows) if record else ""
+        numbers = [_cell(mine.get(rate, mine.get(0.0))) for rate in rates]
+        cells.append((attributor or variant, variant if attributor else "", *numbers, settings))
+    headings = ("attributor", "variant", *(f"{100 * rate:g} % removed" for rate in rates), "hyperparameters")
+    show_table(title, headings, cells, numeric=range(2, 2 + len(rates)))
+    print("mean ± standard error over seeds on scoring points; * differs from the default at 5 %, paired over seeds")
+
+
+def _changed(record: "RemovalRecord", rows: "Sequence[RemovalRow]") -> str:
+    """Hyperparameters that differ from those of the attributor's default row; of that row, its λ."""
+    from attriboard.selector import regularization_name
+
+    others = (r.record for r in rows if r.record and r.record.attributor == record.attributor)
+    start = next((other.hyperparameters for other in others if other.variant == "default"), {})
+    name = regularization_name(record.hyperparameters)
+    shown = {k: v for k, v in record.hyperparameters.items() if k == name or start.get(k, v) != v}
+    return ", ".join(f"{k} = {setting(v)}" for k, v in shown.items())
+
+
+def _cell(row: "RemovalRow | None") -> str:
+    from attriboard.downstream.report import headline_quantity
+    from attriboard.scoring.removal import mean_and_error
+
+    if row is None or not row.measured:
+        return f"failed: {row.record.reason}" if row and row.record else "–"
+    quantity = headline_quantity(row.measured)
+    values = quantity.values(row.measured)
+    assert values is not None
+    percent = quantity.key == "accuracy"
+    mean, error = mean_and_error(100 * values if percent else values)
+    difference = row.against_default(quantity)
+    star = " *" if difference and difference.p < 0.05 else ""
+    return f"{mean:.2f}{' %' * percent}" + (f" ± {error:.2f}" if error is not None else "") + star

@@ -1,0 +1,1 @@
+"""What attributions are used for: choosing data, flipping predictions, finding wrong labels."""

@@ -1,0 +1,221 @@
+"""Default, selected and oracle: which configurations of an attributor are put to use, and what they scored.
+
+The selected and the oracle's λ come from a finished selection record where there is one, else from a selection made
+now. A task without ground truth has no oracle; its selector is asked alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.runner import Outcome, run_attributor
+from attriboard.canonical import digest_bytes, digest_file
+from attriboard.contracts import HyperparameterValue, Task
+from attriboard.errors import InputError
+from attriboard.evaluation import Grader, attributor_info, heading
+from attriboard.record_model import Variant
+from attriboard.records import AnyRecord, AttributionRecord, DownstreamRecord, SelectionRecord
+from attriboard.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
+from attriboard.selector import GroundTruthSelector, regularization_name
+
+__all__ = ["VARIANTS", "Attributed", "Part", "attribute_parts", "choose_parts", "finished_parts", "record_fields"]
+
+T = TypeVar("T")
+R = TypeVar("R", bound=DownstreamRecord)
+VARIANTS: tuple[Variant, ...] = ("default", "selected", "oracle")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A configuration and how it came about.
+
+    Attributes:
+        variant: the part that it plays.
+        selector: which selector chose it.
+        hyperparameters: complete, or only what is known where it could not be chosen.
+        reason: why it could not be chosen: `category: text`.
+    """
+
+    variant: Variant
+    selector: str | None
+    hyperparameters: Mapping[str, HyperparameterValue]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed(Generic[T]):
+    """What became of one part.
+
+    Attributes:
+        part: which.
+        job: what the attributor's process was asked.
+        outcome: what it gave, without the scores.
+        scores_sha256: digest of the score matrix, where there is one.
+        made: what was made of the scores; `None` where the outcome failed.
+    """
+
+    part: Part
+    job: Job
+    outcome: Outcome
+    scores_sha256: str | None
+    made: T | None
+
+
+def choose_parts(
+    task: Task,
+    grader: Grader | None,
+    job: Job,
+    described: Described,
+    variants: Sequence[Variant],
+    records: Iterable[AnyRecord],
+    oracle: GroundTruthSelector,
+    *,
+    keep: Callable[[Study], None] = lambda study: None,
+    time_limit: float | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Part]:
+    """The configurations that variants stand for, starting from a job's only one; a method without λ has its own alone.
+
+    Args:
+        task: the task.
+        grader: its ground truth, where it has one.
+        job: one configuration, and the headline selector.
+        described: what the attributor says of it.
+        variants: which parts are wanted, of `VARIANTS`.
+        records: finished ones, among which the answer may be.
+        oracle: see `study_selection`.
+        keep: given the study where one had to be made.
+        time_limit: see `study_selection`.
+        progress: see `study_selection`.
+
+    Raises:
+        InputError: the job cannot be run at all.
+    """
+    start = described.configurations[0]
+    parts = [Part("default", None, start)] if "default" in variants else []
+    if regularization_name(start) is None or not {"selected", "oracle"} & set(variants):
+        return parts or [Part("default", None, start)]
+    if grader is None:
+        return [*parts, *([_asked(job, start, time_limit)] if "selected" in variants else [])]
+    selection = _known(grader, job, described, list(records))
+    if selection is None:
+        study = study_selection(task, grader, job, oracle, time_limit=time_limit, progress=progress)
+        keep(study)
+        selection = study.selections[0]
+    if "selected" in variants:
+        chosen = selection.selected.hyperparameters if selection.selected else start
+        reason = selection.reason if selection.selected is None else None
+        parts.append(Part("selected", selection.selector, chosen, reason))
+    if "oracle" in variants and selection.oracle:
+        parts.append(Part("oracle", ORACLE, selection.oracle.hyperparameters))
+    return parts
+
+
+def attribute_parts(
+    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], time_limit: float | None = None
+) -> Iterator[Attributed[T]]:
+    """Run the configurations of parts, each once, and make something of their scores.
+
+    Args:
+        job: the attributor; its configurations are replaced.
+        parts: what is wanted.
+        make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
+        time_limit: see `run_attributor`.
+    """
+    configurations: list[dict[str, Any]] = []
+    for part in parts:
+        if dict(part.hyperparameters) not in configurations:
+            configurations.append(dict(part.hyperparameters))
+    job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
+    for outcome in run_attributor(job, time_limit):
+        assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
+        made, digest, reason = None, None, outcome.reason
+        if outcome.scores is not None:
+            try:
+                made, digest = make(outcome.scores), digest_bytes(np.ascontiguousarray(outcome.scores).data)
+            except InputError as error:
+                reason = f"nan: {error}"
+        bare = replace(outcome, scores=None, reason=reason)
+        for part in parts:
+            if dict(part.hyperparameters) == configurations[outcome.index]:
+                if part.reason is None:
+                    yield Attributed(part, job, bare, digest, made)
+                else:
+                    yield Attributed(part, job, replace(bare, reason=part.reason), None, None)
+
+
+def finished_parts(
+    job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
+) -> dict[Variant, R]:
+    """Parts that a record answers: same code, configuration, seed, checkpoints, and whatever `answers` asks."""
+    checkpoints = digest_file(job.checkpoints)
+    found: dict[Variant, R] = {}
+    for record in records:
+        made_with = (record.attributor.digest, record.seed, record.checkpoints_sha256)
+        if made_with != (described.code_sha256, job.seed, checkpoints) or not answers(record):
+            continue
+        for part in parts:
+            same = record.hyperparameters == dict(part.hyperparameters)
+            if same and (part.variant, part.selector) == (record.variant, record.selector):
+                found[part.variant] = record
+    return found
+
+
+def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]) -> dict[str, Any]:
+    """What every record of a use begins with."""
+    part, outcome, job = attributed.part, attributed.outcome, attributed.job
+    return {
+        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job.seed),
+        "variant": part.variant,
+        "selector": part.selector,
+        "hyperparameters": outcome.hyperparameters,
+        "status": "failed" if outcome.reason else "ok",
+        "reason": outcome.reason,
+        "fit_seconds": outcome.fit_seconds,
+        "score_seconds": outcome.score_seconds,
+        "peak_bytes": outcome.peak_bytes,
+        "scores_sha256": attributed.scores_sha256,
+        "checkpoints_sha256": digest_file(job.checkpoints),
+    }
+
+
+def _known(grader: Grader, job: Job, described: Described, records: list[AnyRecord]) -> SelectionRecord | None:
+    """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
+    start = described.configurations[0]
+    name = regularization_name(start)
+    grid = tuple(sorted({float(v) for v in described.grids[name or ""] if isinstance(v, (int, float)) and v > 0}))
+    yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
+    checkpoints = digest_file(job.checkpoints)
+    # Selections do not name their checkpoints; the graded configurations beside them do.
+    graded = [
+        record.hyperparameters
+        for record in records
+        if isinstance(record, AttributionRecord)
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and record.checkpoints_sha256 == checkpoints
+    ]
+    found = [
+        record
+        for record in records
+        if isinstance(record, SelectionRecord)
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
+        and record.default.hyperparameters == start
+        and record.selected is not None
+        and record.selected.hyperparameters in graded
+    ]
+    return max(found, key=lambda record: record.created, default=None)
+
+
+def _asked(job: Job, start: Mapping[str, HyperparameterValue], time_limit: float | None) -> Part:
+    """The headline selector's choice, by the selector alone."""
+    reason: str | None = None
+    for event in run_attributor(job.model_copy(update={"configurations": (dict(start),)}), time_limit):
+        if isinstance(event, Selected) and event.reason is None:
+            return Part("selected", event.selector, dict(start) | event.values)
+        reason = event.reason or reason
+    return Part("selected", HEADLINE_SELECTOR, start, reason or "not_applicable: nothing was chosen")
