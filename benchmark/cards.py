@@ -76,6 +76,11 @@ class Recipe(_Spec):
     clip_norm: float | None = Field(
         default=None, gt=0, description="largest norm of the gradient of all parameters together; none: any"
     )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of products and convolutions in training (PyTorch's autocast); parameters, updates and outputs "
+        "that are kept are float32 either way",
+    )
 
     @model_validator(mode="after")
     def _momentum_is_sgds(self) -> "Recipe":

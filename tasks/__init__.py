@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "digits_mlp": "attriboard.tasks.catalogue:digits_mlp",
     "mnist_lr": "attriboard.tasks.catalogue:mnist_lr",
     "mnist_mlp": "attriboard.tasks.catalogue:mnist_mlp",
+    "cifar2_resnet9": "attriboard.tasks.catalogue:cifar2_resnet9",
 }
 """Task name → factory without arguments; the card is the YAML file of that name in this folder."""
 
@@ -20,6 +21,7 @@ KINDS: dict[str, str] = {
 """`kind` of a card → class derived from `attriboard.contracts.Task`."""
 
 DATASETS: dict[str, str] = {
+    "cifar2": "attriboard.tasks.datasets.cifar2:Cifar2Loader",
     "digits": "attriboard.tasks.datasets.digits:DigitsLoader",
     "mnist": "attriboard.tasks.datasets.mnist:MnistLoader",
     "wikitext2": "attriboard.tasks.datasets.wikitext2:WikiText2Loader",
@@ -29,6 +31,7 @@ DATASETS: dict[str, str] = {
 MODELS: dict[str, str] = {
     "gpt2": "attriboard.tasks.models.gpt2:gpt2",
     "mlp": "attriboard.tasks.models.mlp:mlp",
+    "resnet9": "attriboard.tasks.models.resnet9:resnet9",
 }
 """`model.architecture` of a card → function from `model.options` to a module."""
 

@@ -24,7 +24,9 @@ def build(
     out: Annotated[
         Path, typer.Option("--out", help="Folder that gets the bundles and is listed in its registry.json.")
     ] = Path("attriboard-groundtruth"),
-    masks: Annotated[int | None, typer.Option(help="Number of subsets; by default the card's.", min=3)] = None,
+    masks: Annotated[
+        int | None, typer.Option(help="Number of subsets; by default the card's.", min=3, max=999_999)
+    ] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
     workers: Workers = None,
     cluster: Cluster = None,
@@ -43,6 +45,12 @@ def build(
     for path in shards.damaged:
         note(f"{path}: damaged shard set aside; its retrains are done again")
     note(f"retrains are kept in {shards.folder}")
+    # The checkpoints first: methods can be run on them while the ground truth is still being trained.
+    models = out / registry.file_name(live.card, "checkpoints")
+    with progress_bar(f"checkpoints of {live.card.name}") as progress:
+        where = executor(workers, cluster, progress.say)
+        build_checkpoints(live, models, shards, executor=where, progress=progress)
+    checkpoints = registry.register(live.card, "checkpoints")
     truth = out / registry.file_name(live.card, "groundtruth")
     with progress_bar(f"ground truth of {live.card.name}") as progress:
         build_ground_truth(
@@ -54,11 +62,7 @@ def build(
             executor=executor(workers, cluster, progress.say),
             progress=progress,
         )
-    models = out / registry.file_name(live.card, "checkpoints")
-    with progress_bar(f"checkpoints of {live.card.name}") as progress:
-        where = executor(workers, cluster, progress.say)
-        build_checkpoints(live, models, shards, executor=where, progress=progress)
-    entries = [registry.register(live.card, "groundtruth"), registry.register(live.card, "checkpoints")]
+    entries = [registry.register(live.card, "groundtruth"), checkpoints]
     if json:
         emit(
             {

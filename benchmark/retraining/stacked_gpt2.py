@@ -58,8 +58,8 @@ class StackedGPT2Trainer:
     @staticmethod
     def supports(task: Task) -> bool:
         """Whether the task's model, loss and optimiser are what this trainer computes."""
-        card = task.card
-        if card.kind != "language_modeling" or card.recipe.optimizer != "adamw":
+        card, recipe = task.card, task.card.recipe
+        if card.kind != "language_modeling" or (recipe.optimizer, recipe.precision) != ("adamw", "float32"):
             return False
         return _shape(task.build_model()) is not None
 

@@ -45,7 +45,8 @@ class StackedMLPTrainer:
     @staticmethod
     def supports(task: Task) -> bool:
         """Whether the task's model, loss and recipe are what this trainer computes."""
-        plain = task.card.recipe.optimizer == "sgd" and task.card.recipe.clip_norm is None
+        recipe = task.card.recipe
+        plain = (recipe.optimizer, recipe.clip_norm, recipe.precision) == ("sgd", None, "float32")
         return plain and task.card.kind == "classification" and _linear_names(task.build_model()) != []
 
     @staticmethod

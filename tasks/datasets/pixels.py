@@ -1,4 +1,4 @@
-"""Grey-level images as flat, standardised vectors."""
+"""Images as standardised inputs: grey levels as flat vectors, colours as channels."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from pydantic import Field
 from attriboard.contracts import Examples
 from attriboard.tasks.fields import Options
 
-__all__ = ["PixelOptions", "flat_examples"]
+__all__ = ["PixelOptions", "colour_examples", "flat_examples"]
 
 
 class PixelOptions(Options):
-    """How raw grey levels become inputs: (pixel / scale − mean) / std."""
+    """How raw levels become inputs: (pixel / scale − mean) / std."""
 
-    scale: float = Field(gt=0, description="the largest grey level")
+    scale: float = Field(gt=0, description="the largest level of a pixel")
     mean: float
     std: float = Field(gt=0)
 
@@ -31,8 +31,26 @@ def flat_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOpti
     Returns:
         inputs (n, height × width) float32, targets (n,) int64.
     """
+    return _examples(images.reshape(len(images), -1), labels, options)
+
+
+def colour_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOptions) -> Examples:
+    """Standardise as `flat_examples` does, all channels with the same constants.
+
+    Args:
+        images: (n, height, width, channels) uint8.
+        labels: (n,) int64.
+        options: the card's constants.
+
+    Returns:
+        inputs (n, channels, height, width) float32, targets (n,) int64.
+    """
+    return _examples(images.transpose(0, 3, 1, 2), labels, options)
+
+
+def _examples(levels: NDArray[Any], labels: NDArray[Any], options: PixelOptions) -> Examples:
     import torch
 
-    pixels = images.reshape(len(images), -1).astype(np.float32)
+    pixels = levels.astype(np.float32, order="C")
     inputs = (pixels / np.float32(options.scale) - np.float32(options.mean)) / np.float32(options.std)
     return Examples(torch.from_numpy(inputs), torch.from_numpy(labels.copy()))

