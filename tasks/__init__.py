@@ -11,6 +11,7 @@ TASKS: dict[str, str] = {
     "mnist_lr": "attriboard.tasks.catalogue:mnist_lr",
     "mnist_mlp": "attriboard.tasks.catalogue:mnist_mlp",
     "cifar2_resnet9": "attriboard.tasks.catalogue:cifar2_resnet9",
+    "cifar2_resnet9_mini": "attriboard.tasks.catalogue:cifar2_resnet9_mini",
 }
 """Task name → factory without arguments; the card is the YAML file of that name in this folder."""
 

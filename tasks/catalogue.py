@@ -13,7 +13,15 @@ from attriboard.contracts import Task
 from attriboard.tasks import KINDS
 from attriboard.tasks.fields import resolve
 
-__all__ = ["cifar2_resnet9", "digits_mlp", "mnist_lr", "mnist_mlp", "task_from_card", "task_from_file"]
+__all__ = [
+    "cifar2_resnet9",
+    "cifar2_resnet9_mini",
+    "digits_mlp",
+    "mnist_lr",
+    "mnist_mlp",
+    "task_from_card",
+    "task_from_file",
+]
 
 
 def task_from_card(card: TaskCard) -> Task:
@@ -37,6 +45,7 @@ def task_from_file(path: Path) -> Task:
 
 _HERE = Path(__file__).parent
 cifar2_resnet9 = partial(task_from_file, _HERE / "cifar2_resnet9.yaml")
+cifar2_resnet9_mini = partial(task_from_file, _HERE / "cifar2_resnet9_mini.yaml")
 digits_mlp = partial(task_from_file, _HERE / "digits_mlp.yaml")
 mnist_lr = partial(task_from_file, _HERE / "mnist_lr.yaml")
 mnist_mlp = partial(task_from_file, _HERE / "mnist_mlp.yaml")

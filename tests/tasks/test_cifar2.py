@@ -190,7 +190,7 @@ def mirror() -> Path:
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["cifar2_resnet9"])
+@pytest.mark.parametrize("name", ["cifar2_resnet9", "cifar2_resnet9_mini"])
 def test_the_published_cards_pin_the_real_bytes(name, mirror):
     dataset = task_from_file(CARDS / f"{name}.yaml").load_data()
     assert dataset.train.inputs.shape == (5_000, 3, 32, 32)
