@@ -11,6 +11,7 @@ from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_ba
 from attriboard.cli.workbench import (
     Bundles,
     Device,
+    MemoryLimit,
     OutDir,
     Seed,
     StoreFolder,
@@ -20,11 +21,13 @@ from attriboard.cli.workbench import (
     Workbench,
     Workers,
     executor,
+    limits,
     prepare_folder,
 )
 
 if TYPE_CHECKING:
     from attriboard.attribution.job import Described, Job
+    from attriboard.attribution.limits import Limits
     from attriboard.downstream.parts import Attributed, Part
     from attriboard.downstream.removal import Ranking, RemovalBench, Work
     from attriboard.downstream.report import RemovalRow
@@ -82,6 +85,7 @@ def removal(
     device: Device = "cpu",
     threads: Threads = None,
     time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
     groundtruth: Bundles = None,
     data_dir: DataDir = None,
     json: Json = False,
@@ -104,7 +108,7 @@ def removal(
     prepare_folder(out)
     records, work = _removal_records(
         workbench, bench, names, variants, out, executor(workers), seed=seed, device=device, threads=threads,
-        time_limit=time_limit,
+        bounds=limits(time_limit, memory_limit),
     )  # fmt: skip
     rows = removal_rows(records, plan.rates)
     stem = out / workbench.task.card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
@@ -138,7 +142,7 @@ def _removal_records(
     out: Path,
     retrainer: "Executor",
     *,
-    time_limit: float | None,
+    bounds: "Limits",
     **options: Any,
 ) -> "tuple[list[RemovalRecord], Work]":
     """Records of every attributor's variants, in order: from the folder, or made now and written there."""
@@ -149,10 +153,10 @@ def _removal_records(
     found: list[RemovalRecord | Attributed[Ranking]] = []
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
-        job, described, parts = variant_parts(workbench, name, variants, out, time_limit=time_limit, **options)
+        job, described, parts = variant_parts(workbench, name, variants, out, bounds=bounds, **options)
         known = finished_parts(job, described, parts, finished, bench.answers)
         missing = [part for part in parts if part.variant not in known]
-        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.rank, time_limit)} if missing else {}
+        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.rank, bounds)} if missing else {}
         found += [known.get(part.variant) or made[part.variant] for part in parts]
     with progress_bar(f"retrains of {workbench.task.card.name}") as progress:
         rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
@@ -169,7 +173,7 @@ def variant_parts(
     variants: "Sequence[Variant]",
     out: Path,
     *,
-    time_limit: float | None = None,
+    bounds: "Limits",
     **options: Any,
 ) -> "tuple[Job, Described, list[Part]]":
     """An attributor's configurations for variants; a selection that had to be made is recorded.
@@ -179,7 +183,7 @@ def variant_parts(
         name: the attributor.
         variants: wanted ones.
         out: folder of records, which may know the selection, and gets it.
-        time_limit: see `run_attributor`.
+        bounds: of the attributor's process.
         options: see `Workbench.job`.
     """
     from attriboard.attribution.runner import describe_attributor
@@ -204,7 +208,7 @@ def variant_parts(
             [*workbench.records(out), *workbench.published_records()],
             load_oracle(),
             keep=keep,
-            time_limit=time_limit,
+            limits=bounds,
             progress=progress,
         )
     return job, described, parts

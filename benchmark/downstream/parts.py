@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, run_attributor
 from attriboard.canonical import digest_bytes, digest_file
 from attriboard.contracts import HyperparameterValue, Task
@@ -75,7 +76,7 @@ def choose_parts(
     oracle: GroundTruthSelector,
     *,
     keep: Callable[[Study], None] = lambda study: None,
-    time_limit: float | None = None,
+    limits: Limits = NO_LIMITS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Part]:
     """The configurations that variants stand for, starting from a job's only one; a method without λ has its own alone.
@@ -89,7 +90,7 @@ def choose_parts(
         records: finished ones, among which the answer may be.
         oracle: see `study_selection`.
         keep: given the study where one had to be made.
-        time_limit: see `study_selection`.
+        limits: see `run_attributor`.
         progress: see `study_selection`.
 
     Raises:
@@ -100,10 +101,10 @@ def choose_parts(
     if regularization_name(start) is None or not {"selected", "oracle"} & set(variants):
         return parts or [Part("default", None, start)]
     if grader is None:
-        return [*parts, *([_asked(job, start, time_limit)] if "selected" in variants else [])]
+        return [*parts, *([_asked(job, start, limits)] if "selected" in variants else [])]
     selection = _known(grader, job, described, list(records))
     if selection is None:
-        study = study_selection(task, grader, job, oracle, time_limit=time_limit, progress=progress)
+        study = study_selection(task, grader, job, oracle, limits=limits, progress=progress)
         keep(study)
         selection = study.selections[0]
     if "selected" in variants:
@@ -116,7 +117,7 @@ def choose_parts(
 
 
 def attribute_parts(
-    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], time_limit: float | None = None
+    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], limits: Limits = NO_LIMITS
 ) -> Iterator[Attributed[T]]:
     """Run the configurations of parts, each once, and make something of their scores.
 
@@ -124,14 +125,14 @@ def attribute_parts(
         job: the attributor; its configurations are replaced.
         parts: what is wanted.
         make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
-        time_limit: see `run_attributor`.
+        limits: see `run_attributor`.
     """
     configurations: list[dict[str, Any]] = []
     for part in parts:
         if dict(part.hyperparameters) not in configurations:
             configurations.append(dict(part.hyperparameters))
     job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
-    for outcome in run_attributor(job, time_limit):
+    for outcome in run_attributor(job, limits):
         assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
         made, digest, reason = None, None, outcome.reason
         if outcome.scores is not None:
@@ -211,10 +212,10 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     return max(found, key=lambda record: record.created, default=None)
 
 
-def _asked(job: Job, start: Mapping[str, HyperparameterValue], time_limit: float | None) -> Part:
+def _asked(job: Job, start: Mapping[str, HyperparameterValue], limits: Limits) -> Part:
     """The headline selector's choice, by the selector alone."""
     reason: str | None = None
-    for event in run_attributor(job.model_copy(update={"configurations": (dict(start),)}), time_limit):
+    for event in run_attributor(job.model_copy(update={"configurations": (dict(start),)}), limits):
         if isinstance(event, Selected) and event.reason is None:
             return Part("selected", event.selector, dict(start) | event.values)
         reason = event.reason or reason
