@@ -172,10 +172,10 @@ def _model_size(study: TaskStudy) -> int:
 
 
 def read_documents(folder: Path | None) -> dict[str, Document]:
-    """The Markdown documents of a folder, in the order in which they are offered."""
+    """The Markdown documents of a folder and those of its folder `tasks`, in the order in which they are offered."""
     if folder is None:
         return {}
-    paths = {path.stem.lower(): path for path in sorted(folder.glob("*.md"))}
+    paths = {path.stem.lower(): path for path in sorted([*folder.glob("*.md"), *folder.glob("tasks/*.md")])}
     names = sorted(paths, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     texts = {name: paths[name].read_text(encoding="utf-8") for name in names if re.fullmatch(r"[a-z0-9_-]+", name)}
     return {name: Document(name, title_of(text), text) for name, text in texts.items()}
