@@ -98,18 +98,16 @@ class _Inline(runner._Process):
             self._events.append(Refused(message=str(error)).model_dump_json())
         return self
 
+    def _lines(self) -> Iterator[str]:
+        yield from self._events
+
     def __exit__(self, *exception: object) -> None:
         self._temporary.cleanup()
 
 
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on attributors run in this process; tests/attribution has the tests of the real one."""
-
-    def lines(events: list[str], *rest: object) -> Iterator[str]:
-        yield from events
-
     monkeypatch.setattr(runner, "_Process", _Inline)
-    monkeypatch.setattr(runner, "_lines", lines)
 
 
 def write_ridge(
