@@ -7,7 +7,7 @@ from typing import Any
 
 from attriboard.attribution.job import Described, Job, Selected
 from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import describe_attributor, run_attributor
+from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
 from attriboard.canonical import canonical_json, digest_file
 from attriboard.contracts import Task
 from attriboard.errors import InputError
@@ -79,6 +79,7 @@ def sweep(
     described: Described | None = None,
     limits: Limits = NO_LIMITS,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    listen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Iterator[AttributionRecord]:
     """Grade every configuration of a job that no finished record answers; yields all records, old ones first.
 
@@ -92,6 +93,7 @@ def sweep(
         described: what the attributor says of this job, where that is known already.
         limits: see `run_attributor`.
         progress: called with (points done, points).
+        listen: given the outcome, with its scores, of every point that was computed now.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
@@ -132,6 +134,7 @@ def sweep(
         if isinstance(event, Selected):
             _note_criteria(criteria, event, missing)
         elif event.index < asked:
+            listen(event)
             yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
             done += 1
             progress(done, total)

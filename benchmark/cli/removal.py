@@ -322,16 +322,9 @@ def _changed(record: "RemovalRecord", rows: "Sequence[RemovalRow]") -> str:
 
 
 def _cell(row: "RemovalRow | None") -> str:
-    from attriboard.downstream.report import headline_quantity
-    from attriboard.scoring.removal import mean_and_error
+    from attriboard.downstream.report import headline_quantity, written
 
     if row is None or not row.measured:
         return f"failed: {row.record.reason}" if row and row.record else "–"
-    quantity = headline_quantity(row.measured)
-    values = quantity.values(row.measured)
-    assert values is not None
-    percent = quantity.key == "accuracy"
-    mean, error = mean_and_error(100 * values if percent else values)
-    difference = row.against_default(quantity)
-    star = " *" if difference and difference.p < 0.05 else ""
-    return f"{mean:.2f}{' %' * percent}" + (f" ± {error:.2f}" if error is not None else "") + star
+    difference = row.against_default(headline_quantity(row.measured))
+    return written(row.measured) + " *" * (difference is not None and difference.p < 0.05)

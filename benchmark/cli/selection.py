@@ -1,12 +1,13 @@
 """`attriboard sweep` and `attriboard select`: how much hangs on hyperparameters, and how well they can be chosen."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attriboard.cli.removal import Balanced, DirectionOption, Seeds, checked_direction
 from attriboard.cli.run import setting
 from attriboard.cli.shell import DataDir, Json, command, emit, progress_bar, show_table
 from attriboard.cli.workbench import (
@@ -18,10 +19,12 @@ from attriboard.cli.workbench import (
     MemoryLimit,
     OutDir,
     Seed,
+    StoreFolder,
     TaskArgument,
     Threads,
     TimeLimit,
     Workbench,
+    Workers,
     chosen_attributor,
     limits,
     parse_assignments,
@@ -29,9 +32,10 @@ from attriboard.cli.workbench import (
 
 if TYPE_CHECKING:
     from attriboard.attribution.limits import Limits
+    from attriboard.attribution.runner import Outcome
     from attriboard.records import AttributionRecord, GradedConfiguration, SelectionRecord
 
-__all__ = ["draw_sweep", "select", "sweep"]
+__all__ = ["draw_sweep", "select", "sweep", "sweep_document", "sweep_points"]
 
 Grid = Annotated[
     list[str] | None,
@@ -54,6 +58,16 @@ def sweep(
     figure: Annotated[
         Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(metavar="lds|removal", help="removal: also retrain without what each point calls most helpful."),
+    ] = "lds",
+    rate: Annotated[float | None, typer.Option(help="Share that is removed; by default 0.5.")] = None,
+    seeds: Seeds = 10,
+    direction: DirectionOption = "helpful",
+    balanced: Balanced = False,
+    store: StoreFolder = None,
+    workers: Workers = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
@@ -65,29 +79,33 @@ def sweep(
 ) -> None:
     """Score an attributor over a grid: a sensitivity curve or surface, as records and a figure.
 
-    A finished point is a record in --out and is not computed again.
+    A finished point is a record in --out and is not computed again. With --metric removal every point is also put to
+    use, and the figure has both curves; --rate, --seeds, --direction, --balanced, --store and --workers are for it.
     """
     from attriboard.errors import InputError
     from attriboard.sweeping import parse_grid
+
+    if metric not in ("lds", "removal") or (metric == "lds" and rate is not None):
+        raise InputError(f"--metric {metric}: must be lds or removal, and --rate goes with removal")
 
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     grids = [parse_grid(text) for text in grid]
     chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
-    bench = Workbench(task, groundtruth)
+    bench, fixed = Workbench(task, groundtruth), parse_assignments(hp or [])
+    options: dict[str, Any] = {"bounds": bounds, "seed": seed, "device": device, "threads": threads}
+    if metric == "removal":
+        from attriboard.cli.removal_sweep import sweep_removal
+        from attriboard.downstream.removal import RemovalBench, RemovalPlan
+        from attriboard.groundtruth.build import open_store
+
+        plan = RemovalPlan((0.5 if rate is None else rate,), seeds, checked_direction(direction), balanced)
+        removing = RemovalBench(bench.task, bench.grader, plan, open_store(bench.task, store))
+        sweep_removal(bench, chosen, grids, fixed, out, removing, workers=workers, figure=figure, json=json, **options)
+        return
     started = time.perf_counter()
-    records, default = sweep_points(
-        bench,
-        chosen,
-        grids,
-        parse_assignments(hp or []),
-        out,
-        title=f"{chosen} on {bench.task.card.name}",
-        bounds=bounds,
-        seed=seed,
-        device=device,
-        threads=threads,
-    )
+    title = f"{chosen} on {bench.task.card.name}"
+    records, default = sweep_points(bench, chosen, grids, fixed, out, title=title, **options)
     seconds = time.perf_counter() - started
     names = [name for name, _ in grids]
     name = records[0].attributor.name
@@ -98,7 +116,7 @@ def sweep(
             {
                 "task": bench.task.card.name,
                 "attributor": name,
-                "points": [_point(record) for record in records],
+                "points": [sweep_document(record) for record in records],
                 "seconds": seconds,
                 "figure": None if path is None else str(path),
             }
@@ -117,6 +135,7 @@ def sweep_points(
     *,
     title: str,
     bounds: "Limits | None" = None,
+    listen: "Callable[[Outcome], None]" = lambda outcome: None,
     **options: Any,
 ) -> "tuple[list[AttributionRecord], dict[str, Any]]":
     """Points of a grid, in its order: from the records in a folder, or computed now and recorded there.
@@ -129,6 +148,7 @@ def sweep_points(
         results: folder of records.
         title: of the progress bar.
         bounds: of the attributor's process.
+        listen: see `sweep`.
         options: see `Workbench.job`.
 
     Returns:
@@ -158,6 +178,7 @@ def sweep_points(
             described=described,
             limits=bounds or NO_LIMITS,
             progress=progress,
+            listen=listen,
         ):
             write_record(record, results)
             records.append(record)
@@ -290,7 +311,8 @@ def _selection(record: "SelectionRecord") -> dict[str, Any]:
     }
 
 
-def _point(record: "AttributionRecord") -> dict[str, Any]:
+def sweep_document(record: "AttributionRecord") -> dict[str, Any]:
+    """A point of a sweep as JSON-able data."""
     return {
         "hyperparameters": record.hyperparameters,
         "status": record.status,

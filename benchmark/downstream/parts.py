@@ -23,7 +23,16 @@ from attriboard.records import AnyRecord, AttributionRecord, DownstreamRecord, S
 from attriboard.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
 from attriboard.selector import GroundTruthSelector, regularization_name
 
-__all__ = ["VARIANTS", "Attributed", "Part", "attribute_parts", "choose_parts", "finished_parts", "record_fields"]
+__all__ = [
+    "VARIANTS",
+    "Attributed",
+    "Part",
+    "attribute_parts",
+    "attributed",
+    "choose_parts",
+    "finished_parts",
+    "record_fields",
+]
 
 T = TypeVar("T")
 R = TypeVar("R", bound=DownstreamRecord)
@@ -134,19 +143,24 @@ def attribute_parts(
     job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
     for outcome in run_attributor(job, limits):
         assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
-        made, digest, reason = None, None, outcome.reason
-        if outcome.scores is not None:
-            try:
-                made, digest = make(outcome.scores), digest_bytes(np.ascontiguousarray(outcome.scores).data)
-            except InputError as error:
-                reason = f"nan: {error}"
-        bare = replace(outcome, scores=None, reason=reason)
-        for part in parts:
-            if dict(part.hyperparameters) == configurations[outcome.index]:
-                if part.reason is None:
-                    yield Attributed(part, job, bare, digest, made)
-                else:
-                    yield Attributed(part, job, replace(bare, reason=part.reason), None, None)
+        mine = [part for part in parts if dict(part.hyperparameters) == configurations[outcome.index]]
+        found = attributed(mine[0], job, outcome, make)
+        for part in mine:
+            if part.reason is None:
+                yield replace(found, part=part)
+            else:
+                yield Attributed(part, job, replace(found.outcome, reason=part.reason), None, None)
+
+
+def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[NDArray[np.float32]], T]) -> Attributed[T]:
+    """Make something of an outcome's scores and let go of them; see `attribute_parts`."""
+    made, digest, reason = None, None, outcome.reason
+    if outcome.scores is not None:
+        try:
+            made, digest = make(outcome.scores), digest_bytes(np.ascontiguousarray(outcome.scores).data)
+        except InputError as error:
+            reason = f"nan: {error}"
+    return Attributed(part, job, replace(outcome, scores=None, reason=reason), digest, made)
 
 
 def finished_parts(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from attriboard.records import RemovalRecord
 from attriboard.scoring.removal import PairedDifference, mean_and_error, paired_difference
 
-__all__ = ["Quantity", "RemovalRow", "headline_quantity", "latex_table", "removal_rows"]
+__all__ = ["Quantity", "RemovalRow", "headline_quantity", "latex_table", "quantities", "removal_rows", "written"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,6 @@ class RemovalRow:
 
     def document(self) -> dict[str, Any]:
         """As JSON-able data."""
-        quantities = {q.key: _summary(q.values(self.measured)) for q in QUANTITIES}
         shown = headline_quantity(self.measured)
         difference = self.against_default(shown)
         against = None
@@ -93,7 +92,7 @@ class RemovalRow:
             "hyperparameters": self.record.hyperparameters if self.record else {},
             "rate": self.rate,
             "n_removed": self.n_removed,
-            **quantities,
+            **quantities(self.measured),
             "against_default": against,
             "n_seeds": max((len(values) for values in self.measured.values()), default=0),
             "status": self.record.status if self.record else "ok",
@@ -145,14 +144,30 @@ def latex_table(rows: Sequence[RemovalRow], rates: Sequence[float], caption: str
     return "\n".join([f"% {caption}", *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def quantities(measured: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float | None] | None]:
+    """Every quantity with its mean and standard error, or nothing where the task does not have it."""
+    return {q.key: _summary(q.values(measured)) for q in QUANTITIES}
+
+
+def written(measured: Mapping[str, Sequence[float]]) -> str:
+    """The headline quantity for reading: mean ± standard error."""
+    quantity = headline_quantity(measured)
+    mean, error = _scaled(quantity, measured)
+    return f"{mean:.2f}{' %' * (quantity is ACCURACY)}" + (f" ± {error:.2f}" if error is not None else "")
+
+
+def _scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:
+    """Mean and standard error, of an accuracy in per cent."""
+    values = quantity.values(measured)
+    assert values is not None, "the headline is what a task has"
+    return mean_and_error(values * 100 if quantity is ACCURACY else values)
+
+
 def _latex_cell(row: RemovalRow | None) -> str:
     if row is None or not row.measured:
         return "failed"
     quantity = headline_quantity(row.measured)
-    values = quantity.values(row.measured)
-    assert values is not None
-    scale = 100 if quantity is ACCURACY else 1
-    mean, error = mean_and_error(values * scale)
+    mean, error = _scaled(quantity, row.measured)
     difference = row.against_default(quantity)
     star = "^{*}" if difference and difference.p < 0.05 else ""
     return f"${mean:.2f}" + (rf" \pm {error:.2f}" if error is not None else "") + f"{star}$"
