@@ -12,6 +12,8 @@ TASKS: dict[str, str] = {
     "mnist_mlp": "attriboard.tasks.catalogue:mnist_mlp",
     "cifar2_resnet9": "attriboard.tasks.catalogue:cifar2_resnet9",
     "cifar2_resnet9_mini": "attriboard.tasks.catalogue:cifar2_resnet9_mini",
+    "wikitext2_gpt2": "attriboard.tasks.catalogue:wikitext2_gpt2",
+    "wikitext2_gpt2_mini": "attriboard.tasks.catalogue:wikitext2_gpt2_mini",
 }
 """Task name → factory without arguments; the card is the YAML file of that name in this folder."""
 

@@ -21,6 +21,8 @@ __all__ = [
     "mnist_mlp",
     "task_from_card",
     "task_from_file",
+    "wikitext2_gpt2",
+    "wikitext2_gpt2_mini",
 ]
 
 
@@ -49,3 +51,5 @@ cifar2_resnet9_mini = partial(task_from_file, _HERE / "cifar2_resnet9_mini.yaml"
 digits_mlp = partial(task_from_file, _HERE / "digits_mlp.yaml")
 mnist_lr = partial(task_from_file, _HERE / "mnist_lr.yaml")
 mnist_mlp = partial(task_from_file, _HERE / "mnist_mlp.yaml")
+wikitext2_gpt2 = partial(task_from_file, _HERE / "wikitext2_gpt2.yaml")
+wikitext2_gpt2_mini = partial(task_from_file, _HERE / "wikitext2_gpt2_mini.yaml")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from attriboard.cards import TaskCard
 from attriboard.contracts import Dataset, Task
+from attriboard.errors import CardError
 from attriboard.tasks import DATASETS, MODELS, PRETRAINED
 from attriboard.tasks.fields import lookup, resolve
 
@@ -39,7 +40,8 @@ class LanguageModelingTask(Task):
         card: the validated card.
 
     Raises:
-        CardError: the card names an unknown data set or architecture, or options that the data set lacks.
+        CardError: the card names an unknown data set or architecture, options that the data set lacks, or a
+            model with fewer tokens or positions than the data.
     """
 
     measurements = ("loss", "margin")
@@ -49,6 +51,12 @@ class LanguageModelingTask(Task):
         super().__init__(card)
         self._loader: Loader = resolve("data.dataset", card.data.dataset, DATASETS)(card.data)
         self._architecture = lookup("model.architecture", card.model.architecture, MODELS)
+        for name in ("vocabulary", "length"):
+            data, model = card.data.options.get(name), card.model.options.get(name)
+            if isinstance(data, int) and isinstance(model, int) and data > model:
+                raise CardError(
+                    f"model.options.{name} = {model}: the data has data.options.{name} = {data}; give as many"
+                )
 
     def load_data(self) -> Dataset:
         """Inputs int64 (n, length), targets the same blocks; see `Task.load_data`."""

@@ -9,7 +9,7 @@ from attriboard.cards import TaskCard, load_card
 from attriboard.contracts import Dataset, Examples
 from attriboard.tasks.language_modeling import LanguageModelingTask
 
-N_VOCAB, LENGTH, N_TRAIN, N_TEST = 48, 8, 32, 6
+N_VOCAB, LENGTH, N_TRAIN, N_TEST = 256, 8, 32, 6
 
 
 def tiny_card(**fields: Any) -> TaskCard:
@@ -29,7 +29,7 @@ def tiny_card(**fields: Any) -> TaskCard:
                 "train_split": "validation",
                 "test_split": "test",
                 "length": LENGTH,
-                "vocabulary": 256,
+                "vocabulary": N_VOCAB,
                 "vocab_sha256": "0" * 64,
                 "merges_sha256": "0" * 64,
             },

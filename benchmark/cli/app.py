@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store, submit
+from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store
 
 __all__ = ["app"]
 
@@ -24,7 +24,6 @@ app.command("select")(selection.select)
 app.command("removal")(removal.removal)
 app.command("score")(run.score)
 app.command("check")(check.check)
-app.command("submit")(submit.submit)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
 app.add_typer(report.app, name="report")

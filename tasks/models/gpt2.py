@@ -1,10 +1,10 @@
 """GPT-2: Hugging Face's `GPT2LMHeadModel`, from tokens to logits, without dropout.
 
 Radford et al., *Language Models are Unsupervised Multitask Learners* (2019). Input and output embeddings are tied.
-New models are initialised as GPT-2 was: normal with standard deviation .02, by a factor 1/√(2 · layers) less where
-a block adds to the residual stream; biases 0. It is done here, parameter by parameter, so that a seed
-means the same model in every version of transformers. Dropout is left out: the retrained model is the attributed
-model, and a seed moves nothing but the start and the order.
+New models are initialised as GPT-2 was: normal, with a standard deviation that is smaller by a factor 1/√(2 · layers)
+where a block adds to the residual stream; biases 0. It is done here, parameter by parameter, so that a seed means
+the same model in every version of transformers. Dropout is left out: the retrained model is the attributed model,
+and a seed moves nothing but the start and the order.
 """
 
 import math
@@ -33,6 +33,7 @@ class GPT2Options(Options):
     width: Size
     layers: Size
     heads: Size
+    initializer_range: float = Field(default=0.02, gt=0, description="standard deviation of new weights, .02 in GPT-2")
     pretrained: str = Field(default="", description="owner/name of the Hub's repository that a retrain starts from")
     revision: str = Field(default="", description="its full commit hash")
     sha256: str = Field(default="", description="digest of its model.safetensors")
@@ -83,8 +84,8 @@ def gpt2(options: Mapping[str, Any]) -> nn.Module:
             elif ".ln_" in name:
                 parameter.fill_(1.0)
             else:
-                residual = name.endswith("c_proj.weight")
-                parameter.normal_(std=0.02 / math.sqrt(2 * parsed.layers) if residual else 0.02)
+                shrink = math.sqrt(2 * parsed.layers) if name.endswith("c_proj.weight") else 1.0
+                parameter.normal_(std=parsed.initializer_range / shrink)
     return model
 
 

@@ -22,7 +22,7 @@ RECIPES = {
 MODELS = {
     "one layer, four heads": {"layers": 1, "heads": 4},
     "longer positions than blocks": {"length": 11},
-    "odd vocabulary": {"vocabulary": 61},
+    "odd vocabulary": {"vocabulary": 261},
 }
 
 
@@ -104,8 +104,8 @@ def test_training_fits_the_blocks():
     model = task.build_model().eval()
     blocks = task.load_data().train.inputs[requests(1)[0].indices]
     with torch.no_grad():
-        before = task.loss(torch.func.functional_call(model, state[60], (blocks,)), blocks).mean()
-    assert before < 1.5  # ln 48 = 3.9 at the start
+        loss = task.loss(torch.func.functional_call(model, state[60], (blocks,)), blocks).mean()
+    assert loss < 3  # ln 256 = 5.5 at the start
 
 
 @pytest.mark.parametrize(

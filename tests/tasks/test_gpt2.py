@@ -40,13 +40,14 @@ def pinned(folder: Path, **changes: object) -> dict[str, object]:
     return OPTIONS | {"pretrained": NAME, "revision": REVISION, "sha256": digest} | changes
 
 
-def test_a_seed_draws_gpt2s_initialisation():
+@pytest.mark.parametrize(("options", "std"), [({}, 0.02), ({"initializer_range": 0.1}, 0.1)])
+def test_a_seed_draws_gpt2s_initialisation(options, std):
     torch.manual_seed(0)
-    model = gpt2(OPTIONS | {"vocabulary": 4000, "width": 64})
+    model = gpt2(OPTIONS | {"vocabulary": 4000, "width": 64} | options)
     parts = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    assert parts["gpt2.transformer.wte.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    assert parts["gpt2.transformer.wte.weight"].std().item() == pytest.approx(std, rel=0.02)
     projection = parts["gpt2.transformer.h.1.mlp.c_proj.weight"]
-    assert projection.std().item() == pytest.approx(0.02 / math.sqrt(4), rel=0.03)
+    assert projection.std().item() == pytest.approx(std / math.sqrt(4), rel=0.03)
     assert all(not value.any() for name, value in parts.items() if name.endswith("bias"))
     assert all((value == 1).all() for name, value in parts.items() if ".ln_" in name and name.endswith("weight"))
 

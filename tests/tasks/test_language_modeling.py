@@ -11,6 +11,7 @@ from language_tasks import tiny_card
 from torch.func import functional_call, grad, vmap
 
 from attriboard.cards import load_card
+from attriboard.errors import CardError
 from attriboard.tasks.language_modeling import LanguageModelingTask
 
 TASK = LanguageModelingTask(tiny_card())
@@ -79,3 +80,10 @@ def test_per_example_gradients_under_vmap_are_those_of_single_blocks():
         alone = torch.autograd.grad(TASK.loss(model(block[None]), block[None])[0], list(model.parameters()))
         for name, gradient in zip(parameters, alone, strict=True):
             torch.testing.assert_close(together[name][row], gradient)
+
+
+@pytest.mark.parametrize(("name", "value"), [("vocabulary", 255), ("length", 7)])
+def test_a_model_with_fewer_tokens_or_positions_than_the_data_is_refused(name, value):
+    options = dict(tiny_card().model.options) | {name: value}
+    with pytest.raises(CardError, match=rf"model\.options\.{name} = {value}: the data has data\.options\.{name}"):
+        LanguageModelingTask(tiny_card(model={"options": options}))

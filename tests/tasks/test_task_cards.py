@@ -30,6 +30,8 @@ PUBLISHED = {
     "digits_mlp": "bf3cdc18205ae1ec201da008b3d2fb4620be620ec8b0dc6d53a937e9dba79e8e",
     "mnist_lr": "4dc8a05a87a25c545aba4f48df5e38b4864ecb7d7a4968cb903adcbf6e3faf0b",
     "mnist_mlp": "c0d9d52ca53e2638be82f9f332a99a771613e72303c35c127b965fa7c5188e52",
+    "wikitext2_gpt2": "66c014357168ea68bfde0f07ea892c1ed9e4219ac639f891b16b20e4992244b2",
+    "wikitext2_gpt2_mini": "51b165ed8851b2ffb7529a2429e7d74941eee11d8157b784a88a889ca2977cb0",
 }
 
 

@@ -1,0 +1,85 @@
+"""Retraining `wikitext2_gpt2_mini` on half-subsets: ours, stacked, against dattri's loop on the same subsets.
+
+dattri's loop loads the pretrained GPT-2; here it gets a Hugging Face GPT-2 of the mini's size, its blocks, epochs
+and batch size. Both use the same number of threads, one after the other, in repetitions that are interleaved so that a
+busy machine hurts both: ours as local processes with one thread each, dattri's loop with all threads in one process.
+"""
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attriboard.catalog import load_task
+from attriboard.contracts import Dataset, Task
+from attriboard.groundtruth.plan import mask_indices, retrain_seed
+from attriboard.retraining.engine import retrain, trainer_class
+from attriboard.retraining.executors import LocalProcesses
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.store import RetrainStore
+
+TASK = "wikitext2_gpt2_mini"
+N_STACKS = 3  # of ours per process in one repetition; the first of each is not counted
+
+
+def ours(task: Task, n_workers: int) -> float:
+    """Seconds per retrain, without the start of the processes: from the first finished stacks to the last."""
+    count = N_STACKS * n_workers * trainer_class(task).stack_size(task)
+    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, 0)) for k in range(count)]
+    seen: list[tuple[int, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = RetrainStore(Path(folder), task.card.fingerprint)
+        executor = LocalProcesses(n_workers)
+        retrain(task, requests, store, executor, lambda done, total: seen.append((done, time.perf_counter())))
+    # The workers' first stacks include importing PyTorch and loading the data.
+    (before, first), (after, last) = seen[n_workers], seen[-1]
+    return (last - first) / (after - before)
+
+
+def dattri(task: Task, data: Dataset) -> float:
+    """Seconds of one retrain by `dattri.benchmark.datasets.wikitext2.train_wikitext2_gpt2`."""
+    from dattri.benchmark.datasets.wikitext2 import wikitext2_gpt2
+    from torch.utils.data import DataLoader
+    from transformers import GPT2LMHeadModel
+
+    built: Any = task.build_model()
+    wikitext2_gpt2.create_gpt2_model = lambda: GPT2LMHeadModel(built.gpt2.config)
+    blocks = data.train.inputs[torch.from_numpy(mask_indices(task.card, 0))]
+    examples = [{"input_ids": block, "labels": block} for block in blocks]
+    loader: Any = DataLoader(examples, batch_size=task.card.recipe.batch_size, shuffle=True)  # type: ignore[arg-type]
+    started = time.perf_counter()
+    wikitext2_gpt2.train_wikitext2_gpt2(loader, epoch_num=task.card.recipe.epochs)
+    return time.perf_counter() - started
+
+
+def measure(repetitions: int = 3) -> dict[str, Any]:
+    """Ratios with their spread."""
+    task = load_task(TASK)
+    data = task.load_data()
+    n_threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(n_threads)
+    mine, theirs = [], []
+    for _ in range(repetitions):
+        mine.append(ours(task, n_threads))
+        theirs.append(dattri(task, data))
+    ratios = [t / m for t, m in zip(theirs, mine, strict=True)]
+    return {
+        "threads": n_threads,
+        "seconds_per_retrain": statistics.median(mine),
+        "dattri_seconds_per_retrain": statistics.median(theirs),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+    }
+
+
+def main() -> None:
+    print(json.dumps(measure(), indent=2))
+
+
+if __name__ == "__main__":
+    main()
