@@ -92,9 +92,11 @@ def lds(scores: Any, task: Task | str) -> LdsResult:
 def load_ground_truth(task: Task | str) -> GroundTruth:
     """A task's published ground truth: `masks`, `seeds`, `outputs`, `target`, checked against its SHA-256.
 
+    A bundle that is not here is fetched once, into the cache.
+
     Raises:
-        DataError: there is none here.
+        DataError: there is none, or it is to be had nowhere.
         FormatError: the file is damaged.
     """
     live = load_task(task) if isinstance(task, str) else task
-    return read_ground_truth(BundleRegistry().locate(live.card, "groundtruth"))
+    return read_ground_truth(BundleRegistry().obtain(live.card, "groundtruth"))

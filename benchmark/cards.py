@@ -6,14 +6,15 @@ typo must not orphan a ground truth, and 200 masks extend 100. Fields at their d
 a field added to the schema later does not change the fingerprint of the cards that do not use it.
 """
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attriboard.canonical import digest
-from attriboard.errors import CardError
+from attriboard.documents import parse_yaml, read_bounded
+from attriboard.errors import CardError, FormatError
 
 __all__ = [
     "CheckpointSpec",
@@ -26,6 +27,8 @@ __all__ = [
     "TaskCard",
     "load_card",
 ]
+
+MAX_BYTES = 256 << 10  # of a card's file
 
 Scalar = bool | int | float | str
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -184,9 +187,8 @@ def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
     else:
         origin = str(source)
         try:
-            raw = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            # PyYAML lets bad dates, numbers and bottomless nesting escape as built-in errors.
+            raw = parse_yaml(read_bounded(Path(source), MAX_BYTES, "a card"))
+        except (FormatError, ValueError) as error:
             raise CardError(f"{origin}: not a readable YAML card: {error}") from error
         if not isinstance(raw, dict):
             raise CardError(f"{origin}: a card is a YAML mapping, this is {type(raw).__name__}")
@@ -194,6 +196,7 @@ def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
         return TaskCard.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'card'} = {item['input']!r}: {item['msg']}" for item in error.errors()
+            f"{'.'.join(map(str, item['loc'])) or 'card'} = {reprlib.repr(item['input'])}: {item['msg']}"
+            for item in error.errors()
         )
         raise CardError(f"{origin}: {problems}") from error

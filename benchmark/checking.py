@@ -1,4 +1,4 @@
-"""Validation of files that come from elsewhere: records, score matrices, bundles, cards, plugins."""
+"""Validation of what comes from elsewhere: records, score matrices, bundles, cards, plugins, entries."""
 
 import json
 import re
@@ -24,10 +24,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file claims to be and what is wrong with it."""
+    """What a file claims to be, what is wrong with it, and what somebody should look at."""
 
     kind: str
     errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -36,25 +37,29 @@ class Report:
 
     def document(self) -> dict[str, Any]:
         """As JSON-able data."""
-        return {"kind": self.kind, "ok": self.ok, "errors": [vars(problem) for problem in self.errors]}
+        parts = {"errors": self.errors, "warnings": self.warnings}
+        lists = {name: [vars(problem) for problem in problems] for name, problems in parts.items()}
+        return {"kind": self.kind, "ok": self.ok, **lists}
 
 
 def check_file(path: Path, task: str | None = None) -> Report:
     """Validate a file by what its name and content claim it is.
 
     Args:
-        path: a `.json`, `.safetensors`, `.yaml` or `.py` file.
+        path: a `.json`, `.safetensors`, `.yaml` or `.py` file, or the folder of an entry.
         task: for a score matrix, which task it must fit.
 
     Raises:
         InputError: no such file, or an ending that says nothing.
     """
+    if path.is_dir():
+        return _check_folder(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     checks: dict[str, Callable[[], Report]] = {
         ".json": lambda: _guarded("record", lambda: _check_record(path)),
-        ".yaml": lambda: _guarded("card", lambda: _check_card(path)),
-        ".yml": lambda: _guarded("card", lambda: _check_card(path)),
+        ".yaml": lambda: _check_card(path),
+        ".yml": lambda: _check_card(path),
         ".py": lambda: _check_plugin(path),
         ".safetensors": lambda: _check_tensors(path, task),
     }
@@ -77,18 +82,38 @@ def _check_record(path: Path) -> None:
     read_record(path)
 
 
-def _check_card(path: Path) -> None:
-    from attriboard.catalog import load_task
+def _check_folder(path: Path) -> Report:
+    from attriboard.entries import CARD
+    from attriboard.entry_check import check_entry
+    from attriboard.leaderboard.board import published_folders
 
-    load_task(path)
+    if not (path / CARD).exists():
+        raise InputError(f"{path}: a folder without {CARD}, so it is no entry; attriboard submit makes one")
+    return check_entry(path, published_folders())
+
+
+def _check_card(path: Path) -> Report:
+    """A task card says what data it has; anything else is taken for a method card."""
+    from attriboard.cards import MAX_BYTES
+    from attriboard.catalog import load_task
+    from attriboard.documents import parse_yaml, read_bounded
+    from attriboard.method_card import load_method_card
+
+    try:
+        claims = parse_yaml(read_bounded(path, MAX_BYTES, "a card"))
+    except (FormatError, ValueError) as error:
+        return Report("card", (Problem("file", f"{path}: {error}"),))
+    if isinstance(claims, dict) and not {"data", "recipe"} & claims.keys():
+        return _guarded("method card", lambda: load_method_card(path))
+    return _guarded("card", lambda: load_task(path))
 
 
 def _check_tensors(path: Path, task: str | None) -> Report:
     """A bundle carries a card that says its format; anything else is taken for a score matrix."""
     from attriboard.catalog import load_task
-    from attriboard.evaluation import read_scores
     from attriboard.groundtruth import bundle, checkpoints
     from attriboard.groundtruth.sealed import read_sealed
+    from attriboard.scores import read_scores
 
     try:
         form = _claimed_format(path)

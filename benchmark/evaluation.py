@@ -13,20 +13,22 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, run_attributor
-from attriboard.canonical import digest_bytes, digest_file
+from attriboard.canonical import digest_file
 from attriboard.contracts import Task
-from attriboard.errors import FormatError, InputError
+from attriboard.errors import InputError
 from attriboard.groundtruth.bundle import GroundTruth
+from attriboard.method_card import MethodCard
 from attriboard.provenance import provenance
-from attriboard.record_model import Negated
+from attriboard.record_model import HeldOut, MethodInfo, Negated
 from attriboard.records import AttributionRecord, AttributorInfo, GroundTruthInfo, LdsResult, TaskInfo
+from attriboard.scores import scores_digest
 from attriboard.scoring.bootstrap import bootstrap
 from attriboard.scoring.ceiling import Ceiling, noise_ceiling
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
 from attriboard.scoring.split import Split, split_test_points
 
-__all__ = ["Grader", "Variant", "attributor_info", "evaluate", "heading", "read_scores"]
+__all__ = ["Grader", "Variant", "attributor_info", "evaluate", "heading"]
 
 Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
@@ -97,6 +99,16 @@ class Grader:
             mask_influence=_rounded(influence.masks) if influence else None,
         )
 
+    def grade_held_out(self, scores: NDArray[np.float32]) -> HeldOut:
+        """LDS on the masks of a held-out shard, whose grader this is.
+
+        Args:
+            scores: (n_test, n_train).
+        """
+        result = self.grade(self.predict(scores), in_full=False)
+        truth = self.truth
+        return HeldOut(sha256=truth.sha256, n_masks=truth.card.n_masks, mean=result.mean, ci95=result.ci95)
+
     def record(
         self,
         task: Task,
@@ -127,7 +139,7 @@ class Grader:
             graded = {
                 "lds": self.grade(predictions, in_full=variant != "sweep"),
                 "calibration": self.mean_lds(predictions, self.split.calibration),
-                "scores_sha256": digest_bytes(np.ascontiguousarray(outcome.scores).data),
+                "scores_sha256": scores_digest(outcome.scores),
             }
         return AttributionRecord(
             **heading(task, self.truth, attributor_info(outcome, job), job.seed),
@@ -148,19 +160,30 @@ class Grader:
             checkpoints_sha256=_digest_once(job.checkpoints),
         )
 
-    def record_of_scores(self, task: Task, scores: NDArray[np.float32], name: str) -> AttributionRecord:
+    def record_of_scores(
+        self,
+        task: Task,
+        scores: NDArray[np.float32],
+        name: str,
+        card: MethodCard | None = None,
+        shard: GroundTruth | None = None,
+    ) -> AttributionRecord:
         """Grade a score matrix made elsewhere.
 
         Args:
             task: the task.
             scores: (n_test, n_train) float32.
             name: what the method is called.
+            card: what its authors say of it.
+            shard: a held-out part of the ground truth.
         """
         predictions = self.predict(scores)
+        described = {"paper": card.paper if card else "", "family": card.family if card else ""}
+        info = AttributorInfo(name=name, origin="scores", digest=None, **described)
         return AttributionRecord(
-            **heading(
-                task, self.truth, AttributorInfo(name=name, origin="scores", digest=None, paper="", family=""), 0
-            ),
+            **heading(task, self.truth, info, 0),
+            held_out=Grader(shard).grade_held_out(scores) if shard else None,
+            method=MethodInfo(card_sha256=card.sha256, protocol=card.protocol) if card else None,
             variant="custom",
             selector=None,
             hyperparameters={},
@@ -172,7 +195,7 @@ class Grader:
             fit_seconds=None,
             score_seconds=None,
             peak_bytes=None,
-            scores_sha256=digest_bytes(np.ascontiguousarray(scores).data),
+            scores_sha256=scores_digest(scores),
             checkpoints_sha256=None,
         )
 
@@ -220,33 +243,6 @@ def evaluate(
     for event in run_attributor(job, limits):
         if isinstance(event, Outcome):
             yield grader.record(task, event, job, variant=variants[event.index])
-
-
-def read_scores(path: Path, task: Task) -> NDArray[np.float32]:
-    """Read a score matrix: safetensors with one floating-point tensor `scores` (n_test, n_train).
-
-    Raises:
-        FormatError: no such file, another format, another shape or type, or finite nowhere.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    shape = (task.card.data.n_test, task.card.data.n_train)
-    rule = f"must hold one tensor 'scores', (n_test, n_train) = {shape}, float32"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
-        raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
-    if list(tensors) != ["scores"]:
-        raise FormatError(f"{path}: holds tensors {', '.join(tensors) or 'none'}; it {rule}")
-    scores = tensors["scores"]
-    if scores.shape != shape or scores.dtype not in (np.float16, np.float32, np.float64):
-        raise FormatError(f"{path}: scores are {scores.shape} {scores.dtype}; it {rule}")
-    with np.errstate(over="ignore"):
-        single = scores.astype(np.float32)
-    if not np.isfinite(single).all(axis=1).any():
-        raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
-    return single
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

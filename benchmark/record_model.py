@@ -21,7 +21,9 @@ __all__ = [
     "GradedConfiguration",
     "GroundTruthInfo",
     "Hardware",
+    "HeldOut",
     "LdsResult",
+    "MethodInfo",
     "Negated",
     "Provenance",
     "SelectionRecord",
@@ -71,6 +73,22 @@ class AttributorInfo(_Part):
     digest: Code | None = Field(description="SHA-256 of the code, or distribution==version; null where no code was run")
     paper: Text
     family: Text
+
+
+class MethodInfo(_Part):
+    """The method card that came with a score matrix."""
+
+    card_sha256: Sha256 = Field(description="digest of the card's canonical JSON")
+    protocol: Literal["default", "selected", "tuned"] = Field(description="where the hyperparameters come from")
+
+
+class HeldOut(_Part):
+    """The LDS on masks that are not public."""
+
+    sha256: Sha256 = Field(description="digest of the shard, which was published before anything was scored")
+    n_masks: int = Field(gt=1, le=2**53)
+    mean: Correlation = Field(description="as `lds.mean`, over these masks")
+    ci95: tuple[Correlation, Correlation]
 
 
 class LdsResult(_Part):
@@ -201,6 +219,8 @@ class AttributionRecord(GradedRecord):
     criteria: dict[Name, float] = Field(
         default_factory=dict, description="selector → the quantity that it looked at, at this configuration"
     )
+    held_out: HeldOut | None = Field(default=None, description="the LDS on masks that are not public")
+    method: MethodInfo | None = Field(default=None, description="of a score matrix that came with a method card")
     negates: Negated | None = Field(
         default=None, description="of the control sign_flipped: whose scores were made again and negated"
     )

@@ -10,12 +10,13 @@ import os
 import re
 import reprlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from attriboard.documents import parse_json, read_bounded
 from attriboard.downstream_model import DownstreamRecord, RemovalPoint, RemovalRecord
 from attriboard.errors import FormatError
 from attriboard.record_model import (
@@ -108,14 +109,9 @@ def read_record(path: Path) -> AnyRecord:
         FormatError: the file cannot be read, is too large, is no JSON (NaN, Infinity and duplicate keys
             included), or breaks rules of the schema, each of which is named.
     """
+    content = read_bounded(path, MAX_BYTES, "a record")
     try:
-        if not path.is_file():
-            raise FormatError(f"{path}: not a file")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise FormatError(f"{path}: larger than {MAX_BYTES} bytes, the most that a record may have")
-        json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        parse_json(content)
         return _ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
@@ -123,7 +119,7 @@ def read_record(path: Path) -> AnyRecord:
         if len(errors) > MAX_PROBLEMS:
             problems += f"; and {len(errors) - MAX_PROBLEMS} more"
         raise FormatError(f"{path}: {problems}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise FormatError(f"{path}: not a readable JSON record: {error}") from error
 
 
@@ -156,19 +152,6 @@ def _reviewable(data: dict[str, Any]) -> str:
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     # A raw line break never stands inside a JSON string, so that this cannot touch one.
     return re.sub(r'\[\n([^\[\]{}"]*)\n *\]', lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
-
-
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"the key {reprlib.repr(key)} stands twice in one object")
-        table[key] = value
-    return table
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _problem(error: Mapping[str, Any]) -> str:

@@ -11,10 +11,11 @@ from attriboard.attribution.job import Described, Job, PluginSpec, TaskSpec
 from attriboard.attribution.runner import Outcome
 from attriboard.canonical import digest_bytes, digest_file
 from attriboard.errors import FormatError, InputError
-from attriboard.evaluation import Grader, read_scores
+from attriboard.evaluation import Grader
 from attriboard.groundtruth.bundle import read_ground_truth, write_ground_truth
 from attriboard.provenance import provenance
 from attriboard.records import read_record, write_record
+from attriboard.scores import read_scores
 from attriboard.scoring.lds import lds
 
 N_MASKS, N_REPEATS = 12, 3
@@ -187,7 +188,7 @@ def broken(kind, signal, path):
             import torch
 
             save_torch({"scores": torch.from_numpy(signal).bfloat16()}, path)
-            return "not a readable safetensors file"
+            return "BF16"
         case "no_tensor":
             save_file({}, path)
             return "holds tensors none"

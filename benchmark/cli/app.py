@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store
+from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store, submit
 
 __all__ = ["app"]
 
@@ -24,6 +24,7 @@ app.command("select")(selection.select)
 app.command("removal")(removal.removal)
 app.command("score")(run.score)
 app.command("check")(check.check)
+app.command("submit")(submit.submit)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
 app.add_typer(report.app, name="report")

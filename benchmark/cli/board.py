@@ -32,10 +32,10 @@ def build(
 ) -> None:
     """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
     from attriboard.groundtruth.registry import published_folder
-    from attriboard.leaderboard.board import build_board, published_results
+    from attriboard.leaderboard.board import build_board, published_folders
 
     bundles = groundtruth if results or groundtruth else published_folder()
-    summary = build_board(results or [published_results()], out, bundles)
+    summary = build_board(results or published_folders(), out, bundles)
     if json:
         emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
     else:

@@ -7,7 +7,7 @@ import typer
 
 from attriboard.cli.shell import Json, command, emit
 
-KINDS = ("attributor", "record", "scores", "bundle", "card")
+KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
 
 __all__ = ["check"]
 
@@ -18,8 +18,8 @@ def check(
         list[Path],
         typer.Argument(
             metavar="[KIND] FILE",
-            help="A record (.json), bundle or scores (.safetensors), card (.yaml) or attributor (.py). The kind, "
-            f"one of {', '.join(KINDS)}, may be said first.",
+            help="A record (.json), bundle or scores (.safetensors), card (.yaml), attributor (.py), or the folder of "
+            f"an entry. The kind, one of {', '.join(KINDS)}, may be said first.",
         ),
     ],
     task: Annotated[str | None, typer.Option(help="For a score matrix: the task it is for.")] = None,
@@ -27,7 +27,8 @@ def check(
 ) -> None:
     """Validate a file and say what is wrong with it; exit code 2 where something is.
 
-    An attributor goes through the conformance suite, in a process of its own.
+    An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run; its scores
+    are graded again.
     """
     from attriboard.checking import check_file
     from attriboard.errors import InputError
@@ -39,6 +40,8 @@ def check(
     if json:
         emit(report.document())
     else:
+        for problem in report.warnings:
+            print(f"{file}: to know: {problem.where}: {problem.message}")
         for problem in report.errors:
             print(f"{file}: {problem.where}: {problem.message}")
         print(f"{file}: {'a valid' if report.ok else 'not a valid'} {report.kind}")

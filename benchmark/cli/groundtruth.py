@@ -1,4 +1,4 @@
-"""`attriboard groundtruth`: build, inspect and verify ground truth."""
+"""`attriboard groundtruth`: build, inspect, verify, fetch and publish ground truth."""
 
 import tempfile
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attriboard.cli import distribution
 from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
 from attriboard.cli.workbench import Bundles, Cluster, StoreFolder, TaskArgument, Workers, executor, open_grader
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Build, inspect and verify ground truth.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect, verify, fetch and publish ground truth.", no_args_is_help=True)
 
 
 @app.command()
@@ -122,6 +123,10 @@ def info(task: TaskArgument, groundtruth: Bundles = None, json: Json = False) ->
 def verify(
     task: TaskArgument,
     rows: Annotated[int, typer.Option(help="How many random rows to retrain.", min=1)] = 4,
+    deep: Annotated[
+        int | None,
+        typer.Option(help="Instead of single rows: this many random masks with every repeat of each.", min=1),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Choice of the rows; by default another one each time.", min=0)
     ] = None,
@@ -135,12 +140,12 @@ def verify(
     from attriboard.catalog import load_task
     from attriboard.groundtruth.build import open_store
     from attriboard.groundtruth.registry import BundleRegistry
-    from attriboard.groundtruth.verify import check_plan, choose_rows, verify_rows
+    from attriboard.groundtruth.verify import check_plan, choose_masks, choose_rows, verify_rows
 
     live = load_task(task)
     truth = open_grader(live, BundleRegistry(groundtruth)).truth
     check_plan(truth, live)
-    chosen = choose_rows(truth, rows, seed)
+    chosen = choose_masks(truth, deep, seed) if deep else choose_rows(truth, rows, seed)
     # A store of its own: what another one holds would be believed, not retrained.
     with (
         tempfile.TemporaryDirectory(prefix="attriboard-verify-") as folder,
@@ -175,3 +180,9 @@ def _show_checks(task: str, checks: "list[RowCheck]") -> None:
     ]
     title = f"Retrained rows of {task} (distances in standard deviations of seed noise)"
     show_table(title, headings, cells, numeric=(0, 1, 3, 4, 5))
+
+
+app.command("list")(distribution.list_bundles)
+app.command("pull")(distribution.pull)
+app.command("push-ready")(distribution.push_ready)
+app.command("split")(distribution.split)

@@ -78,21 +78,36 @@ def score(
     name: Annotated[
         str | None, typer.Option(help="What the method is called, as in my_method; by default the file's name.")
     ] = None,
+    method: Annotated[
+        Path | None, typer.Option("--method", help="Method card, YAML; attriboard submit --template prints one.")
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option("--held-out", help="A held-out shard to grade on as well; see groundtruth split.", dir_okay=False),
+    ] = None,
     out: OutDir = Path("attriboard-results"),
     groundtruth: Bundles = None,
     json: Json = False,
 ) -> None:
     """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
     from attriboard.errors import InputError
-    from attriboard.evaluation import read_scores
+    from attriboard.groundtruth.split import read_held_out
+    from attriboard.method_card import load_method_card
     from attriboard.records import write_record
+    from attriboard.scores import read_scores
 
     if name is not None and name != (usable := _as_name(name)):
         raise InputError(f"--name {name}: must be lower-case letters, digits, - and _, as in --name {usable}")
+    card = load_method_card(method) if method else None
+    if card and name not in (None, card.name):
+        raise InputError(f"--name {name}: the method card says {card.name}; leave --name out")
     bench = Workbench(task, groundtruth)
     matrix = read_scores(scores, bench.task)
+    shard = read_held_out(held_out, bench.registry, bench.grader.truth) if held_out else None
     prepare_folder(out)
-    record = bench.grader.record_of_scores(bench.task, matrix, name or _as_name(scores.stem))
+    record = bench.grader.record_of_scores(
+        bench.task, matrix, card.name if card else name or _as_name(scores.stem), card, shard
+    )
     _finish(record, write_record(record, out), json)
 
 
@@ -159,6 +174,9 @@ def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
                 print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
         if record.negates:
             print(f"the scores of {record.negates.attributor}, record {record.negates.record}, negated")
+        if record.held_out:
+            mean, (low, high) = record.held_out.mean, record.held_out.ci95
+            print(f"on {record.held_out.n_masks} held-out masks: LDS {mean:.3f}, 95 % interval {low:.3f} … {high:.3f}")
         if record.hyperparameters:
             print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
         if record.fit_seconds is not None and record.score_seconds is not None:

@@ -170,6 +170,9 @@ def open_grader(task: "Task", registry: "BundleRegistry") -> "Grader":
     from attriboard.evaluation import Grader
     from attriboard.groundtruth.bundle import read_ground_truth
 
+    if (entry := registry.find(task.card, "groundtruth")) and registry.place(entry) is None:
+        with progress_bar(f"{entry.file}, bytes") as progress:
+            registry.obtain(task.card, "groundtruth", progress)
     return Grader(read_ground_truth(registry.locate(task.card, "groundtruth")))
 
 

@@ -135,7 +135,7 @@ def ensure_checkpoints(
     """The published checkpoints of a task; where there are none, trained here once and kept in the cache."""
     card = task.card
     if registry.find(card, "checkpoints"):
-        return registry.locate(card, "checkpoints")
+        return registry.obtain(card, "checkpoints", progress)
     # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
     which = digest({"task": card.fingerprint, "checkpoints": card.checkpoints.model_dump(mode="json")})
     path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"

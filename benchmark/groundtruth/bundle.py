@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from attriboard.canonical import digest_file
 from attriboard.errors import FormatError
@@ -32,11 +33,19 @@ FORMAT = "attriboard-groundtruth/1"
 
 
 class GroundTruthCard(SealedCard):
-    """Card of a ground-truth bundle."""
+    """Card of a ground-truth bundle.
 
-    n_masks: int
-    n_repeats: int
+    Attributes:
+        n_masks, n_repeats, n_test: its sizes.
+        first_mask: number, in the plan of the task's card, of the first mask; not 0 in a shard.
+        nonce: random digits of a held-out shard, so that nobody can tell from its SHA-256 that a guess is right.
+    """
+
+    n_masks: int = Field(gt=0)
+    n_repeats: int = Field(gt=0)
     n_test: int
+    first_mask: int = Field(default=0, ge=0)
+    nonce: str = ""
 
 
 @dataclass(frozen=True, eq=False)

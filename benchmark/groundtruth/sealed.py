@@ -5,18 +5,18 @@ builds of the same numbers can be compared although their cards name different d
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from attriboard.cards import TaskCard
+from attriboard.documents import parse_json
 from attriboard.errors import FormatError, InputError
 from attriboard.files import write_atomically
 from attriboard.groundtruth.registry import BundleRegistry
@@ -113,11 +113,11 @@ def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str
     if "card" not in metadata:
         raise FormatError(f"{path}: carries no card, so it is no bundle of AttriBoard; {REMEDY}")
     try:
-        raw = json.loads(metadata["card"])
+        raw = parse_json(metadata["card"])
         if raw.get("format") != form:
             raise FormatError(f"{path}: format {raw.get('format')!r}, expected {form!r}; {REMEDY}")
         card = card_type.model_validate(raw)
-    except (AttributeError, json.JSONDecodeError, ValidationError) as error:
+    except (AttributeError, ValueError) as error:
         raise FormatError(f"{path}: its card does not validate: {error}; {REMEDY}") from error
     if card.fingerprint != card.task.fingerprint:
         raise FormatError(

@@ -24,7 +24,7 @@ from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 
-__all__ = ["RowCheck", "check_plan", "choose_rows", "verify_rows"]
+__all__ = ["RowCheck", "check_plan", "choose_masks", "choose_rows", "verify_rows"]
 
 # Two independent seeds are √2 apart in these units; the rest is for tails heavier than a normal's.
 _MAX_DISTANCE = 2.0
@@ -63,10 +63,11 @@ def check_plan(truth: GroundTruth, task: Task) -> None:
             f"{truth.path}: ground truth of fingerprint {truth.card.fingerprint[:12]}…, "
             f"task {task.card.name} has {task.card.fingerprint[:12]}…; they do not belong together"
         )
-    for k, mask in enumerate(truth.masks):
+    for k, mask in enumerate(truth.masks, start=truth.card.first_mask):
         if not np.array_equal(np.flatnonzero(mask), mask_indices(task.card, k)):
             raise InputError(f"{truth.path}: mask {k} is not the one that the task's card determines; rows were moved")
-        seeds, expected = truth.seeds[k].tolist(), [retrain_seed(k, r) for r in range(truth.card.n_repeats)]
+        seeds = truth.seeds[k - truth.card.first_mask].tolist()
+        expected = [retrain_seed(k, r) for r in range(truth.card.n_repeats)]
         if seeds != expected:
             raise InputError(f"{truth.path}: seeds of mask {k} are {seeds}, expected {expected}")
 
@@ -77,6 +78,13 @@ def choose_rows(truth: GroundTruth, count: int, seed: int | None) -> list[tuple[
     total = truth.card.n_masks * n_repeats
     picks = np.random.default_rng(seed).choice(total, size=min(count, total), replace=False)
     return [divmod(int(pick), n_repeats) for pick in picks]
+
+
+def choose_masks(truth: GroundTruth, count: int, seed: int | None) -> list[tuple[int, int]]:
+    """Every repeat of different random masks, at most of all of them."""
+    n_masks = truth.card.n_masks
+    picks = np.random.default_rng(seed).choice(n_masks, size=min(count, n_masks), replace=False)
+    return [(int(mask), repeat) for mask in sorted(picks) for repeat in range(truth.card.n_repeats)]
 
 
 def verify_rows(
@@ -98,7 +106,8 @@ def verify_rows(
         executor: see `retrain`.
         progress: see `retrain`.
     """
-    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, r)) for k, r in rows]
+    first = truth.card.first_mask
+    requests = [RetrainRequest(mask_indices(task.card, first + k), retrain_seed(first + k, r)) for k, r in rows]
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(task.card.fingerprint) for request in requests]
     fresh = {name: store.read(f"outputs/{name}", digests) for name in ("loss", "margin")}

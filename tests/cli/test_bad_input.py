@@ -42,7 +42,7 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("score nope plain", "no task named 'nope'"),
         ("check missing.json", "missing.json: no such file"),
         ("check plain", "do not know what no ending is"),
-        ("check .", ".: no such file"),
+        ("check .", ".: a folder without method.yaml, so it is no entry"),
         ("groundtruth info nope", "no task named 'nope'"),
         ("groundtruth verify digits_mlp --rows 0", "'--rows'"),
         ("groundtruth verify digits_mlp --seed -1", "'--seed'"),

@@ -1,0 +1,66 @@
+"""Score matrices made elsewhere: safetensors files with one tensor `scores` (n_test, n_train)."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.canonical import digest_bytes
+from attriboard.contracts import Task
+from attriboard.errors import FormatError
+
+__all__ = ["read_matrix", "read_scores", "scores_digest"]
+
+MAX_BYTES = 4 << 30  # of a file whose shape nobody knows beforehand
+_DTYPES = {"F16": 2, "F32": 4, "F64": 8}
+_MAX_HEADER = 1 << 20
+
+
+def scores_digest(scores: NDArray[np.float32]) -> str:
+    """SHA-256 of a score matrix's bytes, float32 in C order, as records have it."""
+    return digest_bytes(np.ascontiguousarray(scores, dtype=np.float32).data)
+
+
+def read_scores(path: Path, task: Task) -> NDArray[np.float32]:
+    """Read a score matrix for a task.
+
+    Raises:
+        FormatError: no such file, another format, another shape or type, or finite nowhere.
+    """
+    return read_matrix(path, (task.card.data.n_test, task.card.data.n_train))
+
+
+def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """Read a score matrix; nothing is loaded before its header is found to be what it should.
+
+    Args:
+        path: the file.
+        shape: (n_test, n_train), where it is known.
+
+    Raises:
+        FormatError: no such file, another format, another shape or type, or finite nowhere.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shown = "" if shape is None else f" = {shape}"
+    rule = f"must hold one tensor 'scores', (n_test, n_train){shown}, float32"
+    limit = MAX_BYTES if shape is None else shape[0] * shape[1] * max(_DTYPES.values()) + _MAX_HEADER
+    try:
+        if path.is_file() and path.stat().st_size > limit:
+            raise FormatError(f"{path}: {path.stat().st_size} bytes are more than scores can have; it {rule}")
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            if names != ["scores"]:
+                raise FormatError(f"{path}: holds tensors {', '.join(names)[:200] or 'none'}; it {rule}")
+            header = file.get_slice("scores")
+            found, dtype = tuple(header.get_shape()), header.get_dtype()
+            if len(found) != 2 or dtype not in _DTYPES or 0 in found or (shape and found != shape):
+                raise FormatError(f"{path}: scores are {found} {dtype}; it {rule}")
+            scores = file.get_tensor("scores")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
+    with np.errstate(over="ignore"):
+        single: NDArray[np.float32] = scores.astype(np.float32)
+    if not np.isfinite(single).all(axis=1).any():
+        raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
+    return single
