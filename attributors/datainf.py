@@ -18,6 +18,8 @@ and bias together (the authors' code takes each tensor by itself); λ = 0, by wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -25,14 +27,11 @@ from torch import Tensor
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs
-from attriboard.toolkit.gradients import linear_factors_or_none, per_example_gradients
-from attriboard.toolkit.kernel import cross_kernel, gram_kernel
+from attriboard.toolkit.gradients import layer_parameters
+from attriboard.toolkit.kernel import add_gram, add_products, kernel_pieces
 from attriboard.toolkit.memory import require_memory
 
 __all__ = ["DataInf"]
-
-COLUMNS = 4096
-"""Parameters per float64 product."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class DataInf(Attributor):
         """Every layer's kernel at every checkpoint.
 
         Raises:
-            NotApplicableError: the kernels, or the gradients they are made of, do not fit in memory.
+            NotApplicableError: the kernels do not fit in memory, or the model has too many parameters.
         """
         return tuple(_layers(context, model) for model in context.select_checkpoints(checkpoints, epoch=epoch))
 
@@ -98,33 +97,16 @@ class DataInf(Attributor):
 
 
 def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
-    sizes: dict[str, int] = {}
-    for name, parameter in context.model.named_parameters():
-        module = name.rpartition(".")[0]
-        sizes[module] = sizes.get(module, 0) + parameter.numel()
     n_train, n_test = len(context.train), len(context.test)
-    kernel_bytes = 8 * len(sizes) * n_train * (n_train + n_test)
-    require_memory(kernel_bytes, f"the kernels of {len(sizes)} layers", context.device)
-    train = linear_factors_or_none(context, checkpoint, context.loss, context.train)
-    test = linear_factors_or_none(context, checkpoint, context.target, context.test)
-    if train is not None and test is not None:
-        return tuple(
-            Layer(gram_kernel([one]), cross_kernel([one], [other]), size)
-            for one, other, size in zip(train, test, sizes.values(), strict=True)
-        )
-    gradient_bytes = 8 * sum(sizes.values()) * (n_train + n_test)  # once in blocks, once joined
-    require_memory(kernel_bytes + gradient_bytes, "the gradients and kernels of all examples", context.device)
-    G, g = (
-        torch.cat(list(per_example_gradients(context, checkpoint, function, examples)))
-        for function, examples in ((context.loss, context.train), (context.target, context.test))
-    )
-    splits = (torch.split(side, list(sizes.values()), dim=1) for side in (G, g))
-    parts = zip(*splits, sizes.values(), strict=True)
-    return tuple(Layer(_dense(one, one), _dense(one, other), size) for one, other, size in parts)
-
-
-def _dense(left: Tensor, right: Tensor) -> Tensor:
-    kernel = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
-    for start in range(0, left.shape[1], COLUMNS):
-        kernel += left[:, start : start + COLUMNS].double() @ right[:, start : start + COLUMNS].double().T
-    return kernel
+    parameters = layer_parameters(context.model)
+    kernel_bytes = 8 * len(parameters) * n_train * (n_train + n_test)
+    require_memory(kernel_bytes, f"the kernels of {len(parameters)} layers", context.device)
+    zeros = partial(torch.zeros, dtype=torch.float64, device=context.device)
+    layers = {
+        name: Layer(zeros(n_train, n_train), zeros(n_train, n_test), sum(prod(shape) for shape in own.values()))
+        for name, own in parameters.items()
+    }
+    for name, train, test in kernel_pieces(context, checkpoint, context.loss, context.target):
+        add_gram(layers[name].kernel, train)
+        add_products(layers[name].products, train, test)
+    return tuple(layers.values())

@@ -10,30 +10,40 @@ A gradient of a linear layer is an outer product δ aᵀ, with a the layer's inp
 a bias. Rotated into the eigenbases of A = E[a aᵀ] = U_A · U_Aᵀ and S = E[δ δᵀ] = U_S · U_Sᵀ it is v = (U_Sᵀ δ)(U_Aᵀ
 a)ᵀ, and Λ = E[v²], element by element. (F̂_l + λI)⁻¹ is then a division.
 
-With `fisher = true` the δ of S and Λ are those of labels drawn from the model; here their expectation over all
-classes is taken exactly. With `fisher = empirical` they are those of the training labels.
+The labels whose gradients S and Λ are made of are those of the training set with `fisher = empirical`, and the model's
+own with `fisher = true`, by `attriboard.toolkit.labels`: in exact expectation over classes, by one draw for each
+position of a sequence. A layer at several positions, pixels or tokens, has gradients Σ_t δ_t a_tᵀ; A and S are sums
+over positions, Λ is made of whole gradients.
 
-Scores are computed from the rotated factors, never from gradients: per test point the (d_in, d_out) matrix v'/(Λ + λ)
-is contracted with all training examples, n_train · d_in · d_out multiplications a layer and a test point.
+With one position, scores are computed from the rotated factors, never from gradients: per test point the (d_in,
+d_out) matrix v'/(Λ + λ) is contracted with all training examples, n_train · d_in · d_out multiplications a layer and a
+test point. With several, v'/(Λ + λ) is rotated back and multiplied with the training gradients, which are kept where
+`KEPT_BYTES` allows it, and made again for every λ where not.
 
 Deviations: the test side is the gradient of the attributed f; λ is absolute, added to a curvature that is a mean over
 training examples; λ = none is the paper's and kronfluence's heuristic, a tenth of each layer's mean eigenvalue; λ = 0
-is the pseudo-inverse over the numerical rank. Linear layers only.
+is the pseudo-inverse over the numerical rank. Matrix layers only: linear layers, convolutions and Conv1D whose weight
+no other layer shares. Embeddings and norms are left out, as in kronfluence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Examples, Hyperparameter
+from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs
-from attriboard.toolkit.gradients import LayerFactors, evaluate, linear_factors
-from attriboard.toolkit.layerwise import layer_damping, layer_regularization, with_bias
+from attriboard.toolkit.gradients import layer_gradients
+from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
+from attriboard.toolkit.kronecker import KroneckerBasis, eigenbasis, mean_squares
+from attriboard.toolkit.labels import labelled
+from attriboard.toolkit.layers import LayerFactors, LayerGradients
+from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
 from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["EKFAC"]
@@ -43,28 +53,24 @@ Fisher = Literal["true", "empirical"]
 BLOCK_BYTES = 128 * 2**20
 """Memory for one product of training factors with some test points."""
 
+KEPT_BYTES = 2**30
+"""Memory for training gradients that scores at every λ need."""
+
 SPECTRUM_BYTES = 512 * 2**20
 """Memory for the spectrum's coefficients (n_test, directions); of more directions the smallest are merged."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer in its Kronecker eigenbasis; P directions of inputs that occur, Q of outputs.
+class Eigenvalues:
+    """One layer's curvature; P directions of inputs that occur, Q of outputs.
 
     Attributes:
-        inputs: Uᵀ_A a of the training examples (n_train, P), float32.
-        deltas: Uᵀ_S δ of the training examples (n_train, Q), float32.
-        test_inputs, test_deltas: the same of f at the test examples, (n_test, P) and (n_test, Q), float32.
-        eigenvalues: Λ (P, Q), float64.
+        corrected: Λ (P, Q), float64.
         moments: mean square of the training gradients in each direction (P, Q), float64; Λ if that is empirical.
         mean: mean eigenvalue over all directions, also those that do not occur.
     """
 
-    inputs: Tensor
-    deltas: Tensor
-    test_inputs: Tensor
-    test_deltas: Tensor
-    eigenvalues: Tensor
+    corrected: Tensor
     moments: Tensor
     mean: float
 
@@ -74,22 +80,94 @@ class Layer:
         At λ = 0 this is the pseudo-inverse.
         """
         damping = layer_damping(damping, self.mean)
-        floor = max(self.eigenvalues.shape) * torch.finfo(torch.float64).eps * float(self.eigenvalues.max())
-        inverse = 1 / (self.eigenvalues + damping)
-        return inverse if damping > floor else inverse.masked_fill(self.eigenvalues <= floor, 0)
+        floor = max(self.corrected.shape) * torch.finfo(torch.float64).eps * float(self.corrected.max())
+        inverse = 1 / (self.corrected + damping)
+        return inverse if damping > floor else inverse.masked_fill(self.corrected <= floor, 0)
+
+
+@dataclass(frozen=True)
+class VectorLayer:
+    """A layer at one position, as rotated factors (n, P) and (n, Q) of the training and the test examples, float32."""
+
+    curvature: Eigenvalues
+    train: LayerFactors
+    test: LayerFactors
+
+    def test_coordinates(self, point: int) -> Tensor:
+        """Coordinates v' of one test point, (P, Q)."""
+        return torch.outer(self.test.inputs[point], self.test.deltas[point])
 
     def products(self, damping: float | None) -> Tensor:
         """Σ_pq v_i v'_j / (Λ + λ), (n_test, n_train), float32."""
-        weights = self.weights(damping).float()
-        n_train, n_outputs = self.deltas.shape
-        result = self.inputs.new_empty(len(self.test_inputs), n_train)
+        weights = self.curvature.weights(damping).float()
+        n_train, n_outputs = self.train.deltas.shape
+        result = self.train.inputs.new_empty(len(self.test.inputs), n_train)
         group = max(1, BLOCK_BYTES // (4 * n_train * n_outputs))
         for start in range(0, len(result), group):
             points = slice(start, start + group)
-            solved = self.test_inputs[points, :, None] * weights * self.test_deltas[points, None, :]
-            left = self.inputs @ solved.transpose(0, 1).flatten(1)  # (n_train, P) @ (P, points · Q)
-            result[points] = torch.einsum("njq,nq->jn", left.view(n_train, -1, n_outputs), self.deltas)
+            solved = self.test.inputs[points, :, None] * weights * self.test.deltas[points, None, :]
+            left = self.train.inputs @ solved.transpose(0, 1).flatten(1)  # (n_train, P) @ (P, points · Q)
+            result[points] = torch.einsum("njq,nq->jn", left.view(n_train, -1, n_outputs), self.train.deltas)
         return result
+
+
+@dataclass(frozen=True)
+class PositionsLayer:
+    """A layer at several positions: `test` v' (n_test, P, Q), float32; training gradients are `Model.chunks`."""
+
+    curvature: Eigenvalues
+    basis: KroneckerBasis
+    test: Tensor
+
+    def test_coordinates(self, point: int) -> Tensor:
+        """Coordinates v' of one test point, (P, Q)."""
+        return self.test[point]
+
+    def solved(self, damping: float | None) -> Tensor:
+        """(F̂_l + λI)⁻¹ g', (n_test, d_out · d_in), float32."""
+        return self.basis.gradients(self.test * self.curvature.weights(damping).float())
+
+
+@dataclass(frozen=True)
+class Model:
+    """One checkpoint.
+
+    Attributes:
+        context, checkpoint: where training gradients come from.
+        layers: its matrix layers.
+        kept: chunks of the training gradients of layers at several positions, or `None`: to be made again.
+    """
+
+    context: Context
+    checkpoint: Checkpoint
+    layers: dict[str, VectorLayer | PositionsLayer]
+    kept: list[list[Tensor]] | None
+
+    def products(self, damping: float | None) -> Tensor:
+        """Σ_l g_iᵀ (F̂_l + λI)⁻¹ g'_j, (n_test, n_train), float32."""
+        n_test, n_train = len(self.context.test), len(self.context.train)
+        total = torch.zeros(n_test, n_train, device=self.context.device)
+        solved = []
+        for layer in self.layers.values():
+            if isinstance(layer, VectorLayer):
+                total += layer.products(damping)
+            else:
+                solved.append(layer.solved(damping))
+        start = 0
+        for chunk in (self.chunks() if self.kept is None else self.kept) if solved else ():
+            rows = slice(start, start + len(chunk[0]))
+            for left, gradients in zip(solved, chunk, strict=True):
+                total[:, rows].addmm_(left, gradients.T.float())
+            start = rows.stop
+        return total
+
+    def chunks(self) -> Iterator[list[Tensor]]:
+        """Training gradients (b, d_out · d_in) of every layer at several positions."""
+        names = [name for name, layer in self.layers.items() if isinstance(layer, PositionsLayer)]
+        for chunk in layer_gradients(
+            self.context, self.checkpoint, self.context.loss, self.context.train, layers=names
+        ):
+            yield [layer.factors.dense() for layer in chunk if layer.factors is not None]
 
 
 class EKFAC(Attributor):
@@ -112,91 +190,86 @@ class EKFAC(Attributor):
         knobs.epoch(),
     )
 
-    def fit(self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None) -> list[list[Layer]]:
-        """Eigenbases, corrected eigenvalues and rotated factors of every checkpoint's layers."""
-        return [fit_layers(context, one, fisher) for one in context.select_checkpoints(checkpoints, epoch=epoch)]
+    def fit(self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None) -> list[Model]:
+        """Eigenbases, corrected eigenvalues and rotated gradients of every checkpoint's layers."""
+        return [fit_model(context, one, fisher) for one in context.select_checkpoints(checkpoints, epoch=epoch)]
 
-    def score(self, state: list[list[Layer]], *, damping: float | None) -> Tensor:
+    def score(self, state: list[Model], *, damping: float | None) -> Tensor:
         """Sum over layers, average over checkpoints."""
-        layers = [layer for checkpoint in state for layer in checkpoint]
-        scores = layers[0].products(damping)
-        for layer in layers[1:]:
-            scores += layer.products(damping)
+        scores = state[0].products(damping)
+        for model in state[1:]:
+            scores += model.products(damping)
         return scores.div_(-len(state))
 
-    def spectrum(self, state: list[list[Layer]]) -> list[Spectrum]:
+    def spectrum(self, state: list[Model]) -> list[Spectrum]:
         """Λ, and c = (Σ_i v_i²)^½ v' in each direction: of K/n, as far as the eigenbasis makes it diagonal."""
-        return [layers_spectrum(layers) for layers in state]
+        return [model_spectrum(model) for model in state]
+
+    def notes(self, state: list[Model]) -> tuple[str, ...]:
+        """Which parameters are left out."""
+        return left_out(state[0].context, state[0].layers)
 
 
-def fit_layers(context: Context, checkpoint: Checkpoint, fisher: Fisher) -> list[Layer]:
-    """Every layer of one checkpoint."""
-    train = linear_factors(context, checkpoint, context.loss, context.train)
-    test = linear_factors(context, checkpoint, context.target, context.test)
-    drawn = [one.deltas[None] for one in train] if fisher == "empirical" else expected_deltas(context, checkpoint)
-    return [fit_layer(*layer) for layer in zip(train, test, drawn, strict=True)]
-
-
-def fit_layer(train: LayerFactors, test: LayerFactors, drawn: Tensor) -> Layer:
-    """One layer.
-
-    Args:
-        train: gradient factors of the training losses.
-        test: those of f at the test examples.
-        drawn: δ that the curvature is made of (draws, n_train, d_out); its sum of squares over draws is the
-            expectation.
-    """
-    a = with_bias(train)
-    n, d_in = a.shape
-    values, input_basis = torch.linalg.eigh(a.T @ a / n)
-    # Directions without training inputs: every training gradient is zero there, and so is their share of a score.
-    input_basis = input_basis[:, values > d_in * torch.finfo(torch.float64).eps * values[-1]]
-    stacked = drawn.flatten(0, 1)
-    output_basis = torch.linalg.eigh(stacked.T @ stacked / n)[1]
-    inputs, deltas = a @ input_basis, train.deltas @ output_basis
-    squares = inputs.square().T / n
-    eigenvalues = squares @ (drawn @ output_basis).square().sum(0)
-    if not bool(torch.isfinite(eigenvalues).all()) or float(eigenvalues.max()) == 0:
-        raise NotApplicableError("a layer's Fisher matrix is zero or not finite: a model diverged, or has no gradient")
-    return Layer(
-        inputs.float(),
-        deltas.float(),
-        (with_bias(test) @ input_basis).float(),
-        (test.deltas @ output_basis).float(),
-        eigenvalues,
-        squares @ deltas.square(),
-        float(eigenvalues.sum()) / (d_in * deltas.shape[1]),
-    )
-
-
-def expected_deltas(context: Context, checkpoint: Checkpoint) -> list[Tensor]:
-    """√p(y|x) δ(x, y) for every class y: (classes, n_train, d_out) per layer, float64.
+def fit_model(context: Context, checkpoint: Checkpoint, fisher: Fisher) -> Model:
+    """Every matrix layer of one checkpoint.
 
     Raises:
-        NotApplicableError: the loss is not −log p over classes.
+        NotApplicableError: there is none, or labels cannot be had, or a Fisher matrix is zero or not finite.
     """
-    inputs, targets = context.train.inputs, context.train.targets
-    row = Examples(inputs[:1], targets[:1])
-    n_classes = torch.func.functional_call(context.model, dict(checkpoint.parameters), (row.inputs,)).shape[-1]
-    if targets.dim() != 1 or targets.is_floating_point():
-        raise NotApplicableError("fisher = true: targets must be classes; use fisher = empirical")
-    labelled = [Examples(inputs, torch.full_like(targets, label)) for label in range(n_classes)]
-    likelihoods = [torch.exp(-evaluate(context, checkpoint, context.loss, one).double()) for one in labelled]
-    total = torch.stack(likelihoods).sum(0)
-    if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
-        raise NotApplicableError("fisher = true: the loss must be −log p of the label; use fisher = empirical")
-    draws: list[list[Tensor]] = []
-    for one, likelihood in zip(labelled, likelihoods, strict=True):
-        factors = linear_factors(context, checkpoint, context.loss, one)
-        draws.append([layer.deltas * likelihood.sqrt()[:, None] for layer in factors])
-    return [torch.stack(layer) for layer in zip(*draws, strict=True)]
+    sizes = matrix_layers(context, checkpoint)
+    draws, training = (labelled(context, checkpoint, own=own) for own in (fisher == "true", False))
+    moments = second_moments(context, checkpoint, draws, sizes)
+    bases = {name: eigenbasis(*moments.pop(name)) for name in sizes}
+    corrected = mean_squares(context, checkpoint, draws, bases)
+    squares = corrected if fisher == "empirical" else mean_squares(context, checkpoint, training, bases)
+
+    def rotated(layer: LayerGradients) -> LayerGradients | None:
+        return bases[layer.name].rotated(layer) if layer.name in bases else None
+
+    test: dict[str, Stored] = dict(
+        zip(sizes, collect(context, checkpoint, context.target, context.test, change=rotated), strict=True)
+    )
+    vectors = [Piece(name) for name in sizes if isinstance(test[name], LayerFactors)]
+    train = iter(collect(context, checkpoint, context.loss, context.train, vectors, rotated) if vectors else [])
+    layers: dict[str, VectorLayer | PositionsLayer] = {}
+    for name, (d_in, d_out) in sizes.items():
+        curvature = eigenvalues(corrected[name], squares[name], d_in * d_out)
+        points = test.pop(name)
+        if isinstance(points, DenseGradients):
+            v = points.values.float().unflatten(1, curvature.corrected.shape)
+            layers[name] = PositionsLayer(curvature, bases[name], v)
+        else:
+            layers[name] = VectorLayer(curvature, single(next(train)), single(points))
+    return keep_gradients(Model(context, checkpoint, layers, None), sizes)
 
 
-def layers_spectrum(layers: list[Layer]) -> Spectrum:
+def eigenvalues(corrected: Tensor, moments: Tensor, directions: int) -> Eigenvalues:
+    """One layer's, checked."""
+    if not bool(torch.isfinite(corrected).all()) or float(corrected.max()) == 0:
+        raise NotApplicableError("a layer's Fisher matrix is zero or not finite: a model diverged, or has no gradient")
+    return Eigenvalues(corrected, moments, float(corrected.sum()) / directions)
+
+
+def single(stored: Stored) -> LayerFactors:
+    """Rotated factors in float32."""
+    assert isinstance(stored, LayerFactors)
+    return LayerFactors(stored.inputs.float(), stored.deltas.float(), stored.bias)
+
+
+def keep_gradients(model: Model, sizes: dict[str, tuple[int, int]]) -> Model:
+    """The same with its training gradients in memory, if they are few enough."""
+    numbers = [d_in * d_out for name, (d_in, d_out) in sizes.items() if isinstance(model.layers[name], PositionsLayer)]
+    if not numbers or 4 * len(model.context.train) * sum(numbers) > KEPT_BYTES:
+        return model
+    return Model(model.context, model.checkpoint, model.layers, list(model.chunks()))
+
+
+def model_spectrum(model: Model) -> Spectrum:
     """One spectrum of all layers, descending; beyond `SPECTRUM_BYTES` the smallest σ count as its remainder."""
-    eigenvalues = torch.cat([layer.eigenvalues.flatten() for layer in layers])
-    n_train, n_test = len(layers[0].inputs), len(layers[0].test_inputs)
-    lengths = torch.cat([(n_train * layer.moments).sqrt().flatten() for layer in layers])
+    layers = list(model.layers.values())
+    eigenvalues = torch.cat([layer.curvature.corrected.flatten() for layer in layers])
+    n_train, n_test = len(model.context.train), len(model.context.test)
+    lengths = torch.cat([(n_train * layer.curvature.moments).sqrt().flatten() for layer in layers])
     order = eigenvalues.argsort(descending=True)
     # Where Λ is zero no training example has a gradient.
     order = order[: int((eigenvalues > 0).sum())]
@@ -204,8 +277,7 @@ def layers_spectrum(layers: list[Layer]) -> Spectrum:
     coefficients = lengths.new_empty(n_test, kept)
     remainder = lengths.new_zeros(n_test)
     for point in range(n_test):
-        outer = [torch.outer(layer.test_inputs[point], layer.test_deltas[point]).flatten() for layer in layers]
-        row = (lengths * torch.cat(outer))[order]
+        row = (lengths * torch.cat([layer.test_coordinates(point).flatten() for layer in layers]))[order]
         coefficients[point], remainder[point] = row[:kept], row[kept:].norm()
     floor = float(eigenvalues[order[kept]]) if kept < len(order) else 0.0
     return Spectrum(eigenvalues[order[:kept]], coefficients, n_train, remainder if floor else None, floor)

@@ -19,11 +19,12 @@ from torch.nn.functional import normalize
 from attriboard.contracts import Attributor, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs
+from attriboard.toolkit.memory import affordable_rows
 
 __all__ = ["EmbeddingSimilarity"]
 
-ROWS = 1024
-"""Examples per forward pass; no influence on the result."""
+NUMBERS = 64 * 2**20
+"""Activations of all examples of a forward pass; no influence on the result."""
 
 
 class EmbeddingSimilarity(Attributor):
@@ -62,14 +63,16 @@ def _features(context: Context, checkpoint: Checkpoint, examples: Examples) -> T
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         seen.append(inputs[0])
 
+    state = {**checkpoint.buffers, **checkpoint.parameters}
+    rows = affordable_rows(context.model, state, examples.inputs[:1], NUMBERS)
     layers = [module for module in context.model.modules() if isinstance(module, nn.Linear)]
     handles = [layer.register_forward_pre_hook(record) for layer in layers]
     blocks = []
     try:
-        for start in range(0, len(examples), ROWS):
+        for start in range(0, len(examples), rows):
             seen.clear()
-            batch = examples[start : start + ROWS]
-            functional_call(context.model, {**checkpoint.buffers, **checkpoint.parameters}, (batch.inputs,))
+            batch = examples[start : start + rows]
+            functional_call(context.model, state, (batch.inputs,))
             if not seen:
                 raise NotApplicableError("the model has no linear layer, whose input would be the embedding")
             last = seen[-1].double()

@@ -13,12 +13,11 @@ exact, not projected; an example without a gradient scores 0.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
 from attriboard.toolkit import knobs
-from attriboard.toolkit.similarity import gradient_similarity
+from attriboard.toolkit.similarity import mean_similarity
 
 __all__ = ["GradCos"]
 
@@ -36,9 +35,7 @@ class GradCos(Attributor):
 
     def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
         """Average the cosines over checkpoints."""
-        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
-        cosines = [gradient_similarity(context, checkpoint, cosine=True) for checkpoint in chosen]
-        return -torch.stack(cosines).mean(0).float()
+        return mean_similarity(context, cosine=True, checkpoints=checkpoints, epoch=epoch)
 
     def score(self, state: Tensor) -> Tensor:
         """The cosines."""

@@ -13,12 +13,11 @@ not projected.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
 from attriboard.toolkit import knobs
-from attriboard.toolkit.kernel import gradient_products
+from attriboard.toolkit.similarity import mean_similarity
 
 __all__ = ["GradDot"]
 
@@ -36,10 +35,7 @@ class GradDot(Attributor):
 
     def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
         """Average −⟨∇L(z_i), ∇f(z')⟩ over checkpoints."""
-        total = torch.zeros(len(context.train), len(context.test), dtype=torch.float64, device=context.device)
-        for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
-            total -= gradient_products(context, checkpoint, context.loss, context.target)
-        return (total / checkpoints).T.float().contiguous()
+        return mean_similarity(context, cosine=False, checkpoints=checkpoints, epoch=epoch)
 
     def score(self, state: Tensor) -> Tensor:
         """The inner products."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from attriboard.toolkit import knobs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.memory import require_memory
+from attriboard.toolkit.spectrum import symmetric_eigen
 
 __all__ = ["IFExplicit"]
 
@@ -93,8 +93,6 @@ def _decompose(context: Context, checkpoint: Checkpoint) -> Decomposition:
     if not bool(torch.isfinite(hessian).all()):
         raise NotApplicableError("the Hessian is not finite: the model diverged")
     hessian.add_(hessian.T.clone()).div_(2)
-    # The transpose of a symmetric matrix is itself, and is what Fortran overwrites without a copy.
-    found = scipy.linalg.eigh(hessian.numpy().T, driver="evr", overwrite_a=True, check_finite=False)
-    eigenvalues, vectors = (torch.from_numpy(array) for array in found)
+    eigenvalues, vectors = symmetric_eigen(hessian)
     del hessian
     return Decomposition(eigenvalues, vectors.T @ train, test.T @ vectors)

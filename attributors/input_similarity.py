@@ -1,6 +1,7 @@
 """Similarity of inputs: the control that never looks at the model.
 
-τ(z', i) = cos(x' − x̄, x_i − x̄), with x flattened and x̄ the mean training input.
+τ(z', i) = cos(x' − x̄, x_i − x̄), with x flattened and x̄ the mean training input. For blocks of tokens, inputs of whole
+numbers, x is the bag of tokens: how often each token occurs, whatever its place.
 
 The mean is subtracted from both sides: without it the cosine of two images is mostly the background they
 share. Labels play no part. Every similarity control here is centred in the same way.
@@ -8,11 +9,11 @@ share. Labels play no part. Every similarity control here is centred in the same
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from attriboard.contracts import Attributor, Context
-from attriboard.errors import NotApplicableError
 
 __all__ = ["InputSimilarity"]
 
@@ -24,14 +25,10 @@ class InputSimilarity(Attributor):
     family = "control"
 
     def fit(self, context: Context) -> Tensor:
-        """Compare the inputs.
-
-        Raises:
-            NotApplicableError: inputs are not numbers on a scale, for example token ids.
-        """
+        """Compare the inputs."""
         train, test = context.train.inputs.flatten(1), context.test.inputs.flatten(1)
         if not train.is_floating_point():
-            raise NotApplicableError(f"inputs of type {train.dtype}: a cosine needs inputs on a continuous scale")
+            train, test = bags(torch.cat([train, test])).split([len(train), len(test)])
         mean = train.double().mean(0)
         train, test = normalize(train.double() - mean), normalize(test.double() - mean)
         return (test @ train.T).float()
@@ -39,3 +36,10 @@ class InputSimilarity(Attributor):
     def score(self, state: Tensor) -> Tensor:
         """The cosines."""
         return state.clone()
+
+
+def bags(tokens: Tensor) -> Tensor:
+    """How often each token that occurs is in each block: (n, n_tokens), float64, of tokens (n, T)."""
+    vocabulary, columns = tokens.unique(return_inverse=True)
+    counts = torch.zeros(len(tokens), len(vocabulary), dtype=torch.float64, device=tokens.device)
+    return counts.scatter_add_(1, columns, torch.ones_like(columns, dtype=torch.float64))

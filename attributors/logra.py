@@ -21,7 +21,9 @@ relative: λ = damping × mean eigenvalue of the layer. Linear layers only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, groupby
 from math import isqrt, sqrt
 from typing import Literal
 
@@ -30,9 +32,10 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs
-from attriboard.toolkit.gradients import LayerFactors, linear_factors
-from attriboard.toolkit.kernel import cross_kernel, gram_kernel
-from attriboard.toolkit.layerwise import layer_damping, layer_regularization, with_bias
+from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
+from attriboard.toolkit.labels import labelled
+from attriboard.toolkit.layers import LayerFactors, LayerGradients
+from attriboard.toolkit.layerwise import layer_damping, layer_regularization, matrix_layers, second_moments
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum, solve_features, solve_kernel
 
 __all__ = ["LoGra"]
@@ -111,46 +114,75 @@ class LoGra(Attributor):
 def fit_layers(
     context: Context, checkpoint: Checkpoint, rank: int | None, generator: torch.Generator | None
 ) -> list[Layer]:
-    """Every layer of one checkpoint; without a generator, projections are principal components."""
-    train = linear_factors(context, checkpoint, context.loss, context.train)
-    test = linear_factors(context, checkpoint, context.target, context.test)
-    layers = []
-    for one, other in zip(train, test, strict=True):
-        inputs, other_inputs = with_bias(one), with_bias(other)
-        P_i, P_o = (projection(side, rank, generator) for side in (inputs, one.deltas))
-        projected = LayerFactors(inputs @ P_i, one.deltas @ P_o, bias=False)
-        points = LayerFactors(other_inputs @ P_i, other.deltas @ P_o, bias=False)
-        layers.append(solve_layer(projected, points))
-    return layers
+    """Every matrix layer of one checkpoint; without a generator, projections are principal components."""
+    projections = draw_projections(context, checkpoint, rank, generator)
+
+    def project(layer: LayerGradients) -> LayerGradients | None:
+        factors = layer.factors
+        if factors is None:
+            return None
+        inputs, deltas = factors.extended, factors.deltas
+        P_i, P_o = projections[layer.name]
+        return LayerFactors(times(inputs, P_i), times(deltas, P_o), bias=False).gradients(layer.name)
+
+    pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project)
+    return [
+        solve_layer(context, ((train, test) for _, train, test in group))
+        for _, group in groupby(pieces, key=lambda piece: piece[0])
+    ]
 
 
-def solve_layer(train: LayerFactors, test: LayerFactors) -> Layer:
+def draw_projections(
+    context: Context, checkpoint: Checkpoint, rank: int | None, generator: torch.Generator | None
+) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    """P_i and P_o of every matrix layer, transposed; `None` where nothing is lost without one."""
+    sizes = matrix_layers(context, checkpoint)
+    if rank is not None and generator is None:
+        draws = labelled(context, checkpoint, own=False)
+        moments = second_moments(context, checkpoint, draws, sizes)
+        return {name: (components(A, rank), components(S, rank)) for name, (A, S) in moments.items()}
+    return {
+        name: (projection(d_in, rank, generator), projection(d_out, rank, generator))
+        for name, (d_in, d_out) in sizes.items()
+    }
+
+
+def projection(d: int, rank: int | None, generator: torch.Generator | None) -> Tensor | None:
+    """P transposed, (d, k), for one side of a layer, float64; `None` where k = d."""
+    if rank is None or rank >= d:
+        return None
+    basis = torch.linalg.qr(torch.randn(d, rank, generator=generator, dtype=torch.float64))[0]
+    return basis * sqrt(d / rank)
+
+
+def components(moment: Tensor, rank: int) -> Tensor | None:
+    """The leading eigenvectors of a second moment (d, d), as columns; `None` for all of them."""
+    d = len(moment)
+    return None if rank >= d else torch.linalg.eigh(moment)[1][:, d - rank :]
+
+
+def times(side: Tensor, P: Tensor | None) -> Tensor:
+    """One side of a layer, projected."""
+    return side if P is None else side @ P.to(side)
+
+
+def solve_layer(context: Context, pieces: Iterator[tuple[Stored, Stored]]) -> Layer:
     """Decompose the smaller of ΦᵀΦ/n and ΦΦᵀ/n; Φ is only written out where it is narrower than n_train."""
-    n, dimension = len(train.inputs), train.inputs.shape[1] * train.deltas.shape[1]
-    if dimension >= n:
-        solution = solve_kernel(gram_kernel([train]), cross_kernel([train], [test]))
-    else:
-        solution = solve_features(outer_products(train), outer_products(test))
+    n, n_test = len(context.train), len(context.test)
+    first, second = next(pieces), next(pieces, None)
+    dimension = first[0].numbers
+    if second is None and dimension < n:
+        solution = solve_features(first[0].dense(), first[1].dense())
+        return Layer(solution.single(), float(solution.spectrum.eigenvalues.sum()) / dimension)
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=context.device)
+    products = torch.zeros(n, n_test, dtype=torch.float64, device=context.device)
+    dimension = 0
+    for train, test in chain([first], () if second is None else (second,), pieces):
+        dimension += train.numbers
+        add_gram(kernel, train)
+        add_products(products, train, test)
+    solution = solve_kernel(kernel, products)
     return Layer(solution.single(), float(solution.spectrum.eigenvalues.sum()) / dimension)
-
-
-def projection(side: Tensor, rank: int | None, generator: torch.Generator | None) -> Tensor:
-    """P transposed, (d, k), for one side (n, d) of a layer."""
-    d = side.shape[1]
-    k = d if rank is None else min(rank, d)
-    if k == d:
-        return torch.eye(d, dtype=side.dtype, device=side.device)
-    basis: Tensor
-    if generator is None:
-        basis = torch.linalg.eigh(side.T @ side)[1]
-        return basis[:, d - k :]
-    basis = torch.linalg.qr(torch.randn(d, k, generator=generator, dtype=torch.float64))[0]
-    return basis.to(side) * sqrt(d / k)
-
-
-def outer_products(factors: LayerFactors) -> Tensor:
-    """Flat gradients (n, d_in · d_out)."""
-    return (factors.inputs[:, :, None] * factors.deltas[:, None, :]).flatten(1)
 
 
 def side_by_side(spectra: list[Spectrum]) -> Spectrum:

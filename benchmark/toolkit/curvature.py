@@ -18,18 +18,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, vjp, vmap
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.toolkit.memory import ROWS, count_activations
 
 __all__ = ["TrainingLoss"]
 
 WeightedGradient = Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 Pullback = Callable[[dict[str, Tensor]], tuple[Any, ...]]
-
-ROWS = 1024
-"""Examples per pass."""
 
 SWEEP_BYTES = 512 * 2**20
 """Memory for the intermediates of one pass; decides how many directions go together."""
@@ -45,7 +43,7 @@ class TrainingLoss:
         context: model, training examples and loss.
         checkpoint: where derivatives are taken.
         dtype: of all computation; the parameters' own where `None`.
-        rows: examples per pass; no influence on the result.
+        rows: examples per pass, at most; no influence on the result.
         memory_bytes: bounds the intermediates of a pass; no influence on the result.
     """
 
@@ -61,14 +59,15 @@ class TrainingLoss:
         names = [name for name, _ in context.model.named_parameters()]
         self.dtype = dtype or checkpoint.parameters[names[0]].dtype
         self.train = context.train
-        self._model, self._loss, self._rows = context.model, context.loss, rows
+        self._model, self._loss = context.model, context.loss
         self._parameters = {name: self._cast(checkpoint.parameters[name]) for name in names}
         self._buffers = {name: self._cast(value) for name, value in checkpoint.buffers.items()}
         self.n_params = sum(value.numel() for value in self._parameters.values())
         self.device = self._parameters[names[0]].device
-        width = _activations(self._model, self._parameters | self._buffers, self._cast(self.train.inputs[:1]))
-        numbers = min(rows, len(self.train)) * INTERMEDIATES * width + 4 * self.n_params
-        self._directions = max(1, memory_bytes // (self.dtype.itemsize * numbers))
+        width = count_activations(self._model, self._parameters | self._buffers, self._cast(self.train.inputs[:1]))
+        self._numbers = memory_bytes // self.dtype.itemsize
+        self._row_numbers = INTERMEDIATES * width
+        self._rows = max(1, min(rows, self._numbers // self._row_numbers))
 
     def products(self, directions: Tensor, examples: Examples | None = None) -> tuple[Tensor, Tensor]:
         """X H and X Gᵀ.
@@ -85,7 +84,7 @@ class TrainingLoss:
         slopes = directions.new_empty(len(directions), len(examples))
         for rows, batch in self._batches(examples):
             pull: Pullback = vjp(self._gradient(self._loss, batch), self._parameters, self._ones(batch))[1]
-            for block in self._blocks(directions):
+            for block in self._blocks(directions, batch):
                 pieces, slopes[block, rows] = vmap(pull)(self._unflatten(directions[block]))
                 for name, view in self._unflatten(curvature[block]).items():
                     view.add_(pieces[name])
@@ -97,7 +96,7 @@ class TrainingLoss:
         for rows, batch in self._batches(examples):
             gradient = self._gradient(function, batch)
             pull: Pullback = vjp(partial(gradient, self._parameters), self._ones(batch))[1]
-            for block in self._blocks(directions):
+            for block in self._blocks(directions, batch):
                 (slopes[block, rows],) = vmap(pull)(self._unflatten(directions[block]))
         return slopes
 
@@ -120,9 +119,10 @@ class TrainingLoss:
             rows = slice(start, start + self._rows)
             yield rows, examples[rows]
 
-    def _blocks(self, directions: Tensor) -> Iterator[slice]:
-        for start in range(0, len(directions), self._directions):
-            yield slice(start, start + self._directions)
+    def _blocks(self, directions: Tensor, batch: Examples) -> Iterator[slice]:
+        step = max(1, self._numbers // (len(batch) * self._row_numbers + 4 * self.n_params))
+        for start in range(0, len(directions), step):
+            yield slice(start, start + step)
 
     def _unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """Views (k, *shape) of the rows of (k, n_params), by name."""
@@ -133,22 +133,3 @@ class TrainingLoss:
     def _cast(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
-
-
-@torch.no_grad()
-def _activations(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor) -> int:
-    """How many numbers all modules without children give for one example."""
-    counts = [inputs.numel()]
-
-    def count(module: nn.Module, arguments: tuple[Tensor, ...], output: object) -> None:
-        if isinstance(output, Tensor):
-            counts.append(output.numel())
-
-    leaves = [module for module in model.modules() if not list(module.children())]
-    handles = [module.register_forward_hook(count) for module in leaves]
-    try:
-        functional_call(model, dict(state), (inputs,))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(counts)

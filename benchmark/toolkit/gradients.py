@@ -1,13 +1,23 @@
 """Per-example gradients of loss, margin or target with respect to a checkpoint's parameters.
 
+One forward and one backward pass over a chunk of examples leave, for every layer, the factors that its per-example
+gradients are sums of (`attriboard.toolkit.layers`). A model with a module of another kind, or one that uses a weight
+behind its layer's back, is differentiated example by example with `torch.func.vmap` instead; what follows does not
+notice.
+
 Flat gradients follow the order of `model.named_parameters()`, each parameter row-major, whatever order a
 checkpoint's file had. Examples never interact: the model is in evaluation mode, and results do not depend on
 how examples are cut into chunks (beyond the rounding of matrix products).
+
+**Precision.** 1 − p of a well-fitted example is a difference of nearly equal numbers, and the small eigenvalues that a
+small λ looks at are made of such examples. So loss and targets are always differentiated in float64. A network of
+linear layers runs in float64 altogether; others in their parameters' precision, which costs each gradient a relative
+1e-7, whatever its size (a float64 convolution takes five times as long).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,37 +26,29 @@ from torch.func import functional_call, grad, vmap
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
+from attriboard.toolkit.layers import Dense, Kind, LayerGradients, Part, Term, kind_of
+from attriboard.toolkit.memory import affordable_rows
 
 __all__ = [
-    "LayerFactors",
+    "FactoredGradients",
     "count_parameters",
     "evaluate",
-    "linear_factors",
-    "linear_factors_or_none",
-    "linear_layers",
+    "layer_gradients",
+    "layer_parameters",
     "per_example_gradients",
 ]
 
 GRADIENT_BYTES = 512 * 2**20
 """Memory for one block of gradients and the intermediates that it needs."""
 
-FACTOR_ROWS = 1024
-"""Examples per forward and backward pass of the factor path."""
+INTERMEDIATES = 8
+"""Numbers that a backward pass with the factors of one layer holds at once for each activation of the model, about."""
 
+CHECKED_ROWS = 8
+"""Examples whose factors are compared with the ordinary gradient."""
 
-@dataclass(frozen=True)
-class LayerFactors:
-    """One linear layer's per-example gradients, kept as factors: ∇W_i = δ_i a_iᵀ and ∇b_i = δ_i.
-
-    Attributes:
-        inputs: a, the layer's inputs (n, d_in), float64.
-        deltas: δ, gradients with respect to its outputs (n, d_out), float64.
-        bias: whether the layer has one.
-    """
-
-    inputs: Tensor
-    deltas: Tensor
-    bias: bool
+Call = tuple[Tensor, Tensor]
+"""What one call of a module left: kept inputs, and its outputs."""
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:
@@ -54,106 +56,165 @@ def count_parameters(checkpoint: Checkpoint) -> int:
     return sum(parameter.numel() for parameter in checkpoint.parameters.values())
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Name → module, in the parameters' order, if every parameter is the weight or bias of one nn.Linear.
-
-    Raises:
-        NotApplicableError: some parameter belongs to another kind of module, or to two modules.
-    """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    owned = {f"{name}.{part}" if name else part for name in layers for part in ("weight", "bias")}
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    foreign = [name for name in names if name not in owned]
-    if foreign:
-        raise NotApplicableError(f"parameter {foreign[0]!r}: gradient factors need nn.Linear layers only")
-    if len(names) != len(list(model.parameters())):
-        raise NotApplicableError("a parameter is shared by two layers: its gradient is no single outer product")
+def layer_parameters(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Module → its own parameters' names and shapes, in the order of flat gradients; a shared one is its first's."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, parameter in model.named_parameters():
+        layers.setdefault(name.rpartition(".")[0], {})[name] = tuple(parameter.shape)
     return layers
 
 
-def linear_factors(
+@dataclass(frozen=True)
+class _Site:
+    """A module with parameters: its kind, and its own parameters' names → their names in flat gradients."""
+
+    module: nn.Module
+    kind: Kind
+    parameters: Mapping[str, str]
+
+
+class FactoredGradients:
+    """Gradient factors of every layer at one checkpoint.
+
+    Args:
+        context: the model.
+        checkpoint: the parameters.
+        function: `context.loss`, `.margin` or `.target`, or any function of (outputs, targets) → (n,).
+
+    Raises:
+        NotApplicableError: a module with parameters is of no kind that has factors.
+    """
+
+    def __init__(self, context: Context, checkpoint: Checkpoint, function: BatchFunction) -> None:
+        self._model, self._function = context.model, function
+        self._layers = layer_parameters(context.model)
+        self._sites = _sites(context.model)
+        linear = all(isinstance(site.module, nn.Linear) for site in self._sites.values())
+        self.dtype = torch.float64 if linear else next(iter(checkpoint.parameters.values())).dtype
+        self._parameters = {name: self._cast(value).requires_grad_() for name, value in checkpoint.parameters.items()}
+        self._buffers = {name: self._cast(value) for name, value in checkpoint.buffers.items()}
+
+    def check(self, examples: Examples) -> None:
+        """Compare Σ_i ∇_i with the ordinary gradient of a few examples.
+
+        Raises:
+            NotApplicableError: they differ: a parameter is also used outside its layer; or a layer is not used as
+                its kind is.
+        """
+        layers, ordinary = self._pass(examples[:CHECKED_ROWS], set(self._layers), ordinary=True)
+        for layer in layers:
+            gradients = layer.dense().double()
+            wanted = torch.cat([ordinary[name].flatten() for name in self._layers[layer.name]]).double()
+            error = (gradients.sum(0) - wanted).norm()
+            if not error <= 10 * torch.finfo(self.dtype).eps ** 0.5 * gradients.norm(dim=1).sum().clamp_min(1e-30):
+                raise NotApplicableError(f"layer {layer.name!r}: its weight is also used outside the layer")
+
+    def blocks(
+        self, examples: Examples, *, rows: int | None = None, layers: Collection[str] | None = None
+    ) -> Iterator[list[LayerGradients]]:
+        """Chunks of examples, in order.
+
+        Args:
+            examples: n of them.
+            rows: examples per pass; as many as fit in memory where `None`. No influence on the result.
+            layers: those that are wanted; all where `None`.
+
+        Yields:
+            One entry per wanted layer, in the order of the parameters.
+        """
+        rows = rows or self._affordable_rows(examples)
+        for start in range(0, len(examples), rows):
+            yield self._pass(examples[start : start + rows], set(self._layers if layers is None else layers))[0]
+
+    def _affordable_rows(self, examples: Examples) -> int:
+        state = {**self._buffers, **self._parameters}
+        inputs = self._cast(examples.inputs[:1])
+        return affordable_rows(self._model, state, inputs, GRADIENT_BYTES // (INTERMEDIATES * self.dtype.itemsize))
+
+    def _pass(
+        self, batch: Examples, layers: Collection[str], *, ordinary: bool = False
+    ) -> tuple[list[LayerGradients], dict[str, Tensor]]:
+        """Factors of the layers, and the ordinary gradient of all parameters where it is asked for."""
+        parameters = {name for layer in layers for name in self._layers[layer]}
+        sites = {name: site for name, site in self._sites.items() if parameters & set(site.parameters.values())}
+        total, calls = self._forward(batch, sites)
+        outputs = [output for name in sites for _, output in calls[name]]
+        extra = self._parameters if ordinary else {}
+        results = iter(torch.autograd.grad(total, [*outputs, *extra.values()], materialize_grads=True))
+        terms: dict[str, list[Term]] = {name: [] for name in parameters}
+        for name, site in sites.items():
+            for kept, _ in calls[name]:
+                for own, term in site.kind.terms(site.module, kept, next(results)).items():
+                    if site.parameters.get(own) in parameters:
+                        terms[site.parameters[own]].append(term)
+        found = [
+            LayerGradients(name, tuple(Part(shape, tuple(terms[one])) for one, shape in self._layers[name].items()))
+            for name in self._layers
+            if name in layers
+        ]
+        return found, dict(zip(extra, results, strict=True))
+
+    def _forward(self, batch: Examples, sites: Mapping[str, _Site]) -> tuple[Tensor, dict[str, list[Call]]]:
+        """Σ_i φ(z_i), and the calls of every site."""
+        calls: dict[str, list[Call]] = {name: [] for name in sites}
+
+        def recorder(name: str, site: _Site) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+            def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+                # What is the same for all examples, such as embedded positions, has each example's own gradient.
+                given, output = (_for_each(side, len(batch), name) for side in (inputs[0].detach(), output))
+                with torch.no_grad():
+                    calls[name].append((site.kind.keep(module, given), output))
+                # A copy goes on, so that an in-place activation leaves the recorded output what it was.
+                return output.clone()
+
+            return record
+
+        handles = [site.module.register_forward_hook(recorder(name, site)) for name, site in sites.items()]
+        try:
+            state = {**self._buffers, **self._parameters}
+            outputs = functional_call(self._model, state, (self._cast(batch.inputs),))
+        finally:
+            for handle in handles:
+                handle.remove()
+        silent = [name for name, found in calls.items() if not found]
+        if silent:
+            raise NotApplicableError(f"layer {silent[0]!r} takes no part in the model's outputs: no gradient factors")
+        return self._function(outputs.double(), batch.targets).sum(), calls
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+
+def layer_gradients(
     context: Context,
     checkpoint: Checkpoint,
     function: BatchFunction,
     examples: Examples,
     *,
-    rows: int = FACTOR_ROWS,
-) -> list[LayerFactors]:
-    """Gradient factors of every layer, from one batched backward pass.
-
-    Everything runs in float64: 1 − p of a well-fitted example is a difference of nearly equal numbers, and
-    the small eigenvalues that a small λ looks at are made of such examples.
+    layers: Collection[str] | None = None,
+    memory_bytes: int = GRADIENT_BYTES,
+) -> Iterator[list[LayerGradients]]:
+    """Gradients of chunks of examples, layer by layer: factors, or dense ones for models that have none.
 
     Args:
-        context: whose model consists of linear layers, each used once per example.
+        context: model and device.
         checkpoint: the parameters.
-        function: `context.loss`, `.margin` or `.target`, or any function of (outputs, targets) → (n,).
+        function: function of (outputs, targets) → (n,).
         examples: n of them.
-        rows: examples per pass; no influence on the result.
+        layers: those that are wanted; all where `None`.
+        memory_bytes: bounds a chunk of dense gradients; no influence on the result.
 
-    Returns:
-        One entry per layer, in the order of the parameters.
-
-    Raises:
-        NotApplicableError: the model is not of that kind.
+    Yields:
+        One entry per wanted layer, in the order of the parameters.
     """
-    layers = linear_layers(context.model)
-    parameters = {name: _double(value).requires_grad_() for name, value in checkpoint.parameters.items()}
-    buffers = {name: _double(value) for name, value in checkpoint.buffers.items()}
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            seen[name].append((inputs[0].detach(), output))
-            # A copy goes on, so that an in-place activation leaves the recorded output what it was.
-            return output.clone()
-
-        return record
-
-    blocks: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-    handles = [layer.register_forward_hook(recorder(name)) for name, layer in layers.items()]
     try:
-        for start in range(0, len(examples), rows):
-            batch = examples[start : start + rows]
-            for records in seen.values():
-                records.clear()
-            outputs = functional_call(context.model, {**buffers, **parameters}, (_double(batch.inputs),))
-            total = function(outputs, batch.targets).sum()
-            for name, records in seen.items():
-                if len(records) != 1 or records[0][0].dim() != 2:
-                    raise NotApplicableError(
-                        f"layer {name!r} is not applied exactly once to (n, d_in) inputs: no gradient factors"
-                    )
-            wanted = [seen[name][0][1] for name in layers]
-            # The first block also asks for the ordinary gradient, which the factors must reproduce.
-            check = list(parameters.values()) if start == 0 else []
-            results = torch.autograd.grad(total, [*wanted, *check], materialize_grads=True)
-            for name, deltas in zip(layers, results, strict=False):
-                blocks[name].append((seen[name][0][0], deltas))
-            if check:
-                ordinary = dict(zip(parameters, results[len(wanted) :], strict=True))
-                _check_factors({name: records[0] for name, records in blocks.items()}, ordinary)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [
-        LayerFactors(
-            torch.cat([inputs for inputs, _ in blocks[name]]),
-            torch.cat([deltas for _, deltas in blocks[name]]),
-            bias=layer.bias is not None,
-        )
-        for name, layer in layers.items()
-    ]
-
-
-def linear_factors_or_none(
-    context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples
-) -> list[LayerFactors] | None:
-    """`linear_factors`, or `None` for models that have none."""
-    try:
-        return linear_factors(context, checkpoint, function, examples)
+        factored = FactoredGradients(context, checkpoint, function)
+        factored.check(examples)
     except NotApplicableError:
-        return None
+        yield from _dense_blocks(context, checkpoint, function, examples, layers, memory_bytes)
+    else:
+        yield from factored.blocks(examples, layers=layers)
 
 
 def per_example_gradients(
@@ -176,26 +237,11 @@ def per_example_gradients(
     Yields:
         Blocks whose concatenation is (n, n_params).
     """
-    names = [name for name, _ in context.model.named_parameters()]
-    dtype = checkpoint.parameters[names[0]].dtype
-    # One block, its pieces before they are joined, and as much for activations and the caller's transform.
-    rows = max(1, memory_bytes // (4 * count_parameters(checkpoint) * dtype.itemsize))
-    factors = linear_factors_or_none(context, checkpoint, function, examples)
-    if factors is not None:
-        for start in range(0, len(examples), rows):
-            yield _outer_products(factors, slice(start, start + rows), dtype)
-        return
-
-    evaluate_one = context.functional(function)
-
-    def scalar(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        return evaluate_one({**checkpoint.buffers, **parameters}, inputs, targets)
-
-    gradient = vmap(grad(scalar), in_dims=(None, 0, 0))
-    for start in range(0, len(examples), rows):
-        batch = examples[start : start + rows]
-        pieces = gradient(dict(checkpoint.parameters), batch.inputs, batch.targets)
-        yield torch.cat([pieces[name].flatten(1) for name in names], dim=1)
+    dtype = next(iter(checkpoint.parameters.values())).dtype
+    rows = _dense_rows(checkpoint, memory_bytes)
+    for chunk in layer_gradients(context, checkpoint, function, examples, memory_bytes=memory_bytes):
+        for start in range(0, len(chunk[0]), rows):
+            yield torch.cat([layer.cut(slice(start, start + rows), dtype).dense() for layer in chunk], dim=1)
 
 
 @torch.no_grad()
@@ -205,10 +251,12 @@ def evaluate(
     function: BatchFunction,
     examples: Examples,
     *,
-    rows: int = FACTOR_ROWS,
+    rows: int | None = None,
 ) -> Tensor:
-    """Values (n,) of a function of (outputs, targets), in chunks of `rows` examples."""
+    """Values (n,) of a function of (outputs, targets), in chunks of `rows` examples; as fit in memory where `None`."""
     state = {**checkpoint.buffers, **checkpoint.parameters}
+    if rows is None:
+        rows = affordable_rows(context.model, state, examples.inputs[:1], GRADIENT_BYTES // 16)
     values = []
     for start in range(0, len(examples), rows):
         batch = examples[start : start + rows]
@@ -216,24 +264,60 @@ def evaluate(
     return torch.cat(values)
 
 
-def _double(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return tensor.double() if tensor.is_floating_point() else tensor
+def _sites(model: nn.Module) -> dict[str, _Site]:
+    """Every module with parameters of its own.
+
+    Raises:
+        NotApplicableError: one of them is of no known kind.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    sites = {}
+    for name, module in model.named_modules():
+        own = {part: names[id(value)] for part, value in module.named_parameters(recurse=False)}
+        if own:
+            sites[name] = _Site(module, kind_of(name, module, own), own)
+    return sites
 
 
-def _outer_products(factors: list[LayerFactors], rows: slice, dtype: torch.dtype) -> Tensor:
-    pieces = []
-    for layer in factors:
-        inputs, deltas = layer.inputs[rows].to(dtype), layer.deltas[rows].to(dtype)
-        pieces.append((deltas.unsqueeze(2) * inputs.unsqueeze(1)).flatten(1))
-        if layer.bias:
-            pieces.append(deltas)
-    return torch.cat(pieces, dim=1)
+def _for_each(tensor: Tensor, n: int, layer: str) -> Tensor:
+    """A tensor with one row for each of n examples.
+
+    Raises:
+        NotApplicableError: its first axis is not that of the examples.
+    """
+    if tensor.dim() < 2 or tensor.shape[0] not in (1, n):
+        raise NotApplicableError(f"layer {layer!r} sees {tuple(tensor.shape)} for {n} examples: no gradient factors")
+    return tensor.expand(n, *tensor.shape[1:])
 
 
-def _check_factors(first: Mapping[str, tuple[Tensor, Tensor]], ordinary: Mapping[str, Tensor]) -> None:
-    """Compare Σ_i δ_i a_iᵀ with autograd: a weight that is also used outside its layer shows here."""
-    for name, (inputs, deltas) in first.items():
-        weight = ordinary[f"{name}.weight" if name else "weight"]
-        if not torch.allclose(deltas.T @ inputs, weight, rtol=1e-6, atol=1e-9 * float(weight.abs().max())):
-            raise NotApplicableError(f"layer {name!r}: its weight is also used outside the layer")
+def _dense_rows(checkpoint: Checkpoint, memory_bytes: int) -> int:
+    """One block, its pieces before they are joined, and as much for activations and the caller's transform."""
+    itemsize = next(iter(checkpoint.parameters.values())).dtype.itemsize
+    return max(1, memory_bytes // (4 * count_parameters(checkpoint) * itemsize))
+
+
+def _dense_blocks(
+    context: Context,
+    checkpoint: Checkpoint,
+    function: BatchFunction,
+    examples: Examples,
+    layers: Collection[str] | None,
+    memory_bytes: int,
+) -> Iterator[list[LayerGradients]]:
+    """`layer_gradients` for any model: every example by itself."""
+    evaluate_one = context.functional(function)
+
+    def scalar(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        return evaluate_one({**checkpoint.buffers, **parameters}, inputs, targets)
+
+    gradient = vmap(grad(scalar), in_dims=(None, 0, 0))
+    rows = _dense_rows(checkpoint, memory_bytes)
+    wanted = layer_parameters(context.model)
+    for start in range(0, len(examples), rows):
+        batch = examples[start : start + rows]
+        pieces = gradient(dict(checkpoint.parameters), batch.inputs, batch.targets)
+        yield [
+            LayerGradients(name, tuple(Part(shape, (Dense(pieces[one]),)) for one, shape in parameters.items()))
+            for name, parameters in wanted.items()
+            if layers is None or name in layers
+        ]

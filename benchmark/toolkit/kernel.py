@@ -1,8 +1,12 @@
 """Gram matrices of per-example gradients.
 
-For linear layers a per-example gradient is an outer product δ aᵀ, so inner products need no stored gradients:
+A layer that is one matrix product has per-example gradients Σ_t δ_t a_tᵀ, so inner products need no stored gradients:
 
-    K_ij = Σ_layers (a_i·a_j + 1 if bias) (δ_i·δ_j)
+    K_ij = Σ_layers Σ_{t,t'} (a_it·a_jt' + 1 if bias) (δ_it·δ_jt')
+
+That is used where it is cheaper than a product of gradients: with T positions, T² (d_in + d_out) against d_in · d_out
+multiplications for a pair of examples; always for T = 1. Other layers' gradients are written out, as many parameters at
+a time as `DENSE_BYTES` holds for all examples; each such group costs a pass over the examples.
 
 All products are float64. A float32 product is faster by one second in fifteen on 5,000 examples of a 109,386
 parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue that a λ below 1e-7 looks at.
@@ -10,19 +14,28 @@ parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit.gradients import (
-    LayerFactors,
-    count_parameters,
-    linear_factors_or_none,
-    per_example_gradients,
-)
+from attriboard.toolkit.gradients import count_parameters, layer_gradients
+from attriboard.toolkit.layers import LayerFactors, LayerGradients
 
-__all__ = ["cross_kernel", "gradient_kernels", "gradient_products", "gram_kernel"]
+__all__ = [
+    "DenseGradients",
+    "Stored",
+    "add_gram",
+    "add_products",
+    "collect",
+    "gradient_kernels",
+    "gradient_products",
+    "kernel_pieces",
+    "store",
+]
 
 BLOCK_ROWS = 512
 """Rows of K per product: two temporaries of 512 × n instead of two of n × n."""
@@ -31,32 +44,129 @@ BLOCK_COLUMNS = 4096
 """Parameters per float64 product where gradients are stored."""
 
 DENSE_BYTES = 2 * 2**30
-"""The most that stored gradients may take where there are no factors."""
+"""The most that stored gradients of all examples may take at once."""
+
+MOST_PASSES = 128
+"""Passes over all examples that a kernel may cost."""
 
 
-def cross_kernel(left: list[LayerFactors], right: list[LayerFactors]) -> Tensor:
-    """Inner products of two sets of gradients, (n_left, n_right), float64."""
-    n_left, n_right = len(left[0].inputs), len(right[0].inputs)
-    kernel = left[0].inputs.new_zeros(n_left, n_right)
-    for start in range(0, n_left, BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        for one, other in zip(left, right, strict=True):
-            kernel[block] += _layer_products(one, block, other, n_right)
-    return kernel
+@dataclass(frozen=True)
+class DenseGradients:
+    """Gradients written out: `values` (n, numbers)."""
+
+    values: Tensor
+
+    @property
+    def numbers(self) -> int:
+        """Of one example's gradient."""
+        return self.values.shape[1]
+
+    def dense(self) -> Tensor:
+        """(n, numbers)."""
+        return self.values
 
 
-def gram_kernel(factors: list[LayerFactors]) -> Tensor:
-    """Inner products of a set of gradients with itself, (n, n), float64."""
-    n = len(factors[0].inputs)
-    kernel = factors[0].inputs.new_zeros(n, n)
-    for start in range(0, n, BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
-        end = min(start + BLOCK_ROWS, n)
-        for layer in factors:
-            kernel[block, :end] += _layer_products(layer, block, layer, end)
+Stored = LayerFactors | DenseGradients
+"""A layer's gradients, or a piece of them, for many examples."""
+
+Change = Callable[[LayerGradients], LayerGradients | None]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Gradients that are held together: a layer, or some rows of one of its parameters."""
+
+    layer: str
+    part: int | None = None
+    rows: slice | None = None
+
+    def of(self, layer: LayerGradients) -> Stored:
+        """This piece of a chunk."""
+        if self.part is None or self.rows is None:
+            return store(layer)
+        return DenseGradients(layer.parts[self.part].gradient(self.rows))
+
+
+def store(layer: LayerGradients) -> Stored:
+    """A layer's gradients in the form in which inner products are cheaper."""
+    outer = layer.outer
+    if outer is not None:
+        (_, T, d_in), d_out = outer.inputs.shape, outer.deltas.shape[2]
+        factors = layer.factors
+        if factors is not None and (T == 1 or T * T * (d_in + d_out) <= d_in * d_out):
+            return factors
+    return DenseGradients(layer.dense())
+
+
+def add_gram(kernel: Tensor, layer: Stored) -> None:
+    """Add a set's inner products with itself to `kernel` (n, n), float64."""
+    n = len(kernel)
+    step = _block_rows(layer)
+    for start in range(0, n, step):
+        block, end = slice(start, start + step), min(start + step, n)
+        kernel[block, :end] += _products(layer, block, layer, end)
         # The lower triangle in blocks, mirrored: half the products.
         kernel[:start, block] = kernel[block, :start].T
-    return kernel
+
+
+def add_products(products: Tensor, left: Stored, right: Stored) -> None:
+    """Add the inner products of two sets to `products` (n_left, n_right), float64."""
+    step = _block_rows(left)
+    for start in range(0, len(products), step):
+        block = slice(start, start + step)
+        products[block] += _products(left, block, right, products.shape[1])
+
+
+def kernel_pieces(
+    context: Context,
+    checkpoint: Checkpoint,
+    train_function: BatchFunction,
+    test_function: BatchFunction,
+    *,
+    change: Change | None = None,
+) -> Iterator[tuple[str, Stored, Stored]]:
+    """Layer after layer, the gradients of all training and all test examples.
+
+    Args:
+        context: data and model.
+        checkpoint: where the gradients are taken.
+        train_function: differentiated on the training examples.
+        test_function: differentiated on the test examples.
+        change: applied to every layer's gradients first; `None` leaves a layer out.
+
+    Yields:
+        The layer's name with a piece of its gradients; inner products add up over pieces. A large layer has several.
+
+    Raises:
+        NotApplicableError: it would take more than `MOST_PASSES` passes.
+    """
+    sides = ((train_function, context.train), (test_function, context.test))
+    for group in _groups(context, checkpoint, train_function, change):
+        train, test = (collect(context, checkpoint, *side, group, change) for side in sides)
+        for piece in group:
+            yield piece.layer, train.pop(0), test.pop(0)
+
+
+def collect(
+    context: Context,
+    checkpoint: Checkpoint,
+    function: BatchFunction,
+    examples: Examples,
+    pieces: list[Piece] | None = None,
+    change: Change | None = None,
+) -> list[Stored]:
+    """Pieces of the gradients of all examples; every layer whole where `None`."""
+    layers = None if pieces is None else {piece.layer for piece in pieces}
+    chunks: list[list[Stored]] = []
+    for chunk in layer_gradients(context, checkpoint, function, examples, layers=layers):
+        changed = [change(layer) if change else layer for layer in chunk]
+        found = {layer.name: layer for layer in changed if layer is not None}
+        wanted = [Piece(name) for name in found] if pieces is None else pieces
+        chunks.append([piece.of(found[piece.layer]) for piece in wanted])
+    joined = []
+    while chunks[0]:  # piece by piece: joining all at once would take twice the memory
+        joined.append(_joined([chunk.pop(0) for chunk in chunks]))
+    return joined
 
 
 def gradient_kernels(
@@ -71,29 +181,14 @@ def gradient_kernels(
         test_function: its gradients on the test examples are the columns of g'.
 
     Raises:
-        NotApplicableError: the model has layers other than linear ones, and too many parameters to store G.
+        NotApplicableError: the model has too many parameters.
     """
-    train = linear_factors_or_none(context, checkpoint, train_function, context.train)
-    test = linear_factors_or_none(context, checkpoint, test_function, context.test)
-    if train is not None and test is not None:
-        return gram_kernel(train), cross_kernel(train, test)
-
-    n_params = count_parameters(checkpoint)
-    itemsize = next(iter(checkpoint.parameters.values())).dtype.itemsize
-    needed = itemsize * n_params * (len(context.train) + len(context.test))
-    if needed > DENSE_BYTES:
-        raise NotApplicableError(
-            f"projection_dim = none: the gradients of this model take {needed / 2**30:.1f} GiB, "
-            f"more than {DENSE_BYTES / 2**30:.0f} GiB; set projection_dim"
-        )
-    G = _stacked_gradients(context, checkpoint, train_function, context.train)
-    g = _stacked_gradients(context, checkpoint, test_function, context.test)
-    kernel = torch.zeros(len(G), len(G), dtype=torch.float64, device=G.device)
-    products = torch.zeros(len(G), len(g), dtype=torch.float64, device=G.device)
-    for start in range(0, n_params, BLOCK_COLUMNS):
-        columns = G[:, start : start + BLOCK_COLUMNS].double()
-        kernel += columns @ columns.T
-        products += columns @ g[:, start : start + BLOCK_COLUMNS].double().T
+    n, n_test, device = len(context.train), len(context.test), context.device
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=device)
+    products = torch.zeros(n, n_test, dtype=torch.float64, device=device)
+    for _, train, test in kernel_pieces(context, checkpoint, train_function, test_function):
+        add_gram(kernel, train)
+        add_products(products, train, test)
     return kernel, products
 
 
@@ -105,35 +200,97 @@ def gradient_products(
     Test gradients are held for as many test points as `DENSE_BYTES` allows; the training gradients are
     computed once for each such group.
     """
-    train = linear_factors_or_none(context, checkpoint, train_function, context.train)
-    test = linear_factors_or_none(context, checkpoint, test_function, context.test)
-    if train is not None and test is not None:
-        return cross_kernel(train, test)
-
-    columns = []
-    group = max(1, DENSE_BYTES // (12 * count_parameters(checkpoint)))  # float32 once, float64 once
-    for start in range(0, len(context.test), group):
-        points = context.test[start : start + group]
-        g = _stacked_gradients(context, checkpoint, test_function, points).double()
-        blocks = per_example_gradients(context, checkpoint, train_function, context.train)
-        columns.append(torch.cat([block.double() @ g.T for block in blocks]))
-    return torch.cat(columns, dim=1)
-
-
-def _stacked_gradients(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:
-    """All gradients (n, n_params), filled block by block: joining a list would take twice the memory."""
-    first = next(iter(checkpoint.parameters.values()))
-    stacked = torch.empty(len(examples), count_parameters(checkpoint), dtype=first.dtype, device=first.device)
-    start = 0
-    for block in per_example_gradients(context, checkpoint, function, examples):
-        stacked[start : start + len(block)] = block
-        start += len(block)
-    return stacked
+    n_test = len(context.test)
+    products = torch.zeros(len(context.train), n_test, dtype=torch.float64, device=context.device)
+    group = max(1, DENSE_BYTES // (8 * count_parameters(checkpoint)))
+    for first in range(0, n_test, group):
+        points = slice(first, first + group)
+        test = collect(context, checkpoint, test_function, context.test[points])
+        start = 0
+        for chunk in layer_gradients(context, checkpoint, train_function, context.train):
+            rows = slice(start, start + len(chunk[0]))
+            for layer, other in zip(chunk, test, strict=True):
+                add_products(products[rows, points], store(layer), other)
+            start = rows.stop
+    return products
 
 
-def _layer_products(one: LayerFactors, rows: slice, other: LayerFactors, end: int) -> Tensor:
-    """(a_i·a_j + 1 if bias) (δ_i·δ_j) for i in `rows` of one side and j < `end` of the other."""
-    products = one.inputs[rows] @ other.inputs[:end].T
+def _groups(
+    context: Context, checkpoint: Checkpoint, function: BatchFunction, change: Change | None
+) -> list[list[Piece]]:
+    """Pieces in the layers' order, as many together as memory holds."""
+    (probe,) = layer_gradients(context, checkpoint, function, context.train[:1])
+    n = len(context.train) + len(context.test)
+    groups: list[list[Piece]] = []
+    taken = DENSE_BYTES
+    changed = [change(layer) if change else layer for layer in probe]
+    for piece, needed in (found for layer in changed if layer is not None for found in _pieces(layer, n)):
+        if taken + needed > DENSE_BYTES:
+            groups.append([])
+            taken = 0
+        groups[-1].append(piece)
+        taken += needed
+    if len(groups) > MOST_PASSES:
+        raise NotApplicableError(
+            f"projection_dim = none: the gradients of {count_parameters(checkpoint):,} parameters take {len(groups)} "
+            f"passes of {DENSE_BYTES / 2**30:.3g} GiB, more than {MOST_PASSES}; set projection_dim"
+        )
+    return groups
+
+
+def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:
+    """A layer in pieces of at most `DENSE_BYTES`, where a row of a parameter allows it, and each one's bytes."""
+    whole = store(layer)
+    tensors = (whole.values,) if isinstance(whole, DenseGradients) else (whole.inputs, whole.deltas)
+    needed = n * sum(tensor.nbytes for tensor in tensors)
+    if needed <= DENSE_BYTES or not isinstance(whole, DenseGradients):
+        yield Piece(layer.name), needed
+        return
+    for number, part in enumerate(layer.parts):
+        length = part.shape[0] if part.shape else 1
+        row_bytes = n * part.width * whole.values.itemsize
+        step = max(1, DENSE_BYTES // row_bytes)
+        for start in range(0, length, step):
+            rows = slice(start, min(start + step, length))
+            yield Piece(layer.name, number, rows), (rows.stop - start) * row_bytes
+
+
+def _joined(chunks: list[Stored]) -> Stored:
+    first = chunks[0]
+    if isinstance(first, DenseGradients):
+        return DenseGradients(torch.cat([chunk.values for chunk in chunks if isinstance(chunk, DenseGradients)]))
+    factors = [chunk for chunk in chunks if isinstance(chunk, LayerFactors)]
+    inputs, deltas = torch.cat([one.inputs for one in factors]), torch.cat([one.deltas for one in factors])
+    return LayerFactors(inputs, deltas, first.bias)
+
+
+def _block_rows(layer: Stored) -> int:
+    positions = layer.deltas.shape[1] if isinstance(layer, LayerFactors) and layer.deltas.dim() == 3 else 1
+    return max(1, BLOCK_ROWS // positions**2)
+
+
+def _products(one: Stored, rows: slice, other: Stored, end: int) -> Tensor:
+    """Inner products of `rows` of one side and the first `end` of the other, (rows, end), float64."""
+    if isinstance(one, DenseGradients) and isinstance(other, DenseGradients):
+        left, right = one.values[rows], other.values[:end]
+        products = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+        for start in range(0, left.shape[1], BLOCK_COLUMNS):
+            columns = slice(start, start + BLOCK_COLUMNS)
+            products.addmm_(left[:, columns].double(), right[:, columns].double().T)
+        return products
+    assert isinstance(one, LayerFactors)
+    assert isinstance(other, LayerFactors)
+    pairs = _inner(one.inputs[rows], other.inputs[:end])
     if one.bias:
-        products += 1
-    return products.mul_(one.deltas[rows] @ other.deltas[:end].T)
+        pairs += 1
+    pairs.mul_(_inner(one.deltas[rows], other.deltas[:end]))
+    return (
+        pairs
+        if one.deltas.dim() == 2
+        else pairs.unflatten(0, (-1, one.deltas.shape[1])).unflatten(2, (-1, other.deltas.shape[1])).sum((1, 3))
+    )
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """Inner products of all positions' vectors: (n_left · T, n_right · T), float64."""
+    return left.flatten(0, -2).double() @ right.flatten(0, -2).double().T

@@ -1,18 +1,28 @@
-"""What methods with one curvature block per linear layer share."""
+"""What methods with one curvature block per matrix layer share: linear layers, convolutions, Conv1D."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Sequence
+from math import prod
 
-from attriboard.contracts import Hyperparameter, Stage
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Checkpoint, Context, Hyperparameter, Stage
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit.gradients import FactoredGradients, layer_parameters
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from attriboard.toolkit.labels import Draw
+from attriboard.toolkit.layers import LayerFactors
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from attriboard.toolkit.gradients import LayerFactors
-
-__all__ = ["layer_damping", "layer_regularization", "with_bias"]
+__all__ = [
+    "layer_damping",
+    "layer_regularization",
+    "left_out",
+    "matrix_layers",
+    "second_moments",
+    "weighted_factors",
+]
 
 HEURISTIC = 0.1
 """λ = none is this much of a layer's mean eigenvalue: Grosse et al. (arXiv 2308.03296), kronfluence, logix."""
@@ -38,8 +48,70 @@ def layer_damping(value: float | None, mean_eigenvalue: float) -> float:
     return HEURISTIC * mean_eigenvalue if value is None else value
 
 
-def with_bias(factors: LayerFactors) -> Tensor:
-    """Inputs (n, d_in), with the 1 that a bias is multiplied with as their last column."""
-    from torch.nn.functional import pad
+def matrix_layers(context: Context, checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+    """Layers that are one matrix product, linear or convolution: name → (d_in, d_out), a bias counted in d_in.
 
-    return pad(factors.inputs, (0, 1), value=1.0) if factors.bias else factors.inputs
+    Raises:
+        NotApplicableError: there are none.
+    """
+    factored = FactoredGradients(context, checkpoint, context.loss)
+    factored.check(context.train)
+    (probe,) = factored.blocks(context.train[:1])
+    found = {layer.name: layer.factors for layer in probe}
+    sizes = {name: (one.extended.shape[-1], one.deltas.shape[-1]) for name, one in found.items() if one is not None}
+    if not sizes:
+        raise NotApplicableError("no layer is one matrix product, linear or convolution")
+    return sizes
+
+
+def left_out(context: Context, layers: Collection[str]) -> tuple[str, ...]:
+    """A sentence on the parameters of all other layers, if there are any."""
+    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context.model).items()}
+    others = {name: size for name, size in sizes.items() if name not in layers}
+    if not others:
+        return ()
+    share = f"{sum(others.values()):,} of {sum(sizes.values()):,} parameters"
+    return (f"leaves out {share}, those of layers that are not one matrix product: {', '.join(others)}",)
+
+
+def second_moments(
+    context: Context, checkpoint: Checkpoint, draws: Sequence[Draw], layers: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A = E[Σ_t a aᵀ] and S = E[Σ_t δ δᵀ] of matrix layers, means over training examples, float64.
+
+    Args:
+        context: model and loss.
+        checkpoint: the parameters.
+        draws: the labels that S is an expectation over.
+        layers: names of the layers.
+    """
+    n = len(context.train)
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
+    for number, draw in enumerate(draws):
+        for weights, chunk in weighted_factors(context, checkpoint, draw, layers):
+            for name, factors in chunk.items():
+                a, δ = factors.extended.flatten(0, -2), factors.deltas
+                weighted = (δ * weights.sqrt().to(δ).view(-1, *[1] * (δ.dim() - 1))).flatten(0, -2)
+                A, S = moments.setdefault(name, tuple(_square(side.shape[1], side) for side in (a, weighted)))
+                S += (weighted.T @ weighted).div_(n)
+                if number == 0:  # inputs are the same in every draw
+                    A += (a.T @ a).div_(n)
+    return moments
+
+
+def weighted_factors(
+    context: Context, checkpoint: Checkpoint, draw: Draw, layers: Collection[str]
+) -> Iterator[tuple[Tensor, dict[str, LayerFactors]]]:
+    """Chunks of a draw: weights (b,), and every layer's factors of the training loss."""
+    start = 0
+    for chunk in FactoredGradients(context, checkpoint, context.loss).blocks(draw.examples, layers=layers):
+        found = {layer.name: layer.factors for layer in chunk}
+        yield (
+            draw.weights[start : start + len(chunk[0])],
+            {name: factors for name, factors in found.items() if factors is not None},
+        )
+        start += len(chunk[0])
+
+
+def _square(size: int, like: Tensor) -> Tensor:
+    return torch.zeros(size, size, dtype=torch.float64, device=like.device)

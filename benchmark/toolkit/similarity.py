@@ -7,11 +7,20 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.toolkit.gradients import count_parameters, linear_factors_or_none, per_example_gradients
+from attriboard.toolkit.gradients import count_parameters, layer_gradients, per_example_gradients
 from attriboard.toolkit.kernel import gradient_products
 from attriboard.toolkit.projection import FourierProjection
 
-__all__ = ["gradient_similarity"]
+__all__ = ["gradient_similarity", "mean_similarity"]
+
+
+def mean_similarity(context: Context, *, cosine: bool, checkpoints: int, epoch: int | None) -> Tensor:
+    """−⟨g', ∇L(z_i)⟩ or minus its cosine, mean over checkpoints: (n_test, n_train), float32."""
+    chosen = context.select_checkpoints(checkpoints, epoch=epoch)
+    total = -gradient_similarity(context, chosen[0], cosine=cosine)
+    for checkpoint in chosen[1:]:
+        total -= gradient_similarity(context, checkpoint, cosine=cosine)
+    return (total / checkpoints).float().contiguous()
 
 
 def gradient_similarity(
@@ -49,11 +58,7 @@ def gradient_similarity(
 
 def _lengths(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:
     """‖∇φ(z)‖ (n,), float64; infinite where it is zero, so that a quotient by it is."""
-    factors = linear_factors_or_none(context, checkpoint, function, examples)
-    if factors is None:
-        blocks = per_example_gradients(context, checkpoint, function, examples)
-        lengths = torch.cat([block.double().norm(dim=1) for block in blocks])
-    else:
-        squares = [(layer.inputs.square().sum(1) + layer.bias) * layer.deltas.square().sum(1) for layer in factors]
-        lengths = torch.stack(squares).sum(0).sqrt()
+    chunks = layer_gradients(context, checkpoint, function, examples)
+    squares = [torch.stack([layer.squares().double() for layer in chunk]).sum(0) for chunk in chunks]
+    lengths = torch.cat(squares).sqrt()
     return lengths.masked_fill(lengths == 0, torch.inf)

@@ -1,12 +1,15 @@
 """Derivatives written out: no hooks, no vmap over directions, no blocks. What methods are compared with."""
 
+import pytest
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.contracts import Attributor, BatchFunction, Checkpoint, Context, Examples
+from attriboard.errors import NotApplicableError
 from attriboard.registry import Registry
+from attriboard.toolkit.gradients import FactoredGradients
 
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 
@@ -47,6 +50,15 @@ def attribute(name: str, context: Context, **values: object) -> Tensor:
     attributor = method()
     state = attributor.fit(context, **method.stage(configuration, "fit"))
     return attributor.score(state, **method.stage(configuration, "score")).double()
+
+
+def without_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model as one that has no gradient factors."""
+
+    def refuse(*_: object) -> None:
+        raise NotApplicableError("none today")
+
+    monkeypatch.setattr(FactoredGradients, "check", refuse)
 
 
 def assert_rows_close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:

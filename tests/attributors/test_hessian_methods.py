@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense import assert_proportional, assert_rows_close, attribute, dense_gradients, dense_hessian
+from dense import (
+    assert_proportional,
+    assert_rows_close,
+    attribute,
+    dense_gradients,
+    dense_hessian,
+    without_factors,
+)
 from torch import Tensor
 
 from attriboard.attributors.if_explicit import Decomposition
@@ -257,7 +264,7 @@ def test_datainf_is_the_mean_of_dense_inverses_in_every_layer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not factors:
-        monkeypatch.setattr("attriboard.attributors.datainf.linear_factors_or_none", lambda *_: None)
+        without_factors(monkeypatch)
     G, g = dense[0][:20], dense[1]
     fewer = replace(double_context, train=double_context.train[:20])
     expected = torch.zeros(len(g), len(G), dtype=torch.float64)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense import assert_proportional, assert_rows_close, attribute, dense_gradients
+from dense import assert_proportional, assert_rows_close, attribute, dense_gradients, without_factors
 from torch.nn.functional import normalize
 
 from attriboard.contracts import Context
@@ -21,10 +21,9 @@ def test_grad_cos_is_grad_dot_divided_by_both_lengths(double_context: Context) -
     assert scores.abs().max() <= 1 + 1e-6
 
 
-def test_grad_cos_needs_no_linear_layers(double_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grad_cos_needs_no_factors(double_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = attribute("grad_cos", double_context)
-    for module in ("similarity", "kernel", "gradients"):
-        monkeypatch.setattr(f"attriboard.toolkit.{module}.linear_factors_or_none", lambda *_: None)
+    without_factors(monkeypatch)
     assert_rows_close(attribute("grad_cos", double_context), expected)
 
 

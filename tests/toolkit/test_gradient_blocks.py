@@ -9,9 +9,10 @@ from torch.func import functional_call, jacrev
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
+from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
-from attriboard.toolkit.gradients import evaluate, linear_factors, per_example_gradients
-from attriboard.toolkit.kernel import gradient_kernels, gradient_products, gram_kernel
+from attriboard.toolkit.gradients import FactoredGradients, evaluate, layer_gradients, per_example_gradients
+from attriboard.toolkit.kernel import gradient_kernels, gradient_products
 
 N, N_TEST, D = 23, 7, 6
 
@@ -46,6 +47,28 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(self.layer(x).tanh())
+
+
+class Shifted(nn.Module):
+    """A parameter of its own kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.shift = nn.Linear(D, 3), nn.Parameter(torch.ones(D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.shift)
+
+
+class Silent(nn.Module):
+    """Has a layer that it does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.other = nn.Linear(D, 3), nn.Linear(D, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
 
 
 class Leaking(nn.Module):
@@ -92,7 +115,7 @@ def dense(context: Context, function: BatchFunction, examples: Examples) -> Tens
     return torch.cat([jacobian[name].flatten(1) for name, _ in context.model.named_parameters()], dim=1)
 
 
-@pytest.mark.parametrize("make", [mlp, Normalised, Tied, Leaking])
+@pytest.mark.parametrize("make", [mlp, Normalised, Tied, Leaking, Shifted, Silent])
 @pytest.mark.parametrize("memory_bytes", [1, 20_000, 2**30])
 def test_blocks_are_the_dense_jacobian_however_they_are_cut(make: Callable[[], nn.Module], memory_bytes: int) -> None:
     context = build(make)
@@ -103,7 +126,7 @@ def test_blocks_are_the_dense_jacobian_however_they_are_cut(make: Callable[[], n
     torch.testing.assert_close(actual, dense(context, context.loss, context.train), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [mlp, Normalised, Tied])
+@pytest.mark.parametrize("make", [mlp, Normalised, Tied, Leaking])
 def test_kernels_are_the_dense_products(make: Callable[[], nn.Module]) -> None:
     context = build(make)
     K, r = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
@@ -114,26 +137,33 @@ def test_kernels_are_the_dense_products(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(products, r, rtol=1e-10, atol=1e-10)
 
 
-def test_kernel_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = build(mlp)
-    checkpoint = context.checkpoints[0]
-    expected = gram_kernel(linear_factors(context, checkpoint, context.loss, context.train))
+@pytest.mark.parametrize("make", [mlp, Normalised, Leaking])
+def test_kernels_do_not_depend_on_their_blocks(make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(make)
+    expected = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     monkeypatch.setattr(kernel_module, "BLOCK_ROWS", 4)
-    actual = gram_kernel(linear_factors(context, checkpoint, context.loss, context.train, rows=5))
+    monkeypatch.setattr(kernel_module, "BLOCK_COLUMNS", 5)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 8 * (N + N_TEST) * 12)
+    monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 8 * gradients_module.INTERMEDIATES * 23 * 5)
+    actual = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_products_do_not_depend_on_groups_of_test_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = build(Normalised)
+@pytest.mark.parametrize("make", [mlp, Normalised, Leaking])
+def test_products_do_not_depend_on_groups_of_test_points(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = build(make)
     expected = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
     actual = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_an_exact_kernel_too_large_for_memory_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     context = build(Normalised)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(kernel_module, "MOST_PASSES", 10)
     with pytest.raises(NotApplicableError, match="set projection_dim"):
         gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
 
@@ -141,16 +171,29 @@ def test_an_exact_kernel_too_large_for_memory_names_the_way_out(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (Normalised, "'norm.weight': gradient factors need nn.Linear layers only"),
-        (Tied, "'layer' is not applied exactly once"),
+        (Shifted, "layer '': no gradient factors for Shifted as it is set"),
+        (Silent, "'other' takes no part in the model's outputs"),
         (Leaking, "'layer': its weight is also used outside the layer"),
     ],
 )
 def test_models_without_factors_are_told_why(make: Callable[[], nn.Module], reason: str) -> None:
     context = build(make)
     with pytest.raises(NotApplicableError, match=reason):
-        linear_factors(context, context.checkpoints[0], context.loss, context.train)
+        FactoredGradients(context, context.checkpoints[0], context.loss).check(context.train)
     assert not any(module._forward_hooks for module in context.model.modules())
+
+
+def test_some_layers_are_made_alone() -> None:
+    context = build(Normalised)
+    checkpoint = context.checkpoints[0]
+    (whole,) = layer_gradients(context, checkpoint, context.loss, context.train)
+    (some,) = layer_gradients(context, checkpoint, context.loss, context.train, layers=["norm", "head"])
+    assert [layer.name for layer in whole] == ["norm", "lift", "conv", "head"]
+    assert [layer.name for layer in some] == ["norm", "head"]
+    for layer in some:
+        expected = next(one for one in whole if one.name == layer.name)
+        assert torch.equal(layer.dense(), expected.dense())
+        torch.testing.assert_close(layer.squares(), expected.dense().square().sum(1))
 
 
 def test_confident_examples_keep_their_relative_precision() -> None:

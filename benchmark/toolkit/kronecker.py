@@ -1,0 +1,92 @@
+"""Kronecker-factored eigenbases of a layer's Fisher matrix.
+
+With A = E[Σ_t a aᵀ] = U_A · U_Aᵀ and S = E[Σ_t δ δᵀ] = U_S · U_Sᵀ, a gradient Σ_t δ_t a_tᵀ has coordinates
+
+    v = Σ_t (U_Aᵀ a_t)(U_Sᵀ δ_t)ᵀ,   (P, Q)
+
+and Λ = E[v²], element by element, is the best diagonal in that basis. George et al., "Fast Approximate Natural
+Gradient Descent in a Kronecker-factored Eigenbasis", NeurIPS 2018 (arXiv 1806.03884).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts import Checkpoint, Context
+from attriboard.toolkit.labels import Draw
+from attriboard.toolkit.layers import Dense, LayerFactors, LayerGradients, Part
+from attriboard.toolkit.layerwise import weighted_factors
+
+__all__ = ["KroneckerBasis", "eigenbasis", "mean_squares"]
+
+
+@dataclass(frozen=True)
+class KroneckerBasis:
+    """One layer's eigenbasis: `inputs` U_A (d_in, P) and `deltas` U_S (d_out, Q), float64."""
+
+    inputs: Tensor
+    deltas: Tensor
+
+    def rotate(self, factors: LayerFactors) -> LayerFactors:
+        """The factors' coordinates: their gradients are those of the layer, rotated."""
+        a, δ = factors.extended, factors.deltas
+        return LayerFactors(a @ self.inputs.to(a), δ @ self.deltas.to(δ), bias=False)
+
+    def coordinates(self, factors: LayerFactors) -> Tensor:
+        """Coordinates v (n, P, Q), by way of factors or of gradients, whichever takes fewer multiplications."""
+        T = factors.deltas.shape[1] if factors.deltas.dim() == 3 else 1
+        (d_in, P), (d_out, Q) = self.inputs.shape, self.deltas.shape
+        if T * (d_in * P + d_out * Q + P * Q) <= d_in * d_out * T + d_in * d_out * Q + d_in * P * Q:
+            return self.rotate(factors).matrices().transpose(1, 2)
+        gradients = factors.matrices().transpose(1, 2)
+        return self.inputs.to(gradients).T @ (gradients @ self.deltas.to(gradients))
+
+    def gradients(self, coordinates: Tensor) -> Tensor:
+        """Back: (n, P, Q) → flat (n, d_out · d_in), as `LayerFactors.dense` has them."""
+        U_A, U_S = self.inputs.to(coordinates), self.deltas.to(coordinates)
+        return (U_S @ (U_A @ coordinates).transpose(1, 2)).flatten(1)
+
+    def rotated(self, layer: LayerGradients) -> LayerGradients:
+        """A matrix layer's gradients in this basis: factors for one position, v for several."""
+        factors = layer.factors
+        assert factors is not None
+        if factors.deltas.dim() == 2:
+            return self.rotate(factors).gradients(layer.name)
+        v = self.coordinates(factors)
+        return LayerGradients(layer.name, (Part(tuple(v.shape[1:]), (Dense(v),)),))
+
+    def squares(self, factors: LayerFactors, weights: Tensor) -> Tensor:
+        """Σ_i w_i v_i², (P, Q), float64."""
+        if factors.deltas.dim() == 2:
+            rotated = self.rotate(factors)
+            return rotated.inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
+        v = self.coordinates(factors)
+        return torch.einsum("npq,n->pq", v.square_(), weights.to(v)).double()
+
+
+def eigenbasis(A: Tensor, S: Tensor) -> KroneckerBasis:
+    """The eigenvectors of both second moments, without directions in which there are no inputs.
+
+    There every training gradient is zero, and so is their share of a score.
+    """
+    values, vectors = torch.linalg.eigh(A)
+    occurring = values > len(A) * torch.finfo(torch.float64).eps * values[-1]
+    return KroneckerBasis(vectors[:, occurring], torch.linalg.eigh(S)[1])
+
+
+def mean_squares(
+    context: Context, checkpoint: Checkpoint, draws: Sequence[Draw], bases: Mapping[str, KroneckerBasis]
+) -> dict[str, Tensor]:
+    """E[v²] of every layer, (P, Q), float64, mean over training examples and sum over draws."""
+    n = len(context.train)
+    totals: dict[str, Tensor] = {}
+    for draw in draws:
+        for weights, chunk in weighted_factors(context, checkpoint, draw, bases):
+            for name, factors in chunk.items():
+                squares = bases[name].squares(factors, weights).div_(n)
+                totals[name] = totals[name] + squares if name in totals else squares
+    return totals

@@ -1,0 +1,112 @@
+"""Labels that a Fisher matrix is an expectation over: the training labels, or the model's own.
+
+The true Fisher matrix is E_y[∇ℓ(y) ∇ℓ(y)ᵀ] with y drawn from the model and ℓ = −log p(y). For one label per example the
+expectation over all classes is taken exactly. For a label at every position, as in language models, one is drawn for
+each position, as in kronfluence; where the loss is a mean over m predictions, L = ℓ/m, the Fisher matrix of L's
+curvature is m E[∇L ∇Lᵀ]: the weight of a draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from attriboard.contracts import Checkpoint, Context, Examples
+from attriboard.errors import NotApplicableError
+from attriboard.toolkit.gradients import evaluate
+
+__all__ = ["Draw", "labelled"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Training examples with labels: a Fisher matrix is E_i Σ_draws `weights`_i ∇L ∇Lᵀ.
+
+    Attributes:
+        examples: n of them.
+        weights: (n,), float64.
+    """
+
+    examples: Examples
+    weights: Tensor
+
+
+def labelled(context: Context, checkpoint: Checkpoint, *, own: bool) -> list[Draw]:
+    """The draws of a Fisher matrix.
+
+    Args:
+        context: model, training examples, loss; the seed of drawn labels.
+        checkpoint: the parameters.
+        own: whether labels are the model's own; the training labels otherwise.
+
+    Raises:
+        NotApplicableError: the model's own are asked for, and the loss is no −log p of labels, or their mean.
+    """
+    targets = context.train.targets
+    if not own:
+        return [Draw(context.train, torch.ones(len(targets), dtype=torch.float64, device=targets.device))]
+    if targets.is_floating_point() or targets.dim() > 2:
+        raise NotApplicableError("fisher = true: targets must be classes; use fisher = empirical")
+    return _every_class(context, checkpoint) if targets.dim() == 1 else [_drawn(context, checkpoint)]
+
+
+def _every_class(context: Context, checkpoint: Checkpoint) -> list[Draw]:
+    inputs, targets = context.train.inputs, context.train.targets
+    n_classes = _outputs(context, checkpoint, inputs[:1]).shape[-1]
+    candidates = [Examples(inputs, torch.full_like(targets, label)) for label in range(n_classes)]
+    likelihoods = [torch.exp(-evaluate(context, checkpoint, context.loss, one).double()) for one in candidates]
+    total = torch.stack(likelihoods).sum(0)
+    if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
+        raise NotApplicableError("fisher = true: the loss must be −log p of the label; use fisher = empirical")
+    return [Draw(one, likelihood) for one, likelihood in zip(candidates, likelihoods, strict=True)]
+
+
+def _drawn(context: Context, checkpoint: Checkpoint) -> Draw:
+    """A label for each position, from the outputs at it, or before it where the loss shifts them."""
+    train = context.train
+    shift, predictions = _convention(context, checkpoint, train[:4])
+    generator = torch.Generator().manual_seed(context.seed)
+    labels = train.targets.clone()
+
+    def draw(outputs: Tensor, rows: Tensor) -> Tensor:
+        logits = outputs[:, : outputs.shape[1] - shift].double()
+        uniform = torch.rand(logits.shape[:2], dtype=torch.float64, generator=generator).to(logits.device)
+        cumulative = logits.softmax(-1).cumsum(-1)
+        found = torch.searchsorted(cumulative, uniform[:, :, None]).squeeze(-1)
+        labels[rows, shift:] = found.clamp_max(logits.shape[-1] - 1).to(labels.dtype)
+        return outputs[:, 0, 0]
+
+    numbered = Examples(train.inputs, torch.arange(len(train), device=train.targets.device))
+    evaluate(context, checkpoint, draw, numbered)
+    weights = torch.full((len(train),), predictions, dtype=torch.float64, device=labels.device)
+    return Draw(Examples(train.inputs, labels), weights)
+
+
+def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tuple[int, float]:
+    """By how many positions the loss shifts outputs against targets, and of how many predictions it is the mean.
+
+    Raises:
+        NotApplicableError: it is no multiple of a sum of −log p.
+    """
+    outputs = _outputs(context, checkpoint, few.inputs).double()
+    if outputs.dim() == 3 and outputs.shape[:2] == few.targets.shape:
+        loss = context.loss(outputs, few.targets)
+        for shift in (0, 1):
+            logits, labels = outputs[:, : outputs.shape[1] - shift], few.targets[:, shift:]
+            total = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
+            ratio = total / loss
+            if torch.allclose(ratio, ratio[0], rtol=1e-6):
+                return shift, float(ratio[0])
+    raise NotApplicableError(
+        "fisher = true: the loss must be a sum or mean of −log p over positions; use fisher = empirical"
+    )
+
+
+@torch.no_grad()
+def _outputs(context: Context, checkpoint: Checkpoint, inputs: Tensor) -> Tensor:
+    outputs: Tensor = functional_call(context.model, {**checkpoint.buffers, **checkpoint.parameters}, (inputs,))
+    return outputs

@@ -1,0 +1,401 @@
+"""How every kind of module makes its per-example gradients.
+
+A module is applied at positions t: pixels, tokens, or just one. With a its inputs and δ the gradients with respect to
+its outputs, the gradient of one example i is a sum over positions, of one of these forms:
+
+    Outer   ∇W_i = Σ_t δ_it a_itᵀ        Linear; convolutions, with a the patches; Conv1D of transformers, transposed
+    Lookup  ∇W_i[v] = Σ_{t: x_it = v} δ_it   Embedding: a is one-hot, and never written out
+    Scale   ∇γ_i = Σ_t δ_it ⊙ x̂_it       LayerNorm, GroupNorm, and BatchNorm with its running statistics
+    Total   ∇b_i = Σ_t δ_it              their biases
+    Dense   the gradient itself          every other module, by `torch.func.vmap`
+
+A new kind of module is one row in `KINDS`. A parameter that several modules use, such as a tied embedding, has one
+term for each use, and its gradient is their sum.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attriboard.errors import NotApplicableError
+
+__all__ = [
+    "KINDS",
+    "Dense",
+    "Kind",
+    "LayerFactors",
+    "LayerGradients",
+    "Lookup",
+    "Outer",
+    "Part",
+    "Scale",
+    "Term",
+    "Total",
+    "kind_of",
+]
+
+Transform = Callable[[Tensor], Tensor]
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+class Term(ABC):
+    """One use of a parameter by n examples; every tensor has n rows."""
+
+    def __len__(self) -> int:
+        return next(len(tensor) for tensor in vars(self).values() if isinstance(tensor, Tensor))
+
+    @abstractmethod
+    def gradient(self, rows: slice) -> Tensor:
+        """∇W along `rows` of the parameter's first axis, (n, numbers)."""
+
+    def map(self, change: Transform) -> Self:
+        """The same with every tensor changed."""
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)  # type: ignore[type-var]  # every form is a dataclass
+
+
+@dataclass(frozen=True)
+class Outer(Term):
+    """Σ_t δ_t a_tᵀ.
+
+    Attributes:
+        source: what a is made of, (n, …).
+        deltas: δ (n, T, d_out).
+        expand: from `source` to a (n, T, d_in): identity, or the patches of a convolution, which take more memory.
+        transposed: whether the parameter is (d_in, d_out) instead of (d_out, d_in).
+    """
+
+    source: Tensor
+    deltas: Tensor
+    expand: Transform
+    transposed: bool = False
+
+    @property
+    def inputs(self) -> Tensor:
+        """Inputs a (n, T, d_in)."""
+        return self.expand(self.source)
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        left, right = (self.inputs, self.deltas) if self.transposed else (self.deltas, self.inputs)
+        left = left[:, :, rows].transpose(1, 2)
+        return (left * right if left.shape[2] == 1 else left @ right).flatten(1)
+
+
+@dataclass(frozen=True)
+class Lookup(Term):
+    """Σ_t e_{x_t} δ_tᵀ: `indices` x (n, T), `deltas` δ (n, T, d)."""
+
+    indices: Tensor
+    deltas: Tensor
+    size: int
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        start, stop, _ = rows.indices(self.size)
+        # Tokens of other rows are gathered in one more row, which is dropped.
+        own = (self.indices - start).where((self.indices >= start) & (self.indices < stop), stop - start)
+        table = self.deltas.new_zeros(len(own), stop - start + 1, self.deltas.shape[2])
+        table.scatter_add_(1, own[:, :, None].expand_as(self.deltas), self.deltas)
+        return table[:, :-1].flatten(1)
+
+
+@dataclass(frozen=True)
+class Scale(Term):
+    """Σ_t δ_t ⊙ x̂_t: `normalised` x̂ and `deltas` δ, both (n, T, *shape)."""
+
+    normalised: Tensor
+    deltas: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return (self.normalised * self.deltas).sum(1)[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Total(Term):
+    """Σ_t δ_t: `deltas` δ (n, T, *shape)."""
+
+    deltas: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return self.deltas.sum(1)[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Dense(Term):
+    """The gradient itself, `values` (n, *shape)."""
+
+    values: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return self.values[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter's gradients: a sum of terms.
+
+    Attributes:
+        shape: of the parameter; () counts as (1,).
+        terms: one for each module that uses it.
+    """
+
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers for each index of the first axis."""
+        return prod(self.shape[1:])
+
+    def gradient(self, rows: slice = slice(None)) -> Tensor:
+        """(n, numbers), along `rows` of the first axis."""
+        total = self.terms[0].gradient(rows)
+        for term in self.terms[1:]:
+            total = total + term.gradient(rows)
+        return total
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """Gradients of one weight and its bias, kept as factors: ∇W_i = Σ_t δ_it a_itᵀ and ∇b_i = Σ_t δ_it.
+
+    Attributes:
+        inputs: a (n, T, d_in); (n, d_in) where there is one position.
+        deltas: δ (n, T, d_out) or (n, d_out).
+        bias: whether the layer has one.
+    """
+
+    inputs: Tensor
+    deltas: Tensor
+    bias: bool
+
+    @property
+    def extended(self) -> Tensor:
+        """a, with the 1 that a bias is multiplied with as its last number."""
+        return functional.pad(self.inputs, (0, 1), value=1.0) if self.bias else self.inputs
+
+    @property
+    def numbers(self) -> int:
+        """Of one example's gradient."""
+        return (self.inputs.shape[-1] + self.bias) * self.deltas.shape[-1]
+
+    def dense(self) -> Tensor:
+        """Gradients, ∇b_i beside each row of ∇W_i: (n, numbers)."""
+        return self.matrices().flatten(1)
+
+    def matrices(self) -> Tensor:
+        """∇W_i, with ∇b_i as its last column: (n, d_out, d_in), or d_in + 1 with a bias."""
+        if self.deltas.dim() == 2:
+            return self.deltas[:, :, None] * self.extended[:, None, :]
+        return self.deltas.transpose(1, 2) @ self.extended
+
+    def gradients(self, name: str) -> LayerGradients:
+        """The same as a layer without a bias, whose weight has one more column instead."""
+        inputs, deltas = _at_positions(self.extended), _at_positions(self.deltas)
+        shape = (deltas.shape[2], inputs.shape[2])
+        return LayerGradients(name, (Part(shape, (Outer(inputs, deltas, _identity),)),))
+
+
+@dataclass(frozen=True)
+class LayerGradients:
+    """Gradients of one layer, a module with its own parameters, for n examples.
+
+    Attributes:
+        name: of the module.
+        parts: its parameters, in their order.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+
+    @property
+    def n_params(self) -> int:
+        """How many numbers one example's gradient has."""
+        return sum(prod(part.shape) for part in self.parts)
+
+    @property
+    def outer(self) -> Outer | None:
+        """The weight's only use, where it is one matrix product; `None` for other layers."""
+        first, *others = self.parts
+        if len(first.terms) != 1 or not isinstance(first.terms[0], Outer):
+            return None
+        biases = [term for part in others for term in part.terms]
+        return first.terms[0] if len(biases) < 2 and all(isinstance(term, Total) for term in biases) else None
+
+    @property
+    def factors(self) -> LayerFactors | None:
+        """The factors of a layer that is one matrix product."""
+        if self.outer is None:
+            return None
+        inputs, deltas = self.outer.inputs, self.outer.deltas
+        if deltas.shape[1] == 1:
+            inputs, deltas = inputs.squeeze(1), deltas.squeeze(1)
+        return LayerFactors(inputs, deltas, bias=len(self.parts) == 2)
+
+    def dense(self) -> Tensor:
+        """Flat gradients (n, n_params)."""
+        pieces = [part.gradient() for part in self.parts]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def squares(self) -> Tensor:
+        """‖∇_i‖² (n,), without writing out a gradient that is one outer product."""
+        factors = self.factors
+        if factors is None or factors.deltas.dim() == 3:
+            return self.dense().double().square().sum(1)
+        return (factors.inputs.square().sum(1) + factors.bias) * factors.deltas.square().sum(1)
+
+    def cut(self, rows: slice, dtype: torch.dtype) -> LayerGradients:
+        """Those of some examples, with numbers of another type."""
+
+        def change(tensor: Tensor) -> Tensor:
+            return tensor[rows].to(dtype) if tensor.is_floating_point() else tensor[rows]
+
+        parts = [Part(part.shape, tuple(term.map(change) for term in part.terms)) for part in self.parts]
+        return LayerGradients(self.name, tuple(parts))
+
+    def __len__(self) -> int:
+        return len(self.parts[0].terms[0])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one kind of module leaves behind for its gradients.
+
+    Attributes:
+        keep: (module, inputs) → what is needed of the inputs; called within the forward pass, with the checkpoint's
+            parameters and buffers in the module.
+        terms: (module, what was kept, δ) → own parameter's name → its term.
+    """
+
+    keep: Callable[[Any, Tensor], Tensor]
+    terms: Callable[[Any, Tensor, Tensor], dict[str, Term]]
+
+
+def kind_of(name: str, module: nn.Module, parameters: Collection[str]) -> Kind:
+    """The kind of a module.
+
+    Args:
+        name: of the module, for messages.
+        module: any.
+        parameters: names of the parameters of its own.
+
+    Raises:
+        NotApplicableError: no row of `KINDS` has it.
+    """
+    for recognise, kind in KINDS:
+        if recognise(module) and set(parameters) <= {"weight", "bias"}:
+            return kind
+    raise NotApplicableError(f"layer {name!r}: no gradient factors for {type(module).__name__} as it is set")
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _same(module: nn.Module, inputs: Tensor) -> Tensor:
+    return inputs
+
+
+def _at_positions(tensor: Tensor) -> Tensor:
+    """(n, d) or (n, …, d) → (n, T, d)."""
+    return tensor.unsqueeze(1) if tensor.dim() == 2 else tensor.flatten(1, -2)
+
+
+def _linear(module: nn.Linear, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
+    deltas = _at_positions(deltas)
+    return {"weight": Outer(_at_positions(inputs), deltas, _identity), "bias": Total(deltas)}
+
+
+def _transposed_linear(module: nn.Module, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
+    deltas = _at_positions(deltas)
+    return {"weight": Outer(_at_positions(inputs), deltas, _identity, transposed=True), "bias": Total(deltas)}
+
+
+def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
+    settings = [module.kernel_size, module.dilation, module.padding, module.stride]
+    if inputs.dim() == 3:  # a row of pixels is an image of height one
+        inputs, fill = inputs.unsqueeze(2), [1, 1, 0, 1]
+        settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]  # type: ignore[misc]
+    deltas = deltas.flatten(2).transpose(1, 2)
+    return {"weight": Outer(inputs, deltas, partial(_patches, settings=settings)), "bias": Total(deltas)}
+
+
+def _patches(images: Tensor, settings: list[Any]) -> Tensor:
+    return functional.unfold(images, *settings).transpose(1, 2)
+
+
+def _embedding(module: nn.Embedding, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
+    indices, deltas = inputs.flatten(1), deltas.flatten(1, -2)
+    if module.padding_idx is not None:  # which autograd leaves alone
+        deltas = deltas.masked_fill((indices == module.padding_idx)[:, :, None], 0)
+    return {"weight": Lookup(indices, deltas, module.num_embeddings)}
+
+
+def _normalised(module: Any, inputs: Tensor) -> Tensor:
+    """x̂: the inputs of the norm's scale and shift."""
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
+    if isinstance(module, nn.GroupNorm):
+        return functional.group_norm(inputs, module.num_groups, eps=module.eps)
+    return functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
+
+
+def _norm(module: Any, normalised: Tensor, deltas: Tensor) -> dict[str, Term]:
+    if isinstance(module, nn.LayerNorm):
+        shape = (len(deltas), -1, *module.normalized_shape)
+        normalised, deltas = normalised.reshape(shape), deltas.reshape(shape)
+    else:  # channels come second
+        normalised, deltas = (side.flatten(2) if side.dim() > 2 else side.unsqueeze(2) for side in (normalised, deltas))
+        normalised, deltas = normalised.transpose(1, 2), deltas.transpose(1, 2)
+    return {"weight": Scale(normalised, deltas), "bias": Total(deltas)}
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _is_transposed_linear(module: nn.Module) -> bool:
+    """`transformers.pytorch_utils.Conv1D`, known by its name and layout: y = x W + b with W (d_in, nf)."""
+    weight = getattr(module, "weight", None)
+    named = any(base.__name__ == "Conv1D" for base in type(module).__mro__)
+    return named and isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[1] == getattr(module, "nf", None)
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    plain = isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1 and module.padding_mode == "zeros"
+    return plain and not isinstance(module.padding, str)
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    plain = isinstance(module, nn.Embedding) and module.max_norm is None
+    return plain and not module.scale_grad_by_freq and not module.sparse
+
+
+def _is_frozen_norm(module: nn.Module) -> bool:
+    """Whether it treats every example by itself: batch statistics would make examples interact."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.running_mean is not None and not module.training
+    return isinstance(module, NORMS)
+
+
+KINDS: tuple[tuple[Callable[[nn.Module], bool], Kind], ...] = (
+    (_is_linear, Kind(_same, _linear)),
+    (_is_transposed_linear, Kind(_same, _transposed_linear)),
+    (_is_plain_convolution, Kind(_same, _convolution)),
+    (_is_embedding, Kind(_same, _embedding)),
+    (_is_frozen_norm, Kind(_normalised, _norm)),
+)
+"""Who recognises a module → its kind."""
