@@ -6,8 +6,8 @@ Choe et al., "What is Your Data Worth to GPT? LLM-Scale Data Valuation with Infl
 
 A gradient of a linear layer is an outer product δ aᵀ, with a the layer's input and a 1 appended to it where there is
 a bias; φ = (P_o δ) ⊗ (P_i a) costs no more than the two small projections, and Φ (n_train, k_in · k_out) holds the φ
-of the training losses. The curvature is the empirical Fisher matrix of the projected gradients, one block per layer,
-as in the authors' library, logix.
+of the training losses. At several positions, pixels or tokens, φ = Σ_t (P_o δ_t) ⊗ (P_i a_t). The curvature is
+the empirical Fisher matrix of the projected gradients, one block per layer, as in the authors' library, logix.
 
 Random P have orthonormal rows, scaled by √(d/k) so that inner products are kept in expectation: with k_in = d_in and
 k_out = d_out nothing is lost, and a network of one layer gets `iffim`'s scores. `initialization = pca` takes the
@@ -16,7 +16,8 @@ leading eigenvectors of E[a aᵀ] and E[δ δᵀ], unscaled.
 Deviations: the test side is the gradient of the attributed f; biases are projected with the weights (logix ignores
 them); sides smaller than k are kept whole, one by one (logix cuts both to the smaller); P is orthogonal, not uniform.
 λ is absolute here; logix's default, a tenth of each layer's mean eigenvalue, is λ = none. dattri's damping is always
-relative: λ = damping × mean eigenvalue of the layer. Linear layers only.
+relative: λ = damping × mean eigenvalue of the layer. Matrix layers only: linear layers, convolutions (a are patches)
+and Conv1D whose weight no other layer shares.
 """
 
 from __future__ import annotations
@@ -35,7 +36,13 @@ from attriboard.toolkit import knobs
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-from attriboard.toolkit.layerwise import layer_damping, layer_regularization, matrix_layers, second_moments
+from attriboard.toolkit.layerwise import (
+    layer_damping,
+    layer_regularization,
+    left_out,
+    matrix_layers,
+    second_moments,
+)
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum, solve_features, solve_kernel
 
 __all__ = ["LoGra"]
@@ -47,6 +54,14 @@ class Layer:
 
     solution: KernelSolution
     mean: float
+
+
+@dataclass(frozen=True)
+class State:
+    """Every checkpoint's layers, and what there is to say of them."""
+
+    models: list[dict[str, Layer]]
+    notes: tuple[str, ...]
 
 
 class LoGra(Attributor):
@@ -88,32 +103,37 @@ class LoGra(Attributor):
         initialization: Literal["random", "pca"],
         checkpoints: int,
         epoch: int | None,
-    ) -> list[list[Layer]]:
+    ) -> State:
         """Solve the projected kernel of every checkpoint's layers."""
         rank = None if projection_dim is None else isqrt(projection_dim)
         generator = torch.Generator().manual_seed(context.seed)
-        return [
+        models = [
             fit_layers(context, checkpoint, rank, None if initialization == "pca" else generator)
             for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch)
         ]
+        return State(models, left_out(context, models[0]))
 
-    def score(self, state: list[list[Layer]], *, regularization: float | None) -> Tensor:
+    def score(self, state: State, *, regularization: float | None) -> Tensor:
         """Sum over layers, average over checkpoints."""
-        layers = [layer for checkpoint in state for layer in checkpoint]
+        layers = [layer for model in state.models for layer in model.values()]
         parts = (layer.solution.scores(layer_damping(regularization, layer.mean)) for layer in layers)
         scores = next(parts)
         for part in parts:
             scores += part
-        return scores.div_(len(state))
+        return scores.div_(len(state.models))
 
-    def spectrum(self, state: list[list[Layer]]) -> list[Spectrum]:
+    def spectrum(self, state: State) -> list[Spectrum]:
         """Of each checkpoint's block-diagonal Fisher matrix: the layers' spectra side by side."""
-        return [side_by_side([layer.solution.spectrum for layer in layers]) for layers in state]
+        return [side_by_side([layer.solution.spectrum for layer in model.values()]) for model in state.models]
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """Which parameters are left out."""
+        return state.notes
 
 
 def fit_layers(
     context: Context, checkpoint: Checkpoint, rank: int | None, generator: torch.Generator | None
-) -> list[Layer]:
+) -> dict[str, Layer]:
     """Every matrix layer of one checkpoint; without a generator, projections are principal components."""
     projections = draw_projections(context, checkpoint, rank, generator)
 
@@ -126,10 +146,10 @@ def fit_layers(
         return LayerFactors(times(inputs, P_i), times(deltas, P_o), bias=False).gradients(layer.name)
 
     pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project)
-    return [
-        solve_layer(context, ((train, test) for _, train, test in group))
-        for _, group in groupby(pieces, key=lambda piece: piece[0])
-    ]
+    return {
+        name: solve_layer(context, ((train, test) for _, train, test in group))
+        for name, group in groupby(pieces, key=lambda piece: piece[0])
+    }
 
 
 def draw_projections(

@@ -330,6 +330,10 @@ class Attributor(ABC):
         """Eigenvalues and coefficients of the fitted kernels, one per checkpoint; `None` where there are none."""
         return None
 
+    def notes(self, state: Any) -> tuple[str, ...]:
+        """What a reader of the scores must know of the fit, such as parameters that were left out: short sentences."""
+        return ()
+
     @classmethod
     def configure(cls, values: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
         """Complete `values` with the defaults, in the table's order; texts are read as on the command line.

@@ -156,6 +156,7 @@ class Grader:
             fit_seconds=outcome.fit_seconds,
             score_seconds=outcome.score_seconds,
             peak_bytes=outcome.peak_bytes,
+            notes=outcome.notes,
             scores_sha256=graded.get("scores_sha256"),
             checkpoints_sha256=_digest_once(job.checkpoints),
         )

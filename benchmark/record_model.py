@@ -224,6 +224,9 @@ class AttributionRecord(GradedRecord):
     negates: Negated | None = Field(
         default=None, description="of the control sign_flipped: whose scores were made again and negated"
     )
+    notes: tuple[Text, ...] = Field(
+        default=(), description="what the attributor says of its fit, such as parameters that it leaves out"
+    )
 
     @model_validator(mode="after")
     def _status_agrees(self) -> Self:

@@ -190,6 +190,7 @@ class Finished(_Message):
         reason: `None`, or why it failed: `category: text`.
         fit_seconds, score_seconds: wall-clock time of the two stages.
         peak_bytes: largest resident memory since the fit began.
+        notes: what the attributor says of the fit.
     """
 
     event: Literal["finished"] = "finished"
@@ -198,6 +199,7 @@ class Finished(_Message):
     fit_seconds: float | None = None
     score_seconds: float | None = None
     peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Refused(_Message):

@@ -56,6 +56,7 @@ class Outcome:
         fit_seconds: wall-clock seconds of the fit, which configurations with the same fit-stage values share.
         score_seconds: wall-clock seconds of scoring.
         peak_bytes: largest resident memory of the process since the fit began.
+        notes: what the attributor says of the fit.
     """
 
     attributor: Described
@@ -66,6 +67,7 @@ class Outcome:
     fit_seconds: float | None = None
     score_seconds: float | None = None
     peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def describe_attributor(job: Job) -> Described:
@@ -201,6 +203,7 @@ class _Process:
             event.fit_seconds,
             event.score_seconds,
             event.peak_bytes,
+            event.notes,
         )
 
     def busy_at_the_end(self) -> list[int]:

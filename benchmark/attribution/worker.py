@@ -39,6 +39,9 @@ __all__ = ["main", "run_job"]
 T = TypeVar("T")
 Configuration = dict[str, HyperparameterValue]
 
+NOTE_LENGTH = 1000
+"""Characters of a note that a record keeps."""
+
 
 class InvalidScoresError(AttriboardError):
     """The attributor returned something that is no score matrix."""
@@ -137,15 +140,21 @@ class _Run:
     def _score(self, index: int, state: Any, fit_seconds: float) -> Finished:
         values = self.attributor.stage(self.configurations[index], "score")
         shape = (len(self.context.test), len(self.context.train))
-        scores, seconds, reason = _attempt(lambda: checked_scores(self.attributor.score(state, **values), shape))
-        if scores is not None:
-            save_file({"scores": scores}, self.folder.scores(index))
+
+        def work() -> tuple[np.ndarray[Any, np.dtype[np.float32]], tuple[str, ...]]:
+            scores = checked_scores(self.attributor.score(state, **values), shape)
+            return scores, tuple(note[:NOTE_LENGTH] for note in self.attributor.notes(state))
+
+        found, seconds, reason = _attempt(work)
+        if found is not None:
+            save_file({"scores": found[0]}, self.folder.scores(index))
         return Finished(
             configuration=index,
             reason=reason,
             fit_seconds=fit_seconds,
             score_seconds=seconds,
             peak_bytes=_peak(),
+            notes=() if found is None else found[1],
         )
 
 

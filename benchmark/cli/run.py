@@ -125,6 +125,7 @@ def record_document(record: "AttributionRecord", path: Path) -> dict[str, Any]:
         "fit_seconds": record.fit_seconds,
         "score_seconds": record.score_seconds,
         "peak_bytes": record.peak_bytes,
+        "notes": list(record.notes),
         "record": str(path),
     }
 
@@ -172,6 +173,8 @@ def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
             print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
             if lds.n_degenerate:
                 print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
+        for note in record.notes:
+            print(f"note: {note}")
         if record.negates:
             print(f"the scores of {record.negates.attributor}, record {record.negates.record}, negated")
         if record.held_out:

@@ -82,15 +82,15 @@ def _drawn(context: Context, checkpoint: Checkpoint) -> Draw:
 
     numbered = Examples(train.inputs, torch.arange(len(train), device=train.targets.device))
     evaluate(context, checkpoint, draw, numbered)
-    weights = torch.full((len(train),), predictions, dtype=torch.float64, device=labels.device)
+    weights = torch.full((len(train),), float(predictions), dtype=torch.float64, device=labels.device)
     return Draw(Examples(train.inputs, labels), weights)
 
 
-def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tuple[int, float]:
+def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tuple[int, int]:
     """By how many positions the loss shifts outputs against targets, and of how many predictions it is the mean.
 
     Raises:
-        NotApplicableError: it is no multiple of a sum of −log p.
+        NotApplicableError: it is neither a sum nor a mean of −log p.
     """
     outputs = _outputs(context, checkpoint, few.inputs).double()
     if outputs.dim() == 3 and outputs.shape[:2] == few.targets.shape:
@@ -98,9 +98,9 @@ def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tupl
         for shift in (0, 1):
             logits, labels = outputs[:, : outputs.shape[1] - shift], few.targets[:, shift:]
             total = cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(1)
-            ratio = total / loss
-            if torch.allclose(ratio, ratio[0], rtol=1e-6):
-                return shift, float(ratio[0])
+            for predictions in (1, labels.shape[1]):
+                if torch.allclose(total, predictions * loss, rtol=1e-5):
+                    return shift, predictions
     raise NotApplicableError(
         "fisher = true: the loss must be a sum or mean of −log p over positions; use fisher = empirical"
     )
