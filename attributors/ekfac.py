@@ -236,7 +236,7 @@ def fit_model(context: Context, checkpoint: Checkpoint, fisher: Fisher) -> Model
         curvature = eigenvalues(corrected[name], squares[name], d_in * d_out)
         points = test.pop(name)
         if isinstance(points, DenseGradients):
-            v = points.values.float().unflatten(1, curvature.corrected.shape)
+            v = points.values.float().view(-1, *curvature.corrected.shape)
             layers[name] = PositionsLayer(curvature, bases[name], v)
         else:
             layers[name] = VectorLayer(curvature, single(next(train)), single(points))

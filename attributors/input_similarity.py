@@ -28,7 +28,8 @@ class InputSimilarity(Attributor):
         """Compare the inputs."""
         train, test = context.train.inputs.flatten(1), context.test.inputs.flatten(1)
         if not train.is_floating_point():
-            train, test = bags(torch.cat([train, test])).split([len(train), len(test)])
+            both = bags(torch.cat([train, test]))
+            train, test = both[: len(train)], both[len(train) :]
         mean = train.double().mean(0)
         train, test = normalize(train.double() - mean), normalize(test.double() - mean)
         return (test @ train.T).float()
@@ -40,6 +41,6 @@ class InputSimilarity(Attributor):
 
 def bags(tokens: Tensor) -> Tensor:
     """How often each token that occurs is in each block: (n, n_tokens), float64, of tokens (n, T)."""
-    vocabulary, columns = tokens.unique(return_inverse=True)
+    vocabulary, columns = torch.unique(tokens, return_inverse=True)
     counts = torch.zeros(len(tokens), len(vocabulary), dtype=torch.float64, device=tokens.device)
     return counts.scatter_add_(1, columns, torch.ones_like(columns, dtype=torch.float64))

@@ -171,14 +171,16 @@ def projection(d: int, rank: int | None, generator: torch.Generator | None) -> T
     """P transposed, (d, k), for one side of a layer, float64; `None` where k = d."""
     if rank is None or rank >= d:
         return None
-    basis = torch.linalg.qr(torch.randn(d, rank, generator=generator, dtype=torch.float64))[0]
+    basis: Tensor = torch.linalg.qr(torch.randn(d, rank, generator=generator, dtype=torch.float64))[0]
     return basis * sqrt(d / rank)
 
 
 def components(moment: Tensor, rank: int) -> Tensor | None:
     """The leading eigenvectors of a second moment (d, d), as columns; `None` for all of them."""
-    d = len(moment)
-    return None if rank >= d else torch.linalg.eigh(moment)[1][:, d - rank :]
+    if rank >= len(moment):
+        return None
+    vectors: Tensor = torch.linalg.eigh(moment)[1]
+    return vectors[:, len(moment) - rank :]
 
 
 def times(side: Tensor, P: Tensor | None) -> Tensor:

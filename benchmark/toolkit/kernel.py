@@ -284,11 +284,10 @@ def _products(one: Stored, rows: slice, other: Stored, end: int) -> Tensor:
     if one.bias:
         pairs += 1
     pairs.mul_(_inner(one.deltas[rows], other.deltas[:end]))
-    return (
-        pairs
-        if one.deltas.dim() == 2
-        else pairs.unflatten(0, (-1, one.deltas.shape[1])).unflatten(2, (-1, other.deltas.shape[1])).sum((1, 3))
-    )
+    if one.deltas.dim() == 2:
+        return pairs
+    T, other_T = one.deltas.shape[1], other.deltas.shape[1]
+    return pairs.view(-1, T, end, other_T).sum((1, 3))
 
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:

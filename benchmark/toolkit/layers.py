@@ -328,7 +328,7 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, deltas: Tensor) 
     settings = [module.kernel_size, module.dilation, module.padding, module.stride]
     if inputs.dim() == 3:  # a row of pixels is an image of height one
         inputs, fill = inputs.unsqueeze(2), [1, 1, 0, 1]
-        settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]  # type: ignore[misc]
+        settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]
     deltas = deltas.flatten(2).transpose(1, 2)
     return {"weight": Outer(inputs, deltas, partial(_patches, settings=settings)), "bias": Total(deltas)}
 

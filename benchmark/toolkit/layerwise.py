@@ -92,7 +92,7 @@ def second_moments(
             for name, factors in chunk.items():
                 a, δ = factors.extended.flatten(0, -2), factors.deltas
                 weighted = (δ * weights.sqrt().to(δ).view(-1, *[1] * (δ.dim() - 1))).flatten(0, -2)
-                A, S = moments.setdefault(name, tuple(_square(side.shape[1], side) for side in (a, weighted)))
+                A, S = moments.setdefault(name, (_square(a), _square(weighted)))
                 S += (weighted.T @ weighted).div_(n)
                 if number == 0:  # inputs are the same in every draw
                     A += (a.T @ a).div_(n)
@@ -113,5 +113,5 @@ def weighted_factors(
         start += len(chunk[0])
 
 
-def _square(size: int, like: Tensor) -> Tensor:
-    return torch.zeros(size, size, dtype=torch.float64, device=like.device)
+def _square(side: Tensor) -> Tensor:
+    return torch.zeros(side.shape[1], side.shape[1], dtype=torch.float64, device=side.device)
