@@ -25,6 +25,7 @@ from attriboard.canonical import canonical_json
 from attriboard.cards import load_card
 from attriboard.contracts import Dataset, Task
 from attriboard.registry import resolve_reference
+from attriboard.retraining.device import place, training_device
 from attriboard.retraining.executors import Executor, InProcess
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
@@ -44,8 +45,10 @@ TRAINERS: tuple[type[Trainer], ...] = (
 )  # fastest first; the last fits every task
 
 
-def trainer_class(task: Task) -> type[Trainer]:
-    """The fastest trainer that fits the task."""
+def trainer_class(task: Task, device: str = "cpu") -> type[Trainer]:
+    """The fastest trainer that fits the task; stacks are laid out for processors."""
+    if device != "cpu":
+        return LoopTrainer
     return next(trainer for trainer in TRAINERS if trainer.supports(task))
 
 
@@ -138,7 +141,7 @@ def _train_stack(payload: str) -> bytes:
     parts = state_parts(task.build_model())
     for row, epochs in zip(rows, trained, strict=True):
         for epoch in keep:
-            row.update({f"{parts[name]}/{epoch}/{name}": value.numpy() for name, value in epochs[epoch].items()})
+            row.update({f"{parts[name]}/{epoch}/{name}": value.cpu().numpy() for name, value in epochs[epoch].items()})
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     fingerprint = task.card.fingerprint
     digests = tuple(request.digest(fingerprint) for request in requests)
@@ -149,18 +152,19 @@ def _train_stack(payload: str) -> bytes:
 def _workshop(reference: str, card: str) -> tuple[Task, Dataset, Trainer]:
     """A task with its data loaded, once per process."""
     task: Task = resolve_reference(reference)(load_card(json.loads(card)))
-    data = task.load_data()
-    return task, data, trainer_class(task)(task, data)
+    device = training_device()
+    data = place(task.load_data(), device)
+    return task, data, trainer_class(task, device.type)(task, data)
 
 
 def _measure(task: Task, data: Dataset, state: State) -> dict[str, NDArray[np.generic]]:
-    model = task.build_model().eval()
+    model = task.build_model().eval().to(data.test.inputs.device)
     parts = []
     with torch.no_grad():
         for start in range(0, len(data.test), task.measured_rows):
             examples = data.test[start : start + task.measured_rows]
             parts.append(task.measure(functional_call(model, state, (examples.inputs,)), examples.targets))
-    return {f"outputs/{name}": torch.cat([part[name] for part in parts]).numpy() for name in task.measurements}
+    return {f"outputs/{name}": torch.cat([part[name] for part in parts]).cpu().numpy() for name in task.measurements}
 
 
 @contextmanager

@@ -36,9 +36,11 @@ class LoopTrainer:
         recipe = self._task.card.recipe
         rows = torch.from_numpy(request.indices)
         total, step = n_steps(recipe, len(rows)), 0
+        device = self._data.train.inputs.device
         reduced = recipe.precision == "bfloat16"
         # Convolutions are fastest on channels-last kernels; nothing else has four axes.
-        model = new_model(self._task, request.seed).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = new_model(self._task, request.seed).train()
+        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = build_optimizer(recipe, model.parameters())
         kept = {}
         for epoch in range(1, epochs[-1] + 1):
@@ -46,7 +48,7 @@ class LoopTrainer:
             for batch in torch.split(order, recipe.batch_size):
                 examples = self._data.train[batch]
                 optimizer.zero_grad()
-                with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+                with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
                     outputs = model(examples.inputs)
                 loss = self._task.loss(outputs.float() if reduced else outputs, examples.targets).mean()
                 loss.backward()  # type: ignore[no-untyped-call]
