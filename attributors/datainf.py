@@ -26,10 +26,9 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import layer_parameters
 from attriboard.toolkit.kernel import add_gram, add_products, kernel_pieces
-from attriboard.toolkit.memory import require_memory
 
 __all__ = ["DataInf"]
 
@@ -74,12 +73,19 @@ class DataInf(Attributor):
     )
 
     def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[tuple[Layer, ...], ...]:
-        """Every layer's kernel at every checkpoint.
-
-        Raises:
-            NotApplicableError: the kernels do not fit in memory, or the model has too many parameters.
-        """
+        """Every layer's kernel at every checkpoint."""
         return tuple(_layers(context, model) for model in context.select_checkpoints(checkpoints, epoch=epoch))
+
+    def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
+        """The kernels of all layers, and what they are made of."""
+        n_train, n_test = len(context.train), len(context.test)
+        n_layers = len({name.rpartition(".")[0] for name, _ in context.model.named_parameters()})
+        kernels = checkpoints * n_layers * needs.DOUBLE * n_train * (n_train + n_test)
+        return {
+            f"the kernels of {n_layers} layers": kernels,
+            "gradients": needs.gradients(context) + needs.kernel_blocks(context),
+            "scores": 5 * needs.pairs(context, needs.DOUBLE),
+        }
 
     def score(self, state: tuple[tuple[Layer, ...], ...], *, regularization: float | None) -> Tensor:
         """Sum over layers, average over checkpoints.
@@ -99,8 +105,6 @@ class DataInf(Attributor):
 def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
     n_train, n_test = len(context.train), len(context.test)
     parameters = layer_parameters(context.model)
-    kernel_bytes = 8 * len(parameters) * n_train * (n_train + n_test)
-    require_memory(kernel_bytes, f"the kernels of {len(parameters)} layers", context.device)
     zeros = partial(torch.zeros, dtype=torch.float64, device=context.device)
     layers = {
         name: Layer(zeros(n_train, n_train), zeros(n_train, n_test), sum(prod(shape) for shape in own.values()))

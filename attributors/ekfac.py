@@ -37,7 +37,7 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import layer_gradients
 from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
 from attriboard.toolkit.kronecker import KroneckerBasis, eigenbasis, mean_squares
@@ -193,6 +193,26 @@ class EKFAC(Attributor):
     def fit(self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None) -> list[Model]:
         """Eigenbases, corrected eigenvalues and rotated gradients of every checkpoint's layers."""
         return [fit_model(context, one, fisher) for one in context.select_checkpoints(checkpoints, epoch=epoch)]
+
+    def memory_need(
+        self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None
+    ) -> dict[str, int] | None:
+        """Factors, those of every label, bases, and what scores are made of."""
+        sizes = needs.linear_sizes(context.model)
+        if sizes is None:
+            return None
+        n, n_directions = len(context.train), sum(d_in * d_out for d_in, d_out in sizes)
+        draws = sizes[-1][1] if fisher == "true" else 1
+        outputs = sum(d_out for _, d_out in sizes)
+        return {
+            "factors": 2 * needs.factors(context, sizes),
+            "factors of every label": 4 * needs.DOUBLE * draws * n * outputs,
+            "bases": 4 * needs.DOUBLE * max(max(d_in, d_out) ** 2 for d_in, d_out in sizes),
+            "eigenvalues": 2 * needs.DOUBLE * checkpoints * n_directions,
+            "the spectrum": min(SPECTRUM_BYTES, needs.DOUBLE * len(context.test) * n_directions) * checkpoints,
+            "products": 2 * min(BLOCK_BYTES, needs.FLOAT * n * max(d_out for _, d_out in sizes) * len(context.test)),
+            "scores": 3 * needs.pairs(context),
+        }
 
     def score(self, state: list[Model], *, damping: float | None) -> Tensor:
         """Sum over layers, average over checkpoints."""

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.memory import affordable_rows
 
 __all__ = ["EmbeddingSimilarity"]
@@ -49,6 +49,15 @@ class EmbeddingSimilarity(Attributor):
             mean = train.mean(0)
             total += normalize(test - mean) @ normalize(train - mean).T
         return (total / checkpoints).float()
+
+    def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
+        """Both sides in float64, centred and normalised, a pass through the model, and the scores."""
+        width = max(
+            (module.in_features for module in context.model.modules() if isinstance(module, nn.Linear)), default=0
+        )
+        embeddings = 6 * needs.DOUBLE * width * (len(context.train) + len(context.test))
+        scores = 4 * needs.pairs(context, needs.DOUBLE)
+        return {"embeddings": embeddings, "a pass through the model": needs.gradients(context), "scores": scores}
 
     def score(self, state: Tensor) -> Tensor:
         """The cosines."""

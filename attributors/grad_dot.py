@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.similarity import mean_similarity
 
 __all__ = ["GradDot"]
@@ -36,6 +36,15 @@ class GradDot(Attributor):
     def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
         """Average −⟨∇L(z_i), ∇f(z')⟩ over checkpoints."""
         return mean_similarity(context, cosine=False, checkpoints=checkpoints, epoch=epoch)
+
+    def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
+        """Gradients and inner products."""
+        products = 6 * needs.pairs(context, needs.DOUBLE)
+        return {
+            "gradients": needs.gradients(context),
+            "kept gradients": needs.held(context),
+            "inner products": products,
+        }
 
     def score(self, state: Tensor) -> Tensor:
         """The inner products."""

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
+from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.krylov import krylov_basis
 
 __all__ = ["IFArnoldi"]
@@ -75,6 +76,19 @@ class IFArnoldi(Attributor):
             self._project(context, checkpoint, projection_dim, max_iterations, stream)
             for stream, checkpoint in enumerate(chosen)
         )
+
+    def memory_need(
+        self, context: Context, *, projection_dim: int, max_iterations: int, checkpoints: int, epoch: int | None
+    ) -> dict[str, int]:
+        """The Krylov basis and its products with the Hessian and with all gradients."""
+        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
+        steps = min(max_iterations, n_params)
+        return {
+            "the Krylov basis": 4 * needs.DOUBLE * steps * n_params,
+            "products with gradients": (2 + checkpoints) * needs.DOUBLE * steps * n,
+            "Hessian products": needs.sweep(context, steps),
+            "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
+        }
 
     def score(self, state: tuple[Projected, ...], *, regularization: float) -> Tensor:
         """Average over checkpoints."""

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context, Hyperparameter
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.gradients import per_example_gradients
-from attriboard.toolkit.krylov import KrylovSolution, lanczos
+from attriboard.toolkit.gradients import count_parameters, per_example_gradients
+from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
 
 __all__ = ["IFCG"]
 
@@ -73,6 +73,20 @@ class IFCG(Attributor):
             gradients = torch.cat([block.double() for block in blocks])
             solutions.append(lanczos(TrainingLoss(context, checkpoint, torch.float64), gradients, max_iterations))
         return tuple(solutions)
+
+    def memory_need(
+        self, context: Context, *, max_iterations: int, checkpoints: int, epoch: int | None
+    ) -> dict[str, int]:
+        """Test gradients, Lanczos vectors, and the products of every basis with the training gradients."""
+        n_params, n_test = count_parameters(context.checkpoints[0]), len(context.test)
+        steps = min(max_iterations, n_params)
+        return {
+            "test gradients": 2 * needs.DOUBLE * n_test * n_params + needs.gradients(context),
+            "Lanczos vectors": min(LANCZOS_BYTES, 3 * needs.DOUBLE * n_test * n_params),
+            "bases": (1 + checkpoints) * steps * needs.pairs(context, needs.DOUBLE),
+            "Hessian products": needs.sweep(context, n_test),
+            "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
+        }
 
     def score(self, state: tuple[KrylovSolution, ...], *, regularization: float, tolerance: float) -> Tensor:
         """Combine the basis as λ asks; average over checkpoints."""

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.memory import require_memory
 from attriboard.toolkit.spectrum import symmetric_eigen
 
 __all__ = ["IFExplicit"]
@@ -62,16 +61,20 @@ class IFExplicit(Attributor):
     )
 
     def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[Decomposition, ...]:
-        """Decompose every checkpoint's Hessian.
+        """Decompose every checkpoint's Hessian."""
+        return tuple(_decompose(context, one) for one in context.select_checkpoints(checkpoints, epoch=epoch))
 
-        Raises:
-            NotApplicableError: the Hessian and its eigenvectors take more than half of the free memory.
-        """
-        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
-        n_params = count_parameters(chosen[0])
-        what = f"the Hessian of {n_params:,} parameters ({8 * n_params**2 / 1e9:,.1f} GB in float64), its eigenvectors "
-        require_memory(24 * n_params**2, what + "and room to work", "cpu")
-        return tuple(_decompose(context, checkpoint) for checkpoint in chosen)
+    def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
+        """The Hessian and its eigenvectors, and gradients before and after the rotation."""
+        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
+        return {
+            f"the Hessian of {n_params:,} parameters in float64": 8 * n_params**2,
+            "its eigenvectors": 8 * n_params**2,
+            "room to decompose it": 8 * n_params**2,
+            "gradients": 8 * n_params * n * (1 + checkpoints),
+            "Hessian products": needs.sweep(context, min(ROWS, n_params)) + 4 * 8 * min(ROWS, n_params) * n_params,
+            "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
+        }
 
     def score(self, state: tuple[Decomposition, ...], *, regularization: float) -> Tensor:
         """Average over checkpoints."""

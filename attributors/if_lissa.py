@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context, Hyperparameter
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.gradients import per_example_gradients
+from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters, per_example_gradients
 from attriboard.toolkit.lissa import lissa
 
 __all__ = ["IFLiSSA"]
@@ -108,6 +108,16 @@ class IFLiSSA(Attributor):
             ]
             total -= torch.cat([loss.slopes(context.loss, context.train, block) for block in solved])
         return total / checkpoints
+
+    def memory_need(self, context: Context, **others: object) -> dict[str, int]:
+        """Test gradients before and after, and what the series holds."""
+        n_params, n_test = count_parameters(context.checkpoints[0]), len(context.test)
+        return {
+            "test gradients": 2 * needs.FLOAT * n_test * n_params + needs.gradients(context),
+            "terms of the series": 6 * min(GRADIENT_BYTES // 4, needs.FLOAT * n_test * n_params),
+            "Hessian products": needs.sweep(context, n_test),
+            "scores": 4 * needs.pairs(context),
+        }
 
     def score(self, state: Tensor) -> Tensor:
         """The influences."""

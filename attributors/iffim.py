@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum
 
@@ -62,6 +62,12 @@ class IFFIM(Attributor):
                 for stream, checkpoint in enumerate(context.select_checkpoints(checkpoints, epoch=epoch))
             )
         )
+
+    def memory_need(
+        self, context: Context, *, projection_dim: int | None, checkpoints: int, epoch: int | None
+    ) -> dict[str, int]:
+        """One kernel at work and the solutions of all."""
+        return needs.kernels(context, projection_dim, checkpoints)
 
     def score(self, state: State, *, regularization: float) -> Tensor:
         """Average τ_λ over checkpoints."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attriboard.contracts import Attributor, Context
+from attriboard.toolkit import needs
 
 __all__ = ["InputSimilarity"]
 
@@ -33,6 +34,14 @@ class InputSimilarity(Attributor):
         mean = train.double().mean(0)
         train, test = normalize(train.double() - mean), normalize(test.double() - mean)
         return (test @ train.T).float()
+
+    def memory_need(self, context: Context) -> dict[str, int] | None:
+        """Both sides in float64, centred and normalised, and the scores."""
+        if not context.train.inputs.is_floating_point():
+            return None
+        n_inputs = context.train.inputs[0].numel()
+        inputs = 4 * needs.DOUBLE * n_inputs * (len(context.train) + len(context.test))
+        return {"inputs": inputs, "scores": 2 * needs.pairs(context, needs.DOUBLE)}
 
     def score(self, state: Tensor) -> Tensor:
         """The cosines."""

@@ -25,14 +25,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
-from math import isqrt, sqrt
+from math import inf, isqrt, sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
@@ -112,6 +112,24 @@ class LoGra(Attributor):
             for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch)
         ]
         return State(models, left_out(context, models[0]))
+
+    def memory_need(
+        self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
+    ) -> dict[str, int] | None:
+        """Factors of every layer, one layer's kernel at work, and the solutions of all."""
+        sizes = needs.linear_sizes(context.model)
+        if sizes is None:
+            return None
+        n, rank = len(context.train), inf if projection_dim is None else isqrt(projection_dim)
+        dimensions = [int(min(d_in, rank) * min(d_out, rank)) for d_in, d_out in sizes]
+        sides = [min(n, dimension) for dimension in dimensions]
+        solutions = sum(needs.FLOAT * n * side + 2 * needs.pairs(context, needs.DOUBLE) for side in sides)
+        return {
+            "factors": needs.factors(context, sizes),
+            "projected gradients": max(needs.features(context, side) for side in sides),
+            "the solutions of all layers": checkpoints * solutions,
+            **needs.kernel_solution(context, max(sides)),
+        }
 
     def score(self, state: State, *, regularization: float | None) -> Tensor:
         """Sum over layers, average over checkpoints."""

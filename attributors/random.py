@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
+from attriboard.toolkit import needs
 
 __all__ = ["Random"]
 
@@ -25,6 +26,10 @@ class Random(Attributor):
         generator = torch.Generator().manual_seed(context.seed)
         scores = torch.randn(len(context.test), len(context.train), generator=generator)
         return scores.to(context.device)
+
+    def memory_need(self, context: Context) -> dict[str, int]:
+        """The scores, twice."""
+        return {"scores": 2 * needs.pairs(context)}
 
     def score(self, state: Tensor) -> Tensor:
         """The scores drawn."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context, Hyperparameter
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.similarity import gradient_similarity
 
 __all__ = ["TracIn"]
@@ -59,6 +59,14 @@ class TracIn(Attributor):
                         seed=(context.seed, checkpoint.seed, checkpoint.epoch),
                     )
         return (total / checkpoints).float()
+
+    def memory_need(
+        self, context: Context, *, normalize: bool, projection_dim: int | None, checkpoints: int, epoch: int | None
+    ) -> dict[str, int]:
+        """Gradients, projected or a part of the test gradients whole, and inner products."""
+        kept = needs.held(context) if projection_dim is None else needs.features(context, projection_dim)
+        products = 7 * needs.pairs(context, needs.DOUBLE)
+        return {"gradients": needs.gradients(context), "kept gradients": kept, "inner products": products}
 
     def score(self, state: Tensor) -> Tensor:
         """The sums."""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts import Attributor, Context, Hyperparameter
-from attriboard.toolkit import knobs
+from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import evaluate
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum
@@ -84,6 +84,12 @@ class TRAK(Attributor):
         )
         errors = [torch.sigmoid(-evaluate(context, model, context.margin, context.train)) for model in models]
         return State(solutions, torch.stack(errors).mean(0).float())
+
+    def memory_need(
+        self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
+    ) -> dict[str, int]:
+        """One kernel at work and the solutions of all."""
+        return needs.kernels(context, projection_dim, checkpoints)
 
     def score(self, state: State, *, regularization: float) -> Tensor:
         """Average over checkpoints, each factor by itself."""

@@ -9,14 +9,17 @@ process of its own.
 import copy
 import json
 import sys
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.profiler import ProfilerActivity, profile
 
 from attriboard.contracts import Attributor, Checkpoint, Context, Examples
 from attriboard.errors import AttriboardError, HyperparameterError
@@ -24,6 +27,9 @@ from attriboard.errors import AttriboardError, HyperparameterError
 __all__ = ["CHECKS", "Check", "Subject", "failures", "same", "small_context"]
 
 N_TRAIN, N_TEST = 60, 12
+N_TRAIN_MEMORY, N_TEST_MEMORY = 300, 60
+SMALL_CHANGE = 1 << 16
+"""Bytes that nobody needs to declare."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,20 @@ def _context(subject: Subject) -> str | None:
     return None
 
 
+def _memory(subject: Subject) -> str | None:
+    # More examples than elsewhere, so that matrices outweigh small change.
+    train, test = _digits(0, N_TRAIN_MEMORY), _digits(N_TRAIN_MEMORY, N_TEST_MEMORY)
+    larger = replace(subject.context, train=train, test=test)
+    values = subject.method.stage(subject.method.configure({**subject.quick, **subject.settled}), "fit")
+    need = subject.method().memory_need(larger, **values)
+    if need is None:
+        return None
+    if not all(isinstance(size, int) and size >= 0 for size in need.values()):
+        return f"memory_need gives {need}, and must give whole numbers of bytes"
+    used, declared = _allocated(lambda: subject.scores(larger, settled=True)), sum(need.values())
+    return f"{used:,} bytes were held at once, {declared:,} are declared" if used > declared + SMALL_CHANGE else None
+
+
 def _unknown(subject: Subject) -> str | None:
     try:
         subject.method.configure({"no_such_hyperparameter": 1.0})
@@ -186,6 +206,7 @@ CHECKS: tuple[Check, ...] = (
     Check("scores repeat under one seed", "Draw from a torch.Generator seeded with context.seed", _repeats),
     Check("score leaves the state alone", "Return a new tensor, and do not work in place on the state", _state),
     Check("fit leaves the context alone", "Work on copies, and remove hooks", _context),
+    Check("memory stays within the declared need", "Count what is held at once in memory_need, or do without", _memory),
     Check("unknown hyperparameters are refused", "Do not override configure", _unknown),
     Check("every value of the score-stage grids gives finite scores", "Narrow the grid, or raise", _grids),
     Check("permuting training examples permutes the columns", _BY_CONTENT, _train_order),
@@ -202,19 +223,20 @@ def small_context() -> Context:
 
 @cache
 def _trained_context() -> Context:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    inputs = torch.from_numpy(digits.data / 16).float()
-    targets = torch.from_numpy(digits.target)
-    train = Examples(inputs[:N_TRAIN], targets[:N_TRAIN])
-    test = Examples(inputs[N_TRAIN : N_TRAIN + N_TEST], targets[N_TRAIN : N_TRAIN + N_TEST])
+    train, test = _digits(0, N_TRAIN), _digits(N_TRAIN, N_TEST)
     checkpoints = []
     for seed in range(5):
         order = torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(seed))
         half = order[: N_TRAIN // 2].sort()[0]
         checkpoints += _train(train, seed, None) + _train(train, 100 + seed, half)
     return Context(train, test, _network().eval(), tuple(checkpoints), _cross_entropy, _log_odds, _log_odds, seed=3)
+
+
+def _digits(start: int, count: int) -> Examples:
+    from sklearn.datasets import load_digits
+
+    digits, rows = load_digits(), slice(start, start + count)
+    return Examples(torch.from_numpy(digits.data[rows] / 16).float(), torch.from_numpy(digits.target[rows]))
 
 
 def _network() -> nn.Module:
@@ -245,6 +267,21 @@ def _train(train: Examples, seed: int, indices: Tensor | None) -> list[Checkpoin
             parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
             kept.append(Checkpoint(parameters, epoch, seed, indices))
     return kept
+
+
+def _allocated(work: Callable[[], object]) -> int:
+    """The most bytes that PyTorch's and NumPy's arrays of some work take at once."""
+    tracemalloc.start()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            work()
+        arrays = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert profiled.profiler is not None
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return int(arrays + max(accumulate((event.nbytes() for event in events), initial=0)))
 
 
 def _unequal(actual: Tensor, expected: Tensor, relative: float) -> str | None:

@@ -326,6 +326,14 @@ class Attributor(ABC):
     def score(self, state: Any, *args: Any, **hyperparameters: Any) -> torch.Tensor:
         """Score matrix (n_test, n_train), float32, from what `fit` returned; must not change the state."""
 
+    def memory_need(self, context: Context, *args: Any, **hyperparameters: Any) -> dict[str, int] | None:
+        """What `fit` and `score` hold at once at most, beside the context: a few words → bytes, which add up.
+
+        Asked before `fit`, with the same hyperparameters. What needs more than there is becomes a row that says so
+        instead of a process that dies. An upper bound from sizes alone; `None` where nobody has counted.
+        """
+        return None
+
     def spectrum(self, state: Any) -> list[Spectrum] | None:
         """Eigenvalues and coefficients of the fitted kernels, one per checkpoint; `None` where there are none."""
         return None

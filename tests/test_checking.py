@@ -147,7 +147,9 @@ def test_a_plugin_that_breaks_the_contract_is_told_what_and_how_to_mend_it(tmp_p
         "        context.train.inputs.zero_()\n"
         "        return context.test.inputs.clone(), context.train.inputs.clone()\n"
         "    def score(self, state):\n"
-        "        return torch.rand(len(state[0]), len(state[1]), dtype=torch.float64)\n",
+        "        return torch.rand(len(state[0]), len(state[1]), dtype=torch.float64)\n"
+        "    def memory_need(self, context):\n"
+        "        return {'a byte for each score': len(context.test) * len(context.train)}\n",
         encoding="utf-8",
     )
     report = check_file(path)
@@ -155,3 +157,4 @@ def test_a_plugin_that_breaks_the_contract_is_told_what_and_how_to_mend_it(tmp_p
     assert "expected (12, 60) torch.float32" in messages["scores are (n_test, n_train) float32 tensors"]
     assert "Work on copies" in messages["fit leaves the context alone"]
     assert "Draw from a torch.Generator" in messages["scores repeat under one seed"]
+    assert "18,000 are declared. Count what is held" in messages["memory stays within the declared need"]

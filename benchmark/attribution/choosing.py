@@ -20,6 +20,7 @@ from attriboard.contracts import Attributor, Context, HyperparameterValue
 from attriboard.errors import AttriboardError, NotApplicableError
 from attriboard.scoring.split import split_test_points
 from attriboard.selector import Choice, Evidence, Selector, regularization_name
+from attriboard.toolkit.memory import require_memory
 from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["Chooser"]
@@ -130,7 +131,9 @@ class Chooser:
             started = time.perf_counter()
             donor = self.donor()
             values = donor.configure({"epoch": epoch})
-            found = donor.spectrum(donor.fit(self.context, **donor.stage(values, "fit")))
+            fit_values = donor.stage(values, "fit")
+            require_memory(donor.memory_need(self.context, **fit_values), self.context.device)
+            found = donor.spectrum(donor.fit(self.context, **fit_values))
             assert found is not None, "a donor is chosen for its spectrum"
             seconds = time.perf_counter() - started
             self._donated[epoch] = _Spectra(self._calibrated(found), transferred=True, seconds=seconds)

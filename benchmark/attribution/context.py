@@ -1,11 +1,53 @@
-"""The context that an attributor is given: data, models and functions of a task, and nothing else."""
+"""The context that an attributor is given: data, models and functions of a task; and whether it was left alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from attriboard.contracts import Context, Examples, Task
+from attriboard.errors import AttriboardError
 from attriboard.groundtruth.checkpoints import read_checkpoints
 
-__all__ = ["build_context"]
+__all__ = ["ContextChangedError", "ContextWatch", "build_context"]
+
+MAX_NAMED = 3
+
+
+class ContextChangedError(AttriboardError):
+    """An attributor changed what it was given to look at."""
+
+
+class ContextWatch:
+    """Notices what an attributor changes in a context.
+
+    PyTorch counts the changes of every tensor, together with all that share its memory, so looking costs nothing.
+    Writes around PyTorch (through NumPy, or `.data`) go unseen here; the conformance suite compares every bit.
+
+    Args:
+        context: as it is to stay.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._before = dict(_marks(context))
+
+    def changes(self) -> list[str]:
+        """What is not as it was."""
+        now = dict(_marks(self._context))
+        return [name for name in self._before | now if self._before.get(name) != now.get(name)]
+
+    def check(self, stage: str) -> None:
+        """Compare with the beginning.
+
+        Raises:
+            ContextChangedError: something was changed; the message names it.
+        """
+        if changed := self.changes():
+            names = ", ".join(changed[:MAX_NAMED]) + (
+                f" and {len(changed) - MAX_NAMED} more" * (len(changed) > MAX_NAMED)
+            )
+            raise ContextChangedError(f"context_changed: {stage} changed {names}; work on copies, and remove hooks")
 
 
 def build_context(task: Task, checkpoints: Path, *, device: str = "cpu", seed: int = 0) -> Context:
@@ -37,3 +79,26 @@ def build_context(task: Task, checkpoints: Path, *, device: str = "cpu", seed: i
         device=device,
         seed=seed,
     )
+
+
+def _marks(context: Context) -> Iterator[tuple[str, object]]:
+    """What tells a changed context from an unchanged one: name → anything comparable."""
+    for side in ("train", "test"):
+        examples = getattr(context, side)
+        yield f"{side}.inputs", _mark(examples.inputs)
+        yield f"{side}.targets", _mark(examples.targets)
+    for number, checkpoint in enumerate(context.checkpoints):
+        tensors = {**checkpoint.parameters, **checkpoint.buffers, "indices": checkpoint.indices}
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                yield f"checkpoints[{number}].{name}", _mark(tensor)
+    for name, tensor in (*context.model.named_parameters(), *context.model.named_buffers()):
+        yield f"model.{name}", (*_mark(tensor), tensor.requires_grad)
+    for name, module in context.model.named_modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        yield f"the mode or hooks of {name or 'the model'}", (module.training, *map(len, hooks))
+
+
+def _mark(tensor: Tensor) -> tuple[int, int]:
+    """Which tensor, and how often it was written to."""
+    return tensor.data_ptr(), tensor._version

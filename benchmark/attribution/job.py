@@ -107,6 +107,7 @@ class Job(_Message):
         selectors: to run on every fit, each of which may add a configuration.
         donor: whose spectrum selectors get where the attributor has none.
         candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
+        memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         describe_only: import the attributor, complete the configurations, and end.
     """
 
@@ -120,6 +121,7 @@ class Job(_Message):
     selectors: tuple[PluginSpec, ...] = ()
     donor: PluginSpec | None = None
     candidates: dict[str, tuple[float, ...]] = {}
+    memory_limit: int | None = None
     describe_only: bool = False
 
 

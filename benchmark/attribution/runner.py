@@ -101,7 +101,8 @@ def run_attributor(job: Job, limits: Limits = NO_LIMITS) -> Iterator[Outcome | S
     while waiting:
         numbers = waiting  # position in this process → position in the whole
         done: set[int] = set()
-        part = job.model_copy(update={"configurations": tuple(everything[number] for number in numbers)})
+        mine = tuple(everything[number] for number in numbers)
+        part = job.model_copy(update={"configurations": mine, "memory_limit": limits.bytes})
         with _Process(part, limits) as process:
             for event in process.events():
                 match event:

@@ -28,11 +28,12 @@ from pydantic import BaseModel
 from safetensors.numpy import save_file
 
 from attriboard.attribution.choosing import Chooser
-from attriboard.attribution.context import build_context
+from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
 from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
 from attriboard.canonical import canonical_json, digest_file
 from attriboard.contracts import Attributor, Context, HyperparameterValue, Task
 from attriboard.errors import AttriboardError, InputError, NotApplicableError
+from attriboard.toolkit.memory import require_memory
 
 __all__ = ["main", "run_job"]
 
@@ -70,7 +71,7 @@ def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> No
     report(Began(configurations=tuple(range(len(configurations)))))
     attributor, (task, context) = attributor_class(), _load(job)
     chooser = Chooser(selectors, task.card, context, attributor, donor, job.candidates)
-    _Run(attributor, context, configurations, chooser, folder, report).run()
+    _Run(attributor, context, configurations, chooser, folder, report, job.memory_limit).run()
 
 
 @dataclass
@@ -83,15 +84,27 @@ class _Run:
     chooser: Chooser
     folder: Folder
     report: Callable[[BaseModel], None]
+    memory_limit: int | None
+
+    def __post_init__(self) -> None:
+        self.watch = ContextWatch(self.context)
 
     def run(self) -> None:
-        """Fit each group once, let selectors choose, score every member; chosen configurations may need new fits."""
+        """Fit each group once, let selectors choose, score every member; chosen configurations may need new fits.
+
+        Ends early once the context was changed: nothing after that would be worth a record, and the runner goes on
+        with what is left in a new process.
+        """
         given = self._groups(range(len(self.configurations)))
         chosen: list[int] = []
         for group in given:
             chosen += self._run_group(group, choose=True)
+            if self.watch.changes():
+                return
         for group in self._groups(chosen):
             self._run_group(group, choose=False)
+            if self.watch.changes():
+                return
 
     def _groups(self, indices: Iterable[int]) -> list[list[int]]:
         """Configurations that share their fit-stage values, in order of first appearance."""
@@ -108,7 +121,7 @@ class _Run:
         self.report(Began(configurations=tuple(group)))
         _reset_peak()
         values = self.attributor.stage(self.configurations[group[0]], "fit")
-        state, seconds, failure = _attempt(lambda: self.attributor.fit(self.context, **values))
+        state, seconds, failure = _attempt(lambda: self._fit(values))
         if failure is not None:
             for index in group:
                 self.report(Finished(configuration=index, reason=failure, peak_bytes=_peak()))
@@ -118,9 +131,19 @@ class _Run:
         for index in [*group, *(index for index in added if index not in elsewhere)]:
             self.report(Began(configurations=(index,)))
             self.report(self._score(index, state, seconds))
+            if self.watch.changes():
+                break
         del state
         gc.collect()
         return elsewhere
+
+    def _fit(self, values: Configuration) -> Any:
+        """Fit, unless that takes more memory than there is."""
+        need = self.attributor.memory_need(self.context, **values)
+        require_memory(need, self.context.device, self.memory_limit)
+        state = self.attributor.fit(self.context, **values)
+        self.watch.check("fit")
+        return state
 
     def _choose(self, group: list[int], state: Any) -> list[int]:
         """Positions of the configurations that selectors add."""
@@ -143,6 +166,7 @@ class _Run:
 
         def work() -> tuple[np.ndarray[Any, np.dtype[np.float32]], tuple[str, ...]]:
             scores = checked_scores(self.attributor.score(state, **values), shape)
+            self.watch.check("score")
             return scores, tuple(note[:NOTE_LENGTH] for note in self.attributor.notes(state))
 
         found, seconds, reason = _attempt(work)
@@ -194,7 +218,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, float, str | None]:
 def _reason(error: BaseException) -> str:
     text = re.sub(r"\s+", " ", str(error)).strip()[:500]
     text = text.encode(errors="backslashreplace").decode()  # a path may hold what no JSON can
-    if isinstance(error, InvalidScoresError):
+    if isinstance(error, (InvalidScoresError, ContextChangedError)):
         return text
     if isinstance(error, NotApplicableError):
         return f"not_applicable: {text or 'no reason given'}"

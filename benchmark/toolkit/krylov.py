@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attriboard.toolkit.curvature import TrainingLoss
 
-__all__ = ["KrylovSolution", "krylov_basis", "lanczos"]
+__all__ = ["LANCZOS_BYTES", "KrylovSolution", "krylov_basis", "lanczos"]
 
 LANCZOS_BYTES = 2 * 2**30
 """Memory for three vectors of n_params per start."""

@@ -1,39 +1,64 @@
-"""What a method may take: half of the memory that is free when it asks; and how many examples a pass may have."""
+"""What there is of memory, the refusal to start what needs more, and how many examples a pass may have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attriboard.errors import NotApplicableError
-
-__all__ = ["ROWS", "affordable_rows", "count_activations", "require_memory"]
+__all__ = ["ROWS", "affordable_rows", "count_activations", "free_memory", "require_memory"]
 
 ROWS = 1024
 """Examples per pass, at most."""
 
 
-def require_memory(needed_bytes: int, what: str, device: str | torch.device = "cpu") -> None:
+def require_memory(
+    need: Mapping[str, int] | None, device: str | torch.device = "cpu", limit: int | None = None
+) -> None:
     """Refuse to start what will not fit.
 
     Args:
-        needed_bytes: the most that will be held at once.
-        what: what takes it, in the plural: the subject of the message.
+        need: what is held at once → bytes; `None` where nobody has counted.
         device: where.
+        limit: bytes that this process may have resident altogether; `None` for all there are.
 
     Raises:
-        NotApplicableError: it is more than half of the free memory; the message gives both numbers.
+        MemoryError: it is more than there is; the message gives the largest parts and both sums.
     """
+    total = sum((need or {}).values())
+    if need and total > (free := free_memory(device, limit)):
+        parts = sorted(need.items(), key=lambda part: -part[1])
+        largest = ", ".join(f"{what} {size / 1e9:,.1f} GB" for what, size in parts[:3] if size > total / 100)
+        raise MemoryError(f"needs {total / 1e9:,.1f} GB ({largest}); {free / 1e9:,.1f} GB are free")
+
+
+def free_memory(device: str | torch.device = "cpu", limit: int | None = None) -> int:
+    """Bytes that can still be had: of the machine, its container and the limit, or of the graphics card."""
     device = torch.device(device)
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if needed_bytes > free // 2:
-        raise NotApplicableError(
-            f"{what} take {needed_bytes / 1e9:,.1f} GB; the limit is half of the free memory, {free / 2e9:,.1f} GB"
-        )
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [int(psutil.virtual_memory().available), *_container_memory()]
+    if limit is not None:
+        free.append(limit - int(psutil.Process().memory_info().rss))
+    return max(0, min(free))
+
+
+def _container_memory() -> list[int]:
+    """What the control group of a container leaves (Linux, version 2); nothing where there is no limit."""
+    with suppress(OSError, ValueError, StopIteration, KeyError):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        name = next(line for line in lines if line.startswith("0::")).removeprefix("0::").lstrip("/")
+        folder = Path("/sys/fs/cgroup", name)
+        limit = int((folder / "memory.max").read_text())  # "max" is no number: no limit
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # Files that are only cached make room when it is needed.
+        return [limit - int((folder / "memory.current").read_text()) + int(statistics["inactive_file"])]
+    return []
 
 
 def affordable_rows(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, numbers: int) -> int:

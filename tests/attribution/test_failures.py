@@ -60,13 +60,24 @@ class Misbehaving(Attributor):
         if mode == "changes_inputs":
             context.train.inputs.zero_()
             context.test.targets.zero_()
+        if mode == "leaves_a_hook":
+            context.model.register_forward_hook(lambda *arguments: None)
+        if mode == "changes_a_model_when_scoring":
+            scores = next(iter(context.checkpoints[1].parameters.values()))
         if mode == "prints":
             for _ in range(200):
                 print("x" * 10_000)
         return mode, scores
 
+    def memory_need(self, context, mode):
+        needs = {"declares_too_much": 48 * 10**15, "declares_a_gigabyte": 10**9}
+        return {"the Hessian": needs[mode], "room for it": needs[mode] // 8} if mode in needs else None
+
     def score(self, state, scale):
         mode, scores = state
+        if mode == "changes_a_model_when_scoring":
+            scores.zero_()
+            return torch.zeros(13, 45)
         scores = scores * scale
         if mode == "segfaults_at_scale_2" and scale == 2:
             ctypes.string_at(0)
@@ -115,7 +126,7 @@ def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_o
         "doubles": None,
         "transposed_memory": None,
         "prints": None,
-        "changes_inputs": None,
+        "declares_a_gigabyte": None,
     }
     found = outcomes(make_job(MODES, *({"mode": mode} for mode in expected)))
     assert [outcome.index for outcome in found] == list(range(len(expected)))
@@ -130,6 +141,36 @@ def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_o
         assert by_mode[mode].peak_bytes > 2**20
     assert np.flatnonzero(np.isnan(by_mode["nan_in_3_rows"].scores).any(axis=1)).tolist() == [1, 4, 5]
     assert all(outcome.scores is None for outcome in found if outcome.reason)
+
+
+def test_what_declares_more_memory_than_there_is_fails_before_it_begins(make_job, tmp_path):
+    job = make_job(MODES, {"mode": "declares_too_much"}, {"mode": "declares_a_gigabyte"}, {"mode": "well"})
+    much, some, well = outcomes(job, bytes=1200 << 20)
+    assert re.fullmatch(
+        r"out_of_memory: needs 54,000,000\.0 GB \(the Hessian 48,000,000\.0 GB, room for it 6,000,000\.0 GB\); "
+        r"\d\.\d GB are free",
+        much.reason,
+    )
+    assert some.reason.startswith("out_of_memory: needs 1.1 GB (the Hessian 1.0 GB")
+    assert well.reason is None
+    assert (tmp_path / "fits.txt").read_text().split() == ["well"]
+
+
+def test_a_changed_context_fails_what_changed_it_and_spares_the_others(make_job, tmp_path):
+    expected = {
+        "changes_inputs": "fit changed train.inputs",
+        "leaves_a_hook": "fit changed the mode or hooks of the model",
+        "changes_a_model_when_scoring": r"score changed checkpoints\[1\]\.0\.",
+        "well": None,
+    }
+    found = outcomes(make_job(MODES, *({"mode": mode} for mode in expected)))
+    for outcome, (mode, change) in zip(found, expected.items(), strict=True):
+        assert outcome.hyperparameters["mode"] == mode
+        if change is not None:
+            assert re.fullmatch(f"context_changed: {change}.*; work on copies, and remove hooks", outcome.reason)
+    assert found[-1].reason is None
+    np.testing.assert_array_equal(found[-1].scores, WELL)
+    assert (tmp_path / "fits.txt").read_text().split() == list(expected)
 
 
 def test_a_death_fails_its_own_configuration_and_a_new_process_does_the_rest(make_job, tmp_path):

@@ -14,8 +14,8 @@ from dense import (
 )
 from torch import Tensor
 
-from attriboard.attributors.if_explicit import Decomposition
-from attriboard.contracts import Context, Examples
+from attriboard.attributors.if_explicit import Decomposition, IFExplicit
+from attriboard.contracts import Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit import gradients, krylov, memory
 from attriboard.toolkit.curvature import TrainingLoss
@@ -86,10 +86,13 @@ def test_explicit_leaves_out_directions_in_which_nothing_is_left_to_invert(
     torch.testing.assert_close(products, torch.tensor(inverses, dtype=torch.float64).diag())
 
 
-def test_explicit_names_the_memory_that_it_lacks(double_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 2**20}))
-    with pytest.raises(NotApplicableError, match=r"Hessian of 644 parameters \(0\.0 GB .* half of the free memory"):
-        attribute("if_explicit", double_context)
+def test_explicit_names_the_memory_that_a_large_model_lacks(context: Context) -> None:
+    layer = {"weight": torch.empty(109_386, device="meta")}
+    large = replace(context, checkpoints=(Checkpoint(layer, epoch=1, seed=0),))
+    with pytest.raises(
+        MemoryError, match=r"needs 28\d\.\d GB \(the Hessian of 109,386 parameters in float64 95\.7 GB, "
+    ):
+        memory.require_memory(IFExplicit().memory_need(large, checkpoints=1, epoch=None), limit=2**34)
 
 
 def test_explicit_refuses_the_hessian_of_a_diverged_model(double_context: Context) -> None:
