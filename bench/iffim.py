@@ -1,64 +1,25 @@
-"""Exact, unprojected IFFIM on MNIST + MLP (784-128-64-10, 5,000 train, 500 test): seconds and memory.
-
-The data are read from `mnist_5000_500.npz` in the directory that ATTRIBOARD_DATA names.
-"""
+"""Exact, unprojected IFFIM on the published checkpoints of `mnist_mlp` (5,000 train, 500 test): seconds and memory."""
 
 import json
-import os
 import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
-from attriboard.contracts import Checkpoint, Context, Examples
+from attriboard.catalog import load_task
+from attriboard.contracts import Context
+from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.kernel import gradient_kernels
 from attriboard.toolkit.projection import FourierProjection
 from attriboard.toolkit.spectrum import solve_kernel
 
-EPOCHS = 20
 LAMBDAS = [10.0 ** (step / 2) for step in range(-18, 3)]  # 21 values, 1e-9 … 1e1
-
-
-def margin(outputs: Tensor, targets: Tensor) -> Tensor:
-    right = outputs.gather(1, targets[:, None]).squeeze(1)
-    others = outputs.scatter(1, targets[:, None], -torch.inf)
-    return right - others.logsumexp(1)
-
-
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(outputs, targets, reduction="none")
-
-
-def mnist_context() -> Context:
-    """The task with one model trained for a few epochs."""
-    torch.manual_seed(0)
-    with np.load(Path(os.environ["ATTRIBOARD_DATA"]) / "mnist_5000_500.npz", allow_pickle=False) as arrays:
-        train, test = (
-            Examples(
-                torch.from_numpy((arrays[f"{part}_images"].reshape(-1, 784) / 255.0 - 0.1307) / 0.3081).float(),
-                torch.from_numpy(arrays[f"{part}_labels"]),
-            )
-            for part in ("train", "test")
-        )
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(train)).split(64):
-            optimizer.zero_grad()
-            loss(model(train.inputs[rows]), train.targets[rows]).mean().backward()
-            optimizer.step()
-    parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
-    checkpoint = Checkpoint(parameters, epoch=EPOCHS, seed=0)
-    return Context(train, test, model.eval(), (checkpoint,), loss, margin, margin)
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -84,14 +45,15 @@ def measure_projection(n_params: int, d_proj: int, rows: int = 128) -> dict[str,
 
 def measure_stages(context: Context) -> tuple[float, float]:
     """Seconds of the kernels and of the decomposition; both are freed on return."""
-    checkpoint = context.checkpoints[0]
+    (checkpoint,) = context.select_checkpoints()
     kernels, kernel_seconds = timed(lambda: gradient_kernels(context, checkpoint, context.loss, context.target))
     return kernel_seconds, timed(lambda: solve_kernel(*kernels))[1]
 
 
 def measure() -> dict[str, float]:
     """Every number once, in one process."""
-    context = mnist_context()
+    task = load_task("mnist_mlp")
+    context = build_context(task, BundleRegistry().locate(task.card, "checkpoints"))
     kernel_seconds, eigen_seconds = measure_stages(context)
     method = IFFIM()
     state, fit_seconds = timed(lambda: method.fit(context, projection_dim=None, checkpoints=1, epoch=None))

@@ -33,6 +33,9 @@ __all__ = [
     "Task",
 ]
 
+MAX_INTEGER = 2**53
+"""Every JSON reader holds whole numbers up to here exactly."""
+
 HyperparameterValue = float | int | str | bool | None
 Stage = Literal["fit", "score"]
 
@@ -94,6 +97,8 @@ class Hyperparameter:
             raise HyperparameterError(f"{self.name} = {value!r}: must be of type {self._type_name}")
         if isinstance(value, float) and not math.isfinite(value):
             raise HyperparameterError(f"{self.name} = {value}: must be finite")
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise HyperparameterError(f"{self.name} = {value}: must be within ±2^53, which records hold exactly")
         if isinstance(value, (int, float)):
             if self.minimum is not None and value < self.minimum:
                 raise HyperparameterError(f"{self.name} = {value}: must be at least {self.minimum:g}")

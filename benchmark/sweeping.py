@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def sweep(
         job: the configurations, each once; selectors in it add their criteria to the points, with the swept values
             of λ as candidates.
         finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
-            truth are the same.
+            truth are the same; but not where it failed for limits that are wider now.
         described: what the attributor says of this job, where that is known already.
         limits: see `run_attributor`.
         progress: called with (points done, points).
@@ -109,9 +110,10 @@ def sweep(
             record.seed,
             canonical_json(record.hyperparameters),
         ): record
-        # Of several records of one point, one that has criteria.
+        # Of several records of one point, one that was scored and has criteria.
         for record in sorted(
-            (record for record in finished if isinstance(record, AttributionRecord)), key=lambda r: len(r.criteria)
+            (r for r in finished if isinstance(r, AttributionRecord) and not _may_end_otherwise(r.reason, limits)),
+            key=lambda r: (r.status == "ok", len(r.criteria)),
         )
     }
     total = len(configurations)
@@ -138,6 +140,18 @@ def sweep(
             yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
             done += 1
             progress(done, total)
+
+
+def _may_end_otherwise(reason: str | None, limits: Limits) -> bool:
+    """Whether a failure was that of a limit, and these are wider.
+
+    What only declared that it needs more memory than there was is asked again: that costs nothing.
+    """
+    if match := re.match(r"timeout: not finished after (\S+) s", reason or ""):
+        return limits.seconds is None or limits.seconds > float(match[1])
+    if match := re.match(r"out_of_memory: .* resident, the limit is ([\d,]+) MiB", reason or ""):
+        return limits.bytes is None or limits.bytes > int(match[1].replace(",", "")) << 20
+    return (reason or "").startswith("out_of_memory: needs ")
 
 
 def _swept_regularization(configurations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:

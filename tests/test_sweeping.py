@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from selecting import calls, make_job, run_inline, write_ridge
 from tiny import Published
 
+from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import describe_attributor
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader
@@ -155,6 +156,40 @@ def test_resumed_sweep_computes_only_what_is_missing(published: Published, grade
     assert len(again) == 2
     assert not {r.id for r in again} & {r.id for r in second}
     assert {r.attributor.digest for r in again}.isdisjoint(r.attributor.digest for r in second)
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        ("timeout: not finished after 60 s", [Limits(61), Limits(bytes=1), NO_LIMITS]),
+        ("timeout: not finished after 0.5 s", [Limits(60)]),
+        ("out_of_memory: 1,203 MiB resident, the limit is 1,200 MiB", [Limits(60), Limits(bytes=1201 << 20)]),
+        ("out_of_memory: needs 287.2 GB (the Hessian 95.7 GB); 8.0 GB are free", [Limits(60, 1)]),
+    ],
+)
+def test_a_failure_of_a_limit_is_tried_again_where_the_limit_is_wider(
+    published: Published, grader: Grader, tmp_path: Path, reason: str, again: list[Limits]
+) -> None:
+    job = make_job(published, write_ridge(tmp_path), {"regularization": "1"}, selectors=())
+    (scored,) = sweep(published.task, grader, job, [])
+    failure = {"status": "failed", "reason": reason, "lds": None, "calibration": None, "scores_sha256": None}
+    failed = scored.model_copy(update=failure)
+    for limits in again:
+        (record,) = sweep(published.task, grader, job, [failed], limits=limits)
+        assert record.status == "ok"
+    assert list(sweep(published.task, grader, job, [failed, scored], limits=Limits(60, 1200 << 20))) == [scored]
+    if "needs" not in reason:
+        before = len(calls(tmp_path, ""))
+        assert list(sweep(published.task, grader, job, [failed], limits=Limits(0.4, 1))) == [failed]
+        assert len(calls(tmp_path, "")) == before
+
+
+def test_other_failures_are_not_tried_again(published: Published, grader: Grader, tmp_path: Path) -> None:
+    job = make_job(published, write_ridge(tmp_path, broken=(1.0,)), {"regularization": "1"}, selectors=())
+    (failed,) = sweep(published.task, grader, job, [])
+    before = len(calls(tmp_path, ""))
+    assert list(sweep(published.task, grader, job, [failed])) == [failed]
+    assert len(calls(tmp_path, "")) == before
 
 
 def test_surface_has_failures_as_records_and_xi_at_every_positive_lambda(published: Published, grader: Grader) -> None:

@@ -28,6 +28,7 @@ from attriboard.cli.workbench import (
     chosen_attributor,
     limits,
     parse_assignments,
+    prepare_folder,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ def sweep_points(
     configurations = [*grid_configurations(grids, fixed), dict(fixed)]
     job = bench.job(attributor, configurations, selectors=("surrogate",), **options)
     described = describe_attributor(job)
+    prepare_folder(results)
     *points, default = described.configurations
     job = job.model_copy(update={"configurations": tuple(points)})
     described = described.model_copy(update={"configurations": tuple(points)})
@@ -221,6 +223,7 @@ def select(
     chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
     bench = Workbench(task, groundtruth)
     job = bench.job(chosen, [parse_assignments(hp or [])], selectors=names, seed=seed, device=device, threads=threads)
+    prepare_folder(out)
     with progress_bar(f"{chosen} on {bench.task.card.name}") as progress:
         study = study_selection(
             bench.task,

@@ -152,7 +152,7 @@ class BundleRegistry:
         if path is None:
             raise DataError(
                 f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}, "
-                f"or build it: attriboard groundtruth build {card.name}"
+                f"or {_remedy(card)}"
             )
         found = digest_file(path)
         if found != entry.sha256:
@@ -213,7 +213,7 @@ class BundleRegistry:
         if entry is None:
             raise DataError(
                 f"{self.folder}: lists no {kind} for {card.name} (fingerprint {card.fingerprint[:12]}…); "
-                f"build it: attriboard groundtruth build {card.name}"
+                f"{_remedy(card)}"
             )
         return entry
 
@@ -240,3 +240,10 @@ class BundleRegistry:
             write_listing(self.folder, (*self.entries, entry))
             self.entries = BundleRegistry(self.folder).entries
         return entry
+
+
+def _remedy(card: TaskCard) -> str:
+    return (
+        f"build it: attriboard groundtruth build {card.name} --out DIR, then name that folder, or one that has it: "
+        "--groundtruth DIR"
+    )

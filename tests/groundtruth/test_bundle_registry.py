@@ -106,7 +106,9 @@ def test_other_bytes_than_the_listed_ones_are_refused(folder: Path, published: P
 
 
 def test_a_bundle_that_is_not_listed_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"lists no groundtruth for tiny .*: attriboard groundtruth build tiny"):
+    with pytest.raises(
+        DataError, match=r"lists no groundtruth for tiny .*: attriboard groundtruth build tiny .*--groundtruth DIR"
+    ):
         BundleRegistry(tmp_path).locate(tiny_card(), "groundtruth")
 
 
