@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("startup", "lds", "iffim", "selection", "theory", "retraining", "resnet9", "gpt2_mini", "board")
+NAMES = ("startup", "lds", "iffim", "selection", "theory", "retraining", "resnet9", "gpt2_mini", "board", "peers")
 
 
 def main(names: list[str]) -> int:
