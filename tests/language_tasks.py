@@ -71,3 +71,9 @@ class TinyLanguageTask(LanguageModelingTask):
 
     def data_available(self) -> bool:
         return True
+
+
+class SlicedLanguageTask(TinyLanguageTask):
+    """Its test blocks are measured four at a time, and six is no multiple of four."""
+
+    measured_rows = 4

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from language_tasks import N_TRAIN, TinyLanguageTask, tiny_card
+from language_tasks import N_TEST, N_TRAIN, SlicedLanguageTask, TinyLanguageTask, tiny_card
+from torch.func import functional_call
 
-from attriboard.retraining.engine import trainer_class
+from attriboard.retraining.engine import retrain, trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
+from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import State, Trainer
 
 RECIPES = {
@@ -104,7 +106,7 @@ def test_training_fits_the_blocks():
     model = task.build_model().eval()
     blocks = task.load_data().train.inputs[requests(1)[0].indices]
     with torch.no_grad():
-        loss = task.loss(torch.func.functional_call(model, state[60], (blocks,)), blocks).mean()
+        loss = task.loss(functional_call(model, state[60], (blocks,)), blocks).mean()
     assert loss < 3  # ln 256 = 5.5 at the start
 
 
@@ -141,3 +143,18 @@ def test_a_stack_has_at_least_one_model_and_fits_its_budget():
     assert StackedGPT2Trainer.stack_size(TinyLanguageTask(tiny_card())) == 32
     wide = model_options(width=256, layers=4, heads=4, vocabulary=2048)
     assert StackedGPT2Trainer.stack_size(TinyLanguageTask(tiny_card(model=wide))) == 1
+
+
+def test_the_engine_measures_every_test_block_however_it_slices_them(tmp_path):
+    task = SlicedLanguageTask(tiny_card())
+    (request,) = requests(1)
+    store = RetrainStore(tmp_path, task.card.fingerprint)
+    assert retrain(task, [request], store) == 1
+    (state,) = train(StackedGPT2Trainer, task, [request])
+    blocks = task.load_data().test.inputs
+    with torch.no_grad():
+        expected = task.measure(functional_call(task.build_model().eval(), state[3], (blocks,)), blocks)
+    for name in task.measurements:
+        measured = store.read(f"outputs/{name}", [request.digest(task.card.fingerprint)])[0]
+        assert measured.shape == (N_TEST,)
+        torch.testing.assert_close(torch.from_numpy(measured), expected[name])

@@ -4,12 +4,16 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from language_tasks import LENGTH, N_VOCAB, TinyLanguageTask, tiny_card
 
 from attriboard.canonical import digest_file
 from attriboard.errors import CardError, DataError
+from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
 from attriboard.retraining.trainer import initial_parameters
 from attriboard.tasks.hub import Absent, HubRepository, explain
 from attriboard.tasks.models.gpt2 import gpt2, pretrained_gpt2
@@ -76,6 +80,17 @@ def test_every_retrain_of_a_pretrained_task_starts_from_the_checkpoint(checkpoin
     for name, value in theirs.items():
         assert torch.equal(one[f"gpt2.{name}"], value)
         assert torch.equal(other[f"gpt2.{name}"], value)
+
+
+@pytest.mark.parametrize("trainer", [StackedGPT2Trainer, LoopTrainer])
+def test_fine_tuning_begins_at_the_checkpoint(trainer, checkpoint):
+    barely = {"learning_rate": 1e-9, "weight_decay": 0.0, "epochs": 1}
+    options = {"options": pinned(checkpoint)}
+    task = TinyLanguageTask(tiny_card(model=options, recipe=barely, checkpoints={"full": 1, "half": 0, "epochs": [1]}))
+    request = RetrainRequest(np.arange(12), seed=7)
+    (trained,) = trainer(task, task.load_data()).train([request], [1])
+    for name, value in pretrained_gpt2(pinned(checkpoint)).items():
+        torch.testing.assert_close(trained[1][name], value, rtol=0, atol=1e-7)
 
 
 def test_logits_are_those_of_the_saved_model(checkpoint):
