@@ -10,7 +10,8 @@ start. What lies outside their span is left out, as in the paper.
 Deviations: g' is the gradient of the attributed f instead of the test loss; the Hessian being symmetric, its
 projection is symmetrised, so that Ritz values are real; Ritz values that are negative or zero to rounding are
 dropped (the paper ranks by size; at a minimum there would be none, and a negative one lets H + λI be singular); the
-whole training set is used, in float64.
+whole training set is used. The basis is float64, and so are products with the Hessian of a network of linear layers;
+those of other networks have their parameters' precision.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ class IFArnoldi(Attributor):
         start = torch.randn(loss.n_params, dtype=torch.float64, generator=generator).to(context.device)
         Q, projected, slopes = krylov_basis(loss, start, max_iterations)
         eigenvalues, rotation = torch.linalg.eigh(projected)
-        floor = loss.n_params * torch.finfo(torch.float64).eps * eigenvalues.abs().amax()
+        rounding = max(loss.n_params * torch.finfo(torch.float64).eps, 16 * torch.finfo(loss.dtype).eps)
+        floor = rounding * eigenvalues.abs().amax()
         if not eigenvalues[-1] > floor:
             raise NotApplicableError("the Hessian has no positive eigenvalue in the Krylov space")
         kept = eigenvalues.argsort(descending=True)[:projection_dim]

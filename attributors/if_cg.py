@@ -11,8 +11,9 @@ Deviations: g' is the gradient of the attributed f instead of the test loss. Awa
 be positive definite, where CG has no meaning: the iteration stops before the first direction of non-positive
 curvature, and x = g' where that is the first one (the rule of line-search Newton–CG: Nocedal & Wright, "Numerical
 Optimization", algorithm 7.1). The iterates come from Lanczos, which is the same method and gives them for every λ
-from one Krylov space. All numbers are float64: near-zero curvature amplifies rounding, and in float32 the order of the
-training examples would move scores by percents (digits_mlp at λ = 0).
+from one Krylov space. Vectors are float64, and so are products with the Hessian of a network of linear layers:
+near-zero curvature amplifies rounding, and in float32 the order of the training examples would move scores by percents
+(digits_mlp at λ = 0). Products of other networks have their parameters' precision.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 from attriboard.contracts import Attributor, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.gradients import count_parameters, per_example_gradients
+from attriboard.toolkit.gradients import count_parameters, per_example_gradients, working_precision
 from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
 
 __all__ = ["IFCG"]
@@ -71,7 +72,8 @@ class IFCG(Attributor):
         for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
             blocks = per_example_gradients(context, checkpoint, context.target, context.test)
             gradients = torch.cat([block.double() for block in blocks])
-            solutions.append(lanczos(TrainingLoss(context, checkpoint, torch.float64), gradients, max_iterations))
+            loss = TrainingLoss(context, checkpoint, working_precision(context, checkpoint))
+            solutions.append(lanczos(loss, gradients, max_iterations))
         return tuple(solutions)
 
     def memory_need(

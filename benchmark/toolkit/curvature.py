@@ -73,11 +73,11 @@ class TrainingLoss:
         """X H and X Gᵀ.
 
         Args:
-            directions: X (k, n_params), in `dtype`.
+            directions: X (k, n_params).
             examples: those that H and G are of; all training examples where `None`.
 
         Returns:
-            X H (k, n_params), H the mean over the examples, and X Gᵀ (k, n).
+            X H (k, n_params), H the mean over the examples, and X Gᵀ (k, n), in the directions' precision.
         """
         examples = self.train if examples is None else examples
         curvature = torch.zeros_like(directions)
@@ -85,7 +85,7 @@ class TrainingLoss:
         for rows, batch in self._batches(examples):
             pull: Pullback = vjp(self._gradient(self._loss, batch), self._parameters, self._ones(batch))[1]
             for block in self._blocks(directions, batch):
-                pieces, slopes[block, rows] = vmap(pull)(self._unflatten(directions[block]))
+                pieces, slopes[block, rows] = vmap(pull)(self._unflatten(directions[block].to(self.dtype)))
                 for name, view in self._unflatten(curvature[block]).items():
                     view.add_(pieces[name])
         return curvature.div_(len(examples)), slopes
@@ -97,7 +97,7 @@ class TrainingLoss:
             gradient = self._gradient(function, batch)
             pull: Pullback = vjp(partial(gradient, self._parameters), self._ones(batch))[1]
             for block in self._blocks(directions, batch):
-                (slopes[block, rows],) = vmap(pull)(self._unflatten(directions[block]))
+                (slopes[block, rows],) = vmap(pull)(self._unflatten(directions[block].to(self.dtype)))
         return slopes
 
     def _gradient(self, function: BatchFunction, batch: Examples) -> WeightedGradient:

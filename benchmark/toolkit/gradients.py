@@ -36,6 +36,7 @@ __all__ = [
     "layer_gradients",
     "layer_parameters",
     "per_example_gradients",
+    "working_precision",
 ]
 
 GRADIENT_BYTES = 512 * 2**20
@@ -64,6 +65,13 @@ def layer_parameters(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
     return layers
 
 
+def working_precision(context: Context, checkpoint: Checkpoint) -> torch.dtype:
+    """Float64 for networks of linear layers; the parameters' own for others, whose float64 operations are slow."""
+    owners = (module for module in context.model.modules() if list(module.parameters(recurse=False)))
+    linear = all(isinstance(module, nn.Linear) for module in owners)
+    return torch.float64 if linear else next(iter(checkpoint.parameters.values())).dtype
+
+
 @dataclass(frozen=True)
 class _Site:
     """A module with parameters: its kind, and its own parameters' names → their names in flat gradients."""
@@ -89,8 +97,7 @@ class FactoredGradients:
         self._model, self._function = context.model, function
         self._layers = layer_parameters(context.model)
         self._sites = _sites(context.model)
-        linear = all(isinstance(site.module, nn.Linear) for site in self._sites.values())
-        self.dtype = torch.float64 if linear else next(iter(checkpoint.parameters.values())).dtype
+        self.dtype = working_precision(context, checkpoint)
         self._parameters = {name: self._cast(value).requires_grad_() for name, value in checkpoint.parameters.items()}
         self._buffers = {name: self._cast(value) for name, value in checkpoint.buffers.items()}
 

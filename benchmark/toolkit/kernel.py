@@ -89,11 +89,11 @@ class Piece:
 
 def store(layer: LayerGradients) -> Stored:
     """A layer's gradients in the form in which inner products are cheaper."""
-    outer = layer.outer
-    if outer is not None:
-        (_, T, d_in), d_out = outer.inputs.shape, outer.deltas.shape[2]
-        factors = layer.factors
-        if factors is not None and (T == 1 or T * T * (d_in + d_out) <= d_in * d_out):
+    if layer.outer is not None:
+        (_, T, d_out), d_in = layer.outer.deltas.shape, layer.outer.d_in
+        if T == 1 or T * T * (d_in + d_out) <= d_in * d_out:
+            factors = layer.factors
+            assert factors is not None
             return factors
     return DenseGradients(layer.dense())
 
@@ -157,16 +157,19 @@ def collect(
 ) -> list[Stored]:
     """Pieces of the gradients of all examples; every layer whole where `None`."""
     layers = None if pieces is None else {piece.layer for piece in pieces}
-    chunks: list[list[Stored]] = []
+    collected: list[Stored] = []
+    start = 0
     for chunk in layer_gradients(context, checkpoint, function, examples, layers=layers):
         changed = [change(layer) if change else layer for layer in chunk]
         found = {layer.name: layer for layer in changed if layer is not None}
-        wanted = [Piece(name) for name in found] if pieces is None else pieces
-        chunks.append([piece.of(found[piece.layer]) for piece in wanted])
-    joined = []
-    while chunks[0]:  # piece by piece: joining all at once would take twice the memory
-        joined.append(_joined([chunk.pop(0) for chunk in chunks]))
-    return joined
+        parts = [piece.of(found[piece.layer]) for piece in pieces or map(Piece, found)]
+        # Room for all, filled chunk by chunk: joining a list would take twice the memory.
+        collected = collected or [_room(part, len(examples)) for part in parts]
+        for room, part in zip(collected, parts, strict=True):
+            for target, source in zip(_tensors(room), _tensors(part), strict=True):
+                target[start : start + len(source)] = source
+        start += len(chunk[0])
+    return collected
 
 
 def gradient_kernels(
@@ -241,8 +244,7 @@ def _groups(
 def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:
     """A layer in pieces of at most `DENSE_BYTES`, where a row of a parameter allows it, and each one's bytes."""
     whole = store(layer)
-    tensors = (whole.values,) if isinstance(whole, DenseGradients) else (whole.inputs, whole.deltas)
-    needed = n * sum(tensor.nbytes for tensor in tensors)
+    needed = n * sum(tensor.nbytes for tensor in _tensors(whole))
     if needed <= DENSE_BYTES or not isinstance(whole, DenseGradients):
         yield Piece(layer.name), needed
         return
@@ -255,13 +257,19 @@ def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:
             yield Piece(layer.name, number, rows), (rows.stop - start) * row_bytes
 
 
-def _joined(chunks: list[Stored]) -> Stored:
-    first = chunks[0]
-    if isinstance(first, DenseGradients):
-        return DenseGradients(torch.cat([chunk.values for chunk in chunks if isinstance(chunk, DenseGradients)]))
-    factors = [chunk for chunk in chunks if isinstance(chunk, LayerFactors)]
-    inputs, deltas = torch.cat([one.inputs for one in factors]), torch.cat([one.deltas for one in factors])
-    return LayerFactors(inputs, deltas, first.bias)
+def _tensors(layer: Stored) -> tuple[Tensor, ...]:
+    return (layer.values,) if isinstance(layer, DenseGradients) else (layer.inputs, layer.deltas)
+
+
+def _room(like: Stored, n: int) -> Stored:
+    """The same for n examples, not filled."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        return tensor.new_empty(n, *tensor.shape[1:])
+
+    if isinstance(like, DenseGradients):
+        return DenseGradients(empty(like.values))
+    return LayerFactors(empty(like.inputs), empty(like.deltas), like.bias)
 
 
 def _block_rows(layer: Stored) -> int:

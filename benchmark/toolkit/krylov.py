@@ -87,7 +87,7 @@ def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int
 
     Args:
         loss: whose Hessian and training gradients are meant.
-        starts: b (k, n_params), in the dtype of `loss`.
+        starts: b (k, n_params), in the dtype of `loss` or a longer one.
         steps: m; at most n_params are taken.
         memory_bytes: decides how many starts go together, and nothing else.
     """
@@ -116,7 +116,7 @@ def _lanczos(loss: TrainingLoss, starts: Tensor, steps: int) -> KrylovSolution:
         beta = following.norm(dim=1)
         scale = torch.maximum(scale, alpha.abs() + beta)
         # What is left is rounding: the Krylov space is exhausted, and the residual of this step is zero.
-        beta = beta.where(beta > starts.shape[1] ** 0.5 * torch.finfo(starts.dtype).eps * scale, torch.zeros_like(beta))
+        beta = beta.where(beta > starts.shape[1] ** 0.5 * torch.finfo(loss.dtype).eps * scale, torch.zeros_like(beta))
         diagonal.append(alpha.double())
         off_diagonal.append(beta.double())
         previous, current = current, following.mul_(beta.reciprocal().where(beta > 0, beta)[:, None])
@@ -128,7 +128,7 @@ def krylov_basis(loss: TrainingLoss, start: Tensor, steps: int) -> tuple[Tensor,
 
     Args:
         loss: whose Hessian and training gradients are meant.
-        start: (n_params,), in the dtype of `loss`.
+        start: (n_params,), in the dtype of `loss` or a longer one.
         steps: m; fewer where the space is exhausted.
 
     Returns:
@@ -144,7 +144,7 @@ def krylov_basis(loss: TrainingLoss, start: Tensor, steps: int) -> tuple[Tensor,
         candidate = HQ[j].clone()
         for _ in range(2):
             candidate -= (Q[: j + 1] @ candidate) @ Q[: j + 1]
-        exhausted = candidate.norm() <= len(start) ** 0.5 * torch.finfo(start.dtype).eps * HQ[: j + 1].norm()
+        exhausted = candidate.norm() <= len(start) ** 0.5 * torch.finfo(loss.dtype).eps * HQ[: j + 1].norm()
         if exhausted:
             Q, HQ, slopes = Q[: j + 1], HQ[: j + 1], slopes[: j + 1]
             break

@@ -70,12 +70,14 @@ class Outer(Term):
     Attributes:
         source: what a is made of, (n, …).
         deltas: δ (n, T, d_out).
+        d_in: numbers of a at one position.
         expand: from `source` to a (n, T, d_in): identity, or the patches of a convolution, which take more memory.
         transposed: whether the parameter is (d_in, d_out) instead of (d_out, d_in).
     """
 
     source: Tensor
     deltas: Tensor
+    d_in: int
     expand: Transform
     transposed: bool = False
 
@@ -206,7 +208,7 @@ class LayerFactors:
         """The same as a layer without a bias, whose weight has one more column instead."""
         inputs, deltas = _at_positions(self.extended), _at_positions(self.deltas)
         shape = (deltas.shape[2], inputs.shape[2])
-        return LayerGradients(name, (Part(shape, (Outer(inputs, deltas, _identity),)),))
+        return LayerGradients(name, (Part(shape, (Outer(inputs, deltas, shape[1], _identity),)),))
 
 
 @dataclass(frozen=True)
@@ -252,9 +254,10 @@ class LayerGradients:
 
     def squares(self) -> Tensor:
         """‖∇_i‖² (n,), without writing out a gradient that is one outer product."""
-        factors = self.factors
-        if factors is None or factors.deltas.dim() == 3:
+        if self.outer is None or self.outer.deltas.shape[1] > 1:
             return self.dense().double().square().sum(1)
+        factors = self.factors
+        assert factors is not None
         return (factors.inputs.square().sum(1) + factors.bias) * factors.deltas.square().sum(1)
 
     def cut(self, rows: slice, dtype: torch.dtype) -> LayerGradients:
@@ -316,12 +319,13 @@ def _at_positions(tensor: Tensor) -> Tensor:
 
 def _linear(module: nn.Linear, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
     deltas = _at_positions(deltas)
-    return {"weight": Outer(_at_positions(inputs), deltas, _identity), "bias": Total(deltas)}
+    return {"weight": Outer(_at_positions(inputs), deltas, inputs.shape[-1], _identity), "bias": Total(deltas)}
 
 
 def _transposed_linear(module: nn.Module, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
     deltas = _at_positions(deltas)
-    return {"weight": Outer(_at_positions(inputs), deltas, _identity, transposed=True), "bias": Total(deltas)}
+    inputs = _at_positions(inputs)
+    return {"weight": Outer(inputs, deltas, inputs.shape[2], _identity, transposed=True), "bias": Total(deltas)}
 
 
 def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
@@ -330,7 +334,8 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, deltas: Tensor) 
         inputs, fill = inputs.unsqueeze(2), [1, 1, 0, 1]
         settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]
     deltas = deltas.flatten(2).transpose(1, 2)
-    return {"weight": Outer(inputs, deltas, partial(_patches, settings=settings)), "bias": Total(deltas)}
+    d_in = module.weight[0].numel()
+    return {"weight": Outer(inputs, deltas, d_in, partial(_patches, settings=settings)), "bias": Total(deltas)}
 
 
 def _patches(images: Tensor, settings: list[Any]) -> Tensor:

@@ -22,6 +22,7 @@ from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layerwise import matrix_layers, second_moments
+from attriboard.toolkit.projection import FourierProjection
 
 Make = Callable[[], Context]
 λ = 1e-2
@@ -81,6 +82,15 @@ def test_kernel_methods_solve_the_dense_system(make: Make) -> None:
     margins = context.margin(functional_call(context.model, state, (context.train.inputs,)), context.train.targets)
     values = {"checkpoints": 1, "checkpoint_data": "full", "projection_dim": None}
     assert_rows_close(attribute("trak", context, regularization=λ, **values), -solved(phi, g) * torch.sigmoid(-margins))
+
+
+@pytest.mark.parametrize("make", PROBLEMS)
+def test_projections_are_their_dense_twins(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers from blocks of gradients as from a written-out n_params × d_proj matrix."""
+    monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 30_000)
+    G, g = (flat(side) for side in gradients(make))
+    P = FourierProjection(G.shape[1], 20, (0, 0))(torch.eye(G.shape[1], dtype=torch.float64))
+    assert_rows_close(attribute("iffim", make(), regularization=λ, projection_dim=20), solved(G @ P, g @ P))
 
 
 @pytest.mark.parametrize("make", PROBLEMS)
