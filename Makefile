@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 SOURCES := $(shell find benchmark tasks attributors leaderboard -name '*.py')
-.PHONY: help setup check test test-slow demo bench board records clean
+.PHONY: help setup check test test-slow fuzz kill audit demo bench board records clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,16 @@ test: $(VENV)/dev  ## The test suite; ATTRIBOARD_DATA=DIR adds the tests on MNIS
 
 test-slow: $(VENV)/dev  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+fuzz: $(VENV)/dev  ## 10,000 hostile inputs for every parser
+	cd tests && ../$(BIN)/python -m fuzzing --inputs 10000
+
+kill: $(VENV)/dev  ## Kill every kind of work 50 times and compare what comes out
+	cd tests && ../$(BIN)/python -m killing --kills 50
+
+audit: $(VENV)/dev  ## Known vulnerabilities of the installed dependencies
+	@$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 bench: $(VENV)/dev  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench

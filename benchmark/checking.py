@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attriboard.errors import AttriboardError, FormatError, InputError
+from attriboard.verifications import SUFFIX, read_verification
 
 __all__ = ["Problem", "Report", "check_file"]
 
@@ -58,6 +59,7 @@ def check_file(path: Path, task: str | None = None) -> Report:
         raise InputError(f"{path}: no such file")
     checks: dict[str, Callable[[], Report]] = {
         ".json": lambda: _guarded("record", lambda: _check_record(path)),
+        SUFFIX: lambda: _guarded("verification", lambda: read_verification(path)),
         ".yaml": lambda: _check_card(path),
         ".yml": lambda: _check_card(path),
         ".py": lambda: _check_plugin(path),
@@ -130,13 +132,13 @@ def _check_tensors(path: Path, task: str | None) -> Report:
 
 
 def _claimed_format(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
+    from attriboard.documents import parse_json
+    from attriboard.headers import read_header
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-        return str(json.loads(metadata["card"]).get("format", "")) if "card" in metadata else None
-    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
+        metadata = read_header(path).get("__metadata__", {})
+        return str(parse_json(metadata["card"]).get("format", "")) if "card" in metadata else None
+    except (ValueError, AttributeError, TypeError) as error:
         raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
 
 

@@ -18,6 +18,7 @@ from attriboard.errors import FormatError
 __all__ = ["parse_json", "parse_yaml", "read_bounded"]
 
 MAX_DEPTH = 50  # nested lists and mappings; the formats here need five
+MAX_BITS = 256  # of an integer
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
@@ -54,7 +55,7 @@ def parse_json(content: bytes | str) -> Any:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested without end") from error
-    _check_depth(value)
+    _check_plain(value)
     return value
 
 
@@ -71,7 +72,7 @@ def parse_yaml(content: bytes | str) -> Any:
         raise ValueError("nested without end") from error
     except (yaml.YAMLError, AttributeError, TypeError) as error:  # PyYAML lets bad dates and keys escape
         raise ValueError(f"not readable YAML: {error}") from error
-    _check_depth(value)
+    _check_plain(value)
     return value
 
 
@@ -122,9 +123,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _check_depth(value: Any) -> None:
+def _check_plain(value: Any) -> None:
+    """Refuse what is nested without end, and integers that no field has and whose digits take minutes to print."""
     level = [value]
     for _ in range(MAX_DEPTH):
+        if any(isinstance(each, int) and each.bit_length() > MAX_BITS for each in level):
+            raise ValueError(f"an integer of more than {MAX_BITS} bits")
         level = [
             inner
             for outer in level

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from attriboard.canonical import digest
 
@@ -41,6 +41,14 @@ Correlation = Annotated[float, Field(ge=-1, le=1)]
 Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader holds exactly
 Hyperparameters = dict[Text, bool | Integer | float | Text | None]
 Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
+
+
+def _a_date(created: str) -> str:
+    datetime.fromisoformat(created)
+    return created
+
+
+Created = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_a_date)]
 
 
 class _Part(BaseModel):
@@ -152,17 +160,11 @@ class Record(_Part):
     """What records of every kind share."""
 
     schema_version: Literal[1] = 1
-    created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC")
+    created: Created = Field(description="UTC")
     task: TaskInfo
     attributor: AttributorInfo
     seed: Integer
     provenance: Provenance
-
-    @field_validator("created")
-    @classmethod
-    def _is_a_date(cls, created: str) -> str:
-        datetime.fromisoformat(created)
-        return created
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data, without fields at a default that a later version of the schema added."""

@@ -6,10 +6,8 @@ was altered after it was written. The fields stand in `attriboard.record_model` 
 """
 
 import json
-import os
 import re
 import reprlib
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from attriboard.documents import parse_json, read_bounded
 from attriboard.downstream_model import DownstreamRecord, RemovalPoint, RemovalRecord
 from attriboard.errors import FormatError
+from attriboard.files import write_atomically
 from attriboard.record_model import (
     AttributionRecord,
     AttributorInfo,
@@ -89,16 +88,7 @@ def write_record(record: AnyRecord, folder: Path) -> Path:
         if path.read_bytes() != content:
             raise FormatError(f"{path}: exists with other content; records are never overwritten")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content)
     return path
 
 

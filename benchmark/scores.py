@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from attriboard.canonical import digest_bytes
 from attriboard.contracts import Task
 from attriboard.errors import FormatError
+from attriboard.headers import read_header
 
 __all__ = ["read_matrix", "read_scores", "scores_digest"]
 
@@ -48,6 +49,7 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.
     try:
         if path.is_file() and path.stat().st_size > limit:
             raise FormatError(f"{path}: {path.stat().st_size} bytes are more than scores can have; it {rule}")
+        read_header(path)
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             if names != ["scores"]:

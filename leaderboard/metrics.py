@@ -193,13 +193,18 @@ def category(reason: str | None) -> str:
 
 
 def status(method: MethodStudy) -> Cell:
-    """The badge of a row: failed with its reason, self-reported, or run by AttriBoard's own code."""
+    """The badge of a row: failed with its reason, self-reported, measured, or run again by somebody else."""
     entry: Entry[AttributionRecord] | None = method.main
     if entry is None:
         return Cell("not run", "not run", badge="quiet")
     record = entry.record
     if record.status == "failed":
         return Cell("failed", "failed", note=record.reason or "", badge="failed")
+    if verification := entry.verification:
+        who = f"by {verification.by}, {verification.created[:10]}"
+        if verification.status == "failed":
+            return Cell("not reproduced", "not reproduced", note=who, badge="failed")
+        return Cell("verified", "verified", note=who, badge="ok")
     degenerate = record.lds.n_degenerate if record.lds else 0
     note = f"{degenerate} of {record.lds.n_scoring} points degenerate" if degenerate and record.lds else ""
     if record.negates:

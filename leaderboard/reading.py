@@ -3,8 +3,6 @@
 Cards stand in the headers of safetensors files, so that no tensor is loaded.
 """
 
-import json
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +11,27 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from attriboard.cards import TaskCard
+from attriboard.documents import parse_json
 from attriboard.errors import FormatError
 from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
+from attriboard.headers import read_header
 from attriboard.record_model import Record
 from attriboard.records import AnyRecord, read_record
+from attriboard.verifications import SUFFIX, Verification, read_verification
 
 __all__ = ["Bundle", "Entry", "read_bundles", "read_entries"]
-
-MAX_HEADER = 100 << 20  # bytes; what the safetensors format allows
 
 RecordT = TypeVar("RecordT", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Entry(Generic[RecordT]):
-    """A record, the id that names it, and its file."""
+    """A record, the id that names it, its file, and the newest verification of it."""
 
     record: RecordT
     id: str
     path: Path
+    verification: Verification | None = None
 
     @property
     def age(self) -> tuple[str, str]:
@@ -65,6 +65,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry[AnyRecord]]:
         FormatError: a folder is missing, or files do not validate or are not named after their content; the
             message has a line for each.
     """
+    verifications = _verifications(folders)
     entries: dict[str, Entry[AnyRecord]] = {}
     problems: list[str] = []
     for path in _files(folders):
@@ -76,7 +77,7 @@ def read_entries(folders: Sequence[Path]) -> list[Entry[AnyRecord]]:
         name = record.path.name
         if path.name == name:
             identity = path.stem.rpartition("-")[2]
-            entries.setdefault(identity, Entry(record, identity, path))
+            entries.setdefault(identity, Entry(record, identity, path, verifications.get(identity)))
         else:
             problems.append(f"{path}: altered or renamed; its content belongs to {name}")
     if problems:
@@ -89,6 +90,17 @@ def _files(folders: Sequence[Path]) -> Iterable[Path]:
         if not folder.is_dir():
             raise FormatError(f"{folder}: no such folder of records")
         yield from sorted(folder.rglob("*.json"))
+
+
+def _verifications(folders: Sequence[Path]) -> dict[str, Verification]:
+    """Id of a record → its newest verification.
+
+    Raises:
+        FormatError: one does not validate.
+    """
+    paths = {path.name: path for folder in folders for path in folder.rglob(f"*{SUFFIX}")}
+    found = sorted((read_verification(path) for path in paths.values()), key=lambda v: (v.created, v.id))
+    return {verification.record: verification for verification in found}
 
 
 def read_bundles(folder: Path) -> list[Bundle]:
@@ -104,26 +116,11 @@ def _bundle(folder: Path, listing: BundleEntry) -> Bundle:
     path = folder / listing.file
     if not path.is_file():
         return Bundle(listing, None, None, {}, {})
-    header = _header(path)
+    header = read_header(path)
     try:
-        facts = json.loads(header.pop("__metadata__")["card"])
+        facts = parse_json(header.pop("__metadata__")["card"])
         card = TaskCard.model_validate(facts.pop("task"))
         tensors = {name: (str(t["dtype"]), tuple(map(int, t["shape"]))) for name, t in sorted(header.items())}
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise FormatError(f"{path}: its card does not validate: {error}; build or download it again") from error
     return Bundle(listing, path, card, facts, tensors)
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file: eight bytes of length, then text."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > MAX_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("a header that is no mapping")
-    except (OSError, ValueError, struct.error) as error:
-        raise FormatError(f"{path}: not a readable safetensors file ({error}); build or download it again") from error
-    return header

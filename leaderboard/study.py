@@ -185,11 +185,11 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         method = record.attributor.name
         attributions.setdefault(method, [])
         if isinstance(record, AttributionRecord):
-            attributions[method].append(Entry(record, entry.id, entry.path))
+            attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))
         elif isinstance(record, SelectionRecord):
-            selections[method][record.selector] = Entry(record, entry.id, entry.path)
+            selections[method][record.selector] = Entry(record, entry.id, entry.path, entry.verification)
         else:
-            uses[method].append(Entry(record, entry.id, entry.path))
+            uses[method].append(Entry(record, entry.id, entry.path, entry.verification))
     methods = {m: MethodStudy(m, attributions[m], selections[m], uses[m]) for m in sorted(attributions)}
     return TaskStudy(name, methods, bundles, superseded)
 

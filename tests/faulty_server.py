@@ -97,6 +97,20 @@ def _good(handler: _Handler) -> None:
     handler.answer(handler.server.content)
 
 
+def _slow(handler: _Handler) -> None:
+    """The file, in a hundred small steps."""
+    rest, total = handler.server.content[handler.start :], len(handler.server.content)
+    if handler.start:
+        handler.head(206, len(rest), Content_Range=f"bytes {handler.start}-{total - 1}/{total}")
+    else:
+        handler.head(200, len(rest))
+    step = max(total // 100, 1)
+    for position in range(0, len(rest), step):
+        handler.wfile.write(rest[position : position + step])
+        handler.wfile.flush()
+        time.sleep(0.003)
+
+
 def _no_ranges(handler: _Handler) -> None:
     """Breaks off once; then sends everything again, whatever part was asked for."""
     content = handler.server.content
@@ -261,6 +275,7 @@ def _no_http(handler: _Handler) -> None:
 
 FAULTS: dict[str, Callable[[_Handler], None]] = {
     "good": _good,
+    "slow": _slow,
     "chunked": _chunked,
     "no_ranges": _no_ranges,
     "truncates": _truncates,
@@ -289,5 +304,5 @@ FAULTS: dict[str, Callable[[_Handler], None]] = {
     "no_http": _no_http,
 }
 SURVIVABLE = (
-    "good", "chunked", "no_ranges", "truncates", "resets", "stalls_once", "busy_twice", "redirects",
+    "good", "slow", "chunked", "no_ranges", "truncates", "resets", "stalls_once", "busy_twice", "redirects",
 )  # fmt: skip

@@ -2,7 +2,20 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, removal, report, run, selection, store, submit
+from attriboard.cli import (
+    board,
+    catalogue,
+    check,
+    demo,
+    groundtruth,
+    removal,
+    report,
+    run,
+    selection,
+    store,
+    submit,
+    verify,
+)
 
 __all__ = ["app"]
 
@@ -25,6 +38,7 @@ app.command("removal")(removal.removal)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.command("submit")(submit.submit)
+app.command("verify")(verify.verify)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
 app.add_typer(report.app, name="report")

@@ -50,12 +50,12 @@ class BundleEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
-    version: int = Field(gt=0, le=2**53, strict=True)
+    version: int = Field(gt=0, le=2**53)
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     kind: BundleKind
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$", max_length=200)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    bytes: int = Field(gt=0, le=2**53, strict=True)
+    bytes: int = Field(gt=0, le=2**53)
     urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
 
 
@@ -129,8 +129,9 @@ class BundleRegistry:
         self.entries: tuple[BundleEntry, ...] = ()
         if path.exists():
             try:
-                listing = parse_json(read_bounded(path, MAX_BYTES, "a registry"))
-                self.entries = _Listing.model_validate(listing).bundles
+                content = read_bounded(path, MAX_BYTES, "a registry")
+                parse_json(content)
+                self.entries = _Listing.model_validate_json(content, strict=True).bundles
             except (FormatError, ValueError) as error:
                 raise FormatError(f"{path}: not a registry of bundles: {error}") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,7 @@ from attriboard.documents import parse_json
 from attriboard.errors import FormatError, InputError
 from attriboard.files import write_atomically
 from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.headers import read_header
 from attriboard.records import Provenance
 
 __all__ = ["REMEDY", "Layout", "SealedCard", "check_layout", "content_digest", "read_sealed", "write_sealed"]
@@ -105,9 +107,14 @@ def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str
         FormatError: missing, torn, another format, a fingerprint that is not the card's, or altered tensors.
     """
     try:
+        if path.is_file() and path.stat().st_size > psutil.virtual_memory().available:
+            raise OSError(f"{path.stat().st_size:,} bytes are more than the memory that is free here")
+        read_header(path)
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FormatError as error:
+        raise FormatError(f"{error}; {REMEDY}") from error
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy does not have
         raise FormatError(f"{path}: not a readable safetensors file ({error}); {REMEDY}") from error
     if "card" not in metadata:
@@ -116,7 +123,7 @@ def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str
         raw = parse_json(metadata["card"])
         if raw.get("format") != form:
             raise FormatError(f"{path}: format {raw.get('format')!r}, expected {form!r}; {REMEDY}")
-        card = card_type.model_validate(raw)
+        card = card_type.model_validate_json(metadata["card"], strict=True)
     except (AttributeError, ValueError) as error:
         raise FormatError(f"{path}: its card does not validate: {error}; {REMEDY}") from error
     if card.fingerprint != card.task.fingerprint:

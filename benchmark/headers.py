@@ -1,0 +1,39 @@
+"""Headers of safetensors files, read strictly: eight bytes of length, then JSON, then the tensors' bytes.
+
+The library that loads tensors is lenient where it does not matter to it: a tensor that is described twice, fields that
+it does not know. Here a file has one meaning or none.
+"""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from attriboard.documents import parse_json
+from attriboard.errors import FormatError
+
+__all__ = ["read_header"]
+
+MAX_BYTES = 16 << 20
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header: tensor name → dtype, shape, data_offsets; `__metadata__` → texts.
+
+    Raises:
+        FormatError: no such file, too long, no JSON, a key twice, or fields that do not belong there.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_BYTES:
+                raise ValueError(f"a header of {length} bytes, at most {MAX_BYTES} are read")
+            header = parse_json(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("a header that is no mapping")
+        for name, tensor in header.items():
+            if name != "__metadata__" and not (isinstance(tensor, dict) and tensor.keys() == _FIELDS):
+                raise ValueError(f"tensor {name[:80]!r} is described by other fields than {', '.join(sorted(_FIELDS))}")
+    except (OSError, ValueError, struct.error) as error:
+        raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
+    return header

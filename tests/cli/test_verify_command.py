@@ -1,0 +1,46 @@
+"""`attriboard verify`: runs a published record's method again."""
+
+import json
+
+from attriboard.leaderboard.board import published_results
+from attriboard.records import read_record, write_record
+from attriboard.verifications import read_verification
+
+
+def published(attributor: str):
+    found = [read_record(path) for path in (published_results() / "digits_mlp" / attributor).glob("*.json")]
+    return next(r for r in found if r.kind == "attribution" and r.variant == "default")
+
+
+def test_a_published_record_is_run_again_and_an_invented_one_is_not_reproduced(attriboard, tmp_path):
+    record = published("random")
+    path = write_record(record, tmp_path / "results")
+    done = attriboard("verify", path, "--by", "Grace Hopper", "--out", tmp_path / "results", "--json")
+    assert (done.code, done.document["status"]) == (0, "verified")
+    verification = read_verification(path.parent / done.document["verification"].rpartition("/")[2])
+    assert (verification.record, verification.by) == (record.id, "Grace Hopper")
+
+    data = json.loads(path.read_text())
+    lds = data["lds"]
+    lds["per_test"] = [min(1.0, value + 0.5) for value in lds["per_test"]]
+    lds["mean"] = sum(lds["per_test"]) / len(lds["per_test"])
+    invented = tmp_path / "invented.json"
+    invented.write_text(json.dumps(data))
+    done = attriboard("verify", invented, "--by", "Grace Hopper", "--out", tmp_path / "results")
+    assert done.code == 1
+    assert "numbers: lds.mean = " in done.out
+
+
+def test_what_cannot_be_run_again_says_why(attriboard, tmp_path):
+    record = published("random")
+    foreign = record.model_copy(update={"attributor": record.attributor.model_copy(update={"origin": "file"})})
+    other = record.model_copy(update={"task": record.task.model_copy(update={"fingerprint": "0" * 64})})
+    for changed, message in (
+        (foreign, "random came as file and is not installed here; give its code with --attributor FILE"),
+        (other, "nothing can be compared"),
+    ):
+        done = attriboard("verify", write_record(changed, tmp_path), "--by", "x", "--out", tmp_path)
+        assert done.code == 2
+        assert message in done.err
+    done = attriboard("verify", write_record(record, tmp_path))
+    assert (done.code, "--by" in done.err) == (2, True)
