@@ -150,10 +150,17 @@ class Examples:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A task's examples, preprocessed and ready for its model."""
+    """A task's examples, preprocessed and ready for its model.
+
+    Attributes:
+        train, test: examples.
+        mislabelled: (n_train,) bool, where the task gave training examples a wrong label on purpose; attributors do not
+            see it.
+    """
 
     train: Examples
     test: Examples
+    mislabelled: torch.Tensor | None = None
 
 
 class Task(ABC):

@@ -3,6 +3,7 @@
 The rules of `attriboard.record_model` apply here as well.
 """
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from attriboard.record_model import (
     _Part,
 )
 
-__all__ = ["DownstreamRecord", "RemovalPoint", "RemovalRecord"]
+__all__ = ["BrittlePoint", "BrittlenessRecord", "DownstreamRecord", "MislabelRecord", "RemovalPoint", "RemovalRecord"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PerSeed = dict[Name, tuple[float, ...]]
@@ -90,4 +91,89 @@ class RemovalRecord(DownstreamRecord):
         for table in (self.full, *(table for point in self.points for table in (point.measured, point.random))):
             if table.keys() != self.full.keys() or any(len(v) != len(self.retrain_seeds) for v in table.values()):
                 raise ValueError("every table of measurements has the same names, with a value for each seed")
+        return self
+
+
+class BrittlePoint(_Part):
+    """How much must go before one prediction flips."""
+
+    test_point: Count
+    n_removed: int | None = Field(
+        ge=1, le=2**53, description="fewest removals that flip; null: not even the most tried"
+    )
+    not_enough: Count = Field(description="the most removals tried that do not flip")
+    flipped: Count = Field(description="of the search's retrains at n_removed, those that were wrong")
+    confirmed: Count = Field(description="of the fresh retrains at n_removed, those that were wrong")
+
+
+class BrittlenessRecord(DownstreamRecord):
+    """Brittleness: the fewest training examples whose removal, in an attribution's order, flips a prediction."""
+
+    kind: Literal["brittleness"] = "brittleness"
+    sizes: tuple[int, ...] = Field(min_length=1, description="numbers of removals that the search may try, ascending")
+    n_eligible: Count = Field(description="scoring points that every full-data model gets right")
+    n_degenerate: Count = Field(description="points left out of the search for NaN or infinity in their scores")
+    search_seeds: tuple[Integer, ...] = Field(min_length=1)
+    confirm_seeds: tuple[Integer, ...]
+    points: tuple[BrittlePoint, ...]
+
+    @property
+    def share_flipped(self) -> float:
+        """Share of the points that flip within the most removals tried."""
+        return sum(point.n_removed is not None for point in self.points) / len(self.points)
+
+    @property
+    def median_removed(self) -> float | None:
+        """Median of the fewest removals; `None` where it lies beyond the most tried."""
+        found = sorted(point.n_removed or math.inf for point in self.points)
+        half = len(found) // 2
+        median = found[half] if len(found) % 2 else (found[half - 1] + found[half]) / 2
+        return float(median) if math.isfinite(median) else None
+
+    @property
+    def share_confirmed(self) -> float | None:
+        """Of the points that flip, the share whose flip most fresh retrains confirm."""
+        flips = [point for point in self.points if point.n_removed is not None]
+        if not flips or not self.confirm_seeds:
+            return None
+        return sum(2 * point.confirmed > len(self.confirm_seeds) for point in flips) / len(flips)
+
+    @model_validator(mode="after")
+    def _points_agree(self) -> Self:
+        if (self.status == "ok") != bool(self.points):
+            raise ValueError("points: there are some where status = ok, and none where it is failed")
+        for point in self.points:
+            where = f"test_point {point.test_point}"
+            if point.n_removed is not None and not (
+                point.n_removed in self.sizes and point.not_enough < point.n_removed
+            ):
+                raise ValueError(f"{where}: n_removed = {point.n_removed} must be a size tried, above not_enough")
+            if point.flipped > len(self.search_seeds) or point.confirmed > len(self.confirm_seeds):
+                raise ValueError(f"{where}: more retrains were wrong than there are seeds")
+        return self
+
+
+class MislabelRecord(DownstreamRecord):
+    """Mislabel detection: how well an attribution ranks the training examples whose label is wrong on purpose."""
+
+    kind: Literal["mislabel"] = "mislabel"
+    by: Literal["self", "summed"] = Field(
+        description="self: influence on the example itself; summed: minus the scores summed over calibration points"
+    )
+    n_mislabelled: Count
+    auc: Share | None = Field(description="probability that a wrong label is more suspicious than a right one")
+    ci95: tuple[Share, Share] | None = Field(description="DeLong's interval of the AUC")
+    average_precision: Share | None
+    inspected: tuple[Share, ...] = Field(description="shares of the training set, the most suspicious first")
+    recall: tuple[Share, ...] | None = Field(description="share of the wrong labels found, at each of inspected")
+
+    @model_validator(mode="after")
+    def _result_agrees(self) -> Self:
+        parts = (self.auc, self.ci95, self.average_precision, self.recall)
+        if any((part is None) != (self.status == "failed") for part in parts):
+            raise ValueError(
+                "auc, ci95, average_precision and recall: required where status = ok, null where it failed"
+            )
+        if self.recall is not None and len(self.recall) != len(self.inspected):
+            raise ValueError(f"recall has {len(self.recall)} values for {len(self.inspected)} shares inspected")
         return self

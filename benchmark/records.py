@@ -15,7 +15,14 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from attriboard.documents import parse_json, read_bounded
-from attriboard.downstream_model import DownstreamRecord, RemovalPoint, RemovalRecord
+from attriboard.downstream_model import (
+    BrittlenessRecord,
+    BrittlePoint,
+    DownstreamRecord,
+    MislabelRecord,
+    RemovalPoint,
+    RemovalRecord,
+)
 from attriboard.errors import FormatError
 from attriboard.files import write_atomically
 from attriboard.record_model import (
@@ -37,6 +44,8 @@ __all__ = [
     "AnyUse",
     "AttributionRecord",
     "AttributorInfo",
+    "BrittlePoint",
+    "BrittlenessRecord",
     "Difference",
     "DownstreamRecord",
     "GitState",
@@ -44,6 +53,7 @@ __all__ = [
     "GroundTruthInfo",
     "Hardware",
     "LdsResult",
+    "MislabelRecord",
     "Provenance",
     "RemovalPoint",
     "RemovalRecord",
@@ -58,7 +68,7 @@ __all__ = [
 MAX_BYTES = 2 << 20  # a record with 500 test points and 200 masks takes about 20 kB
 MAX_PROBLEMS = 20  # of one file that are named
 
-AnyUse = RemovalRecord
+AnyUse = RemovalRecord | BrittlenessRecord | MislabelRecord
 """A record of what attributions are used for."""
 AnyRecord = Annotated[AttributionRecord | SelectionRecord | AnyUse, Field(discriminator="kind")]
 

@@ -1,6 +1,6 @@
-"""Figures of data selection: accuracy against the removal rate, and removal beside LDS against a hyperparameter."""
+"""Figures of what attributions are used for: removal by rate and by hyperparameter, brittleness, mislabel detection."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +22,14 @@ from attriboard.drawing import (
     styled,
 )
 from attriboard.errors import InputError
-from attriboard.records import AttributionRecord, RemovalRecord
+from attriboard.records import AttributionRecord, BrittlenessRecord, MislabelRecord, RemovalRecord
 from attriboard.scoring.removal import mean_and_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_removal", "draw_removal_sweep"]
+__all__ = ["draw_brittleness", "draw_recall", "draw_removal", "draw_removal_sweep"]
 
 _CYCLE = (INK, PICK, ORACLE, "#cc79a7", "#e69f00", BAND, "#7a5195", "#8c564b")  # Okabe and Ito's, then two more
 _SHAPES: dict[str, Any] = {
@@ -123,6 +123,70 @@ def draw_removal_sweep(
             draw_marks(axis, marks, labelled=position == 0)
         figure.legend(**LEGEND)
     return figure
+
+
+def draw_brittleness(records: Sequence[BrittlenessRecord]) -> "Figure":
+    """Share of the points that are flipped against the number of examples removed.
+
+    Raises:
+        InputError: no point was searched.
+    """
+    searched = [record for record in records if record.points]
+    if not searched:
+        raise InputError("a figure of brittleness needs a record that did not fail")
+    with styled():
+        figure, (axis,) = stacked_axes(1)
+        for record, style in _styles(searched):
+            found = [point.n_removed for point in record.points]
+            x = record.sizes
+            shares = [100 * sum(n is not None and n <= size for n in found) / len(found) for size in x]
+            axis.step(x, shares, where="post", markevery=[-1], **style)
+        axis.set_xscale("log")
+        axis.set_xlabel("training examples removed, by the point's own scores")
+        axis.set_ylabel("predictions flipped (%)")
+        axis.set_ylim(-3, 103)
+        axis.set_title(f"{searched[0].task.name}, {len(searched[0].points)} points", loc="left")
+        figure.legend(**LEGEND)
+    return figure
+
+
+def draw_recall(records: Sequence[MislabelRecord]) -> "Figure":
+    """Share of the wrong labels found against the share of the training set inspected, with chance.
+
+    Raises:
+        InputError: nothing was ranked.
+    """
+    ranked = [record for record in records if record.recall]
+    if not ranked:
+        raise InputError("a figure of recall needs a record that did not fail")
+    with styled():
+        figure, (axis,) = stacked_axes(1)
+        axis.plot([0, 100], [0, 100], color=MUTED, linestyle=(0, (6, 3)), linewidth=1.2, label="chance")
+        for record, style in _styles(ranked):
+            x = [0.0, *(100 * share for share in record.inspected), 100.0]
+            label = f"{style.pop('label')}: AUC {record.auc:.3f}"
+            axis.plot(x, [0.0, *(100 * share for share in record.recall or ()), 100.0], label=label, **style)
+        axis.set_xlabel("training set inspected, the most suspicious first (%)")
+        axis.set_ylabel("wrong labels found (%)")
+        axis.set_title(f"{ranked[0].task.name}, by {ranked[0].by} influence", loc="left")
+        figure.legend(**{**LEGEND, "ncols": 2})
+    return figure
+
+
+def _styles(records: Sequence[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Each record with its line: the attributor's colour, the variant's shape; of equal configurations the first."""
+    names = list(dict.fromkeys(record.attributor.name for record in records))
+    seen: list[tuple[str, Any]] = []
+    for record in records:
+        name = record.attributor.name
+        if (name, record.hyperparameters) in seen:
+            continue
+        seen.append((name, record.hyperparameters))
+        color = _CYCLE[names.index(name) % len(_CYCLE)]
+        yield (
+            record,
+            {"color": color, "markersize": 4.5, "label": f"{name}, {record.variant}", **_SHAPES[record.variant]},
+        )
 
 
 def _band(

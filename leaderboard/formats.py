@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Mapping
 
-from attriboard.records import AnyRecord, AttributionRecord, RemovalRecord
+from attriboard.records import AnyRecord, AttributionRecord, BrittlenessRecord, MislabelRecord, RemovalRecord
 
 __all__ = [
     "count",
@@ -82,6 +82,8 @@ def reproducing_command(record: AnyRecord) -> str:
         return shlex.join(words)  # configuration and seed are the negated record's
     if isinstance(record, RemovalRecord):
         return shlex.join(_removal(record, method))
+    if isinstance(record, BrittlenessRecord | MislabelRecord):
+        return shlex.join(_use(record, method))
     if isinstance(record, AttributionRecord):
         words += _options(f"{name}={setting(value)}" for name, value in record.hyperparameters.items())
     else:
@@ -104,6 +106,23 @@ def _removal(record: RemovalRecord, method: str) -> list[str]:
         words = ["attriboard", "removal", task, attributor, "--rates", *rates, "--variant", record.variant]
     words += ["--seeds", str(len(record.retrain_seeds))]
     words += ["--direction", record.direction] * (record.direction != "helpful") + ["--balanced"] * record.balanced
+    return words + (["--seed", str(record.seed)] if record.seed else [])
+
+
+def _use(record: BrittlenessRecord | MislabelRecord, method: str) -> list[str]:
+    words = ["attriboard", record.kind, record.task.name, method.split()[-1], "--variant", record.variant]
+    if isinstance(record, MislabelRecord):
+        words += ["--by", record.by]
+    else:
+        n_points, (n_search, n_fresh) = len(record.points), map(len, (record.search_seeds, record.confirm_seeds))
+        words += [
+            "--points",
+            str(n_points + record.n_degenerate or 1),
+            "--seeds",
+            str(n_search),
+            "--confirm",
+            str(n_fresh),
+        ]
     return words + (["--seed", str(record.seed)] if record.seed else [])
 
 

@@ -10,6 +10,7 @@ from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import removal_table
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
+from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
 from attriboard.records import AttributionRecord, LdsResult
 
 __all__ = ["METRICS", "Metric", "lds_table", "rank_methods"]
@@ -228,5 +229,19 @@ METRICS = (
         "What people do with attributions: remove the examples that a method calls most helpful, retrain, measure.",
         ("attriboard removal {task} ATTRIBUTOR",),
         removal_table,
+    ),
+    Metric(
+        "brittleness",
+        "brittleness",
+        "The fewest training examples whose removal flips a prediction, searched for with retrains.",
+        ("attriboard brittleness {task} ATTRIBUTOR",),
+        brittleness_table,
+    ),
+    Metric(
+        "mislabel",
+        "mislabel detection",
+        "Which training labels are wrong? They were flipped on purpose, so that the answer is known.",
+        ("attriboard mislabel {task} ATTRIBUTOR", "attriboard mislabel {task} ATTRIBUTOR --by summed"),
+        mislabel_table,
     ),
 )

@@ -106,6 +106,7 @@ def _environment(site: Site) -> Environment:
         "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,
+        "zip": zip,
         "size": formats.size,
     }
     environment.globals |= {"site": site, "metrics": METRICS}

@@ -8,8 +8,10 @@ __all__ = ["DATASETS", "KINDS", "MODELS", "PRETRAINED", "TASKS"]
 
 TASKS: dict[str, str] = {
     "digits_mlp": "attriboard.tasks.catalogue:digits_mlp",
+    "digits_mlp_flipped": "attriboard.tasks.catalogue:digits_mlp_flipped",
     "mnist_lr": "attriboard.tasks.catalogue:mnist_lr",
     "mnist_mlp": "attriboard.tasks.catalogue:mnist_mlp",
+    "mnist_mlp_flipped": "attriboard.tasks.catalogue:mnist_mlp_flipped",
     "cifar2_resnet9": "attriboard.tasks.catalogue:cifar2_resnet9",
     "cifar2_resnet9_mini": "attriboard.tasks.catalogue:cifar2_resnet9_mini",
     "wikitext2_gpt2": "attriboard.tasks.catalogue:wikitext2_gpt2",

@@ -17,8 +17,10 @@ __all__ = [
     "cifar2_resnet9",
     "cifar2_resnet9_mini",
     "digits_mlp",
+    "digits_mlp_flipped",
     "mnist_lr",
     "mnist_mlp",
+    "mnist_mlp_flipped",
     "task_from_card",
     "task_from_file",
     "wikitext2_gpt2",
@@ -50,6 +52,8 @@ cifar2_resnet9 = partial(task_from_file, _HERE / "cifar2_resnet9.yaml")
 cifar2_resnet9_mini = partial(task_from_file, _HERE / "cifar2_resnet9_mini.yaml")
 digits_mlp = partial(task_from_file, _HERE / "digits_mlp.yaml")
 mnist_lr = partial(task_from_file, _HERE / "mnist_lr.yaml")
+digits_mlp_flipped = partial(task_from_file, _HERE / "digits_mlp_flipped.yaml")
+mnist_mlp_flipped = partial(task_from_file, _HERE / "mnist_mlp_flipped.yaml")
 mnist_mlp = partial(task_from_file, _HERE / "mnist_mlp.yaml")
 wikitext2_gpt2 = partial(task_from_file, _HERE / "wikitext2_gpt2.yaml")
 wikitext2_gpt2_mini = partial(task_from_file, _HERE / "wikitext2_gpt2_mini.yaml")

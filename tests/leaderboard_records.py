@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attriboard.records import AttributionRecord, RemovalRecord, SelectionRecord
+from attriboard.records import AttributionRecord, BrittlenessRecord, MislabelRecord, RemovalRecord, SelectionRecord
 
 GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
 SMALL, REAL = (60, 40), (400, 200)  # scoring points, masks
@@ -120,6 +120,38 @@ def make_removal(attributor: str = "iffim", level: float = 0.9, **changes: Any) 
     if data["status"] == "failed":
         data |= {"full": None, "points": [], "scores_sha256": None}
     return RemovalRecord.model_validate(data)
+
+
+def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> BrittlenessRecord | MislabelRecord:
+    """A valid record of brittleness, with two points that flip and one that does not, or of mislabel detection."""
+    data = make_removal(attributor).to_json()
+    removal = ("direction", "balanced", "n_calibration", "n_degenerate", "n_scoring", "retrain_seeds",
+               "retrain_seconds", "full", "points")  # fmt: skip
+    data = {key: value for key, value in data.items() if key not in removal} | {"kind": kind}
+    if kind == "brittleness":
+        found = [(7, 4, 2, 3, 2), (3, 11, 8, 2, 1), (40, None, 648, 0, 0)]
+        keys = ("test_point", "n_removed", "not_enough", "flipped", "confirmed")
+        data |= {
+            "sizes": [1, 2, 4, 8, 11, 16, 648],
+            "n_eligible": 380,
+            "n_degenerate": 0,
+            "search_seeds": [10**12, 10**12 + 1, 10**12 + 2],
+            "confirm_seeds": [10**12 + 1000, 10**12 + 1001],
+            "points": [dict(zip(keys, values, strict=True)) for values in found],
+        }
+    else:
+        data |= {
+            "by": "self",
+            "n_mislabelled": 130,
+            "auc": 0.95,
+            "ci95": [0.94, 0.96],
+            "average_precision": 0.8,
+            "inspected": [0.1, 0.2],
+            "recall": [0.6, 0.9],
+        }
+    _change(data, changes)
+    model = BrittlenessRecord if kind == "brittleness" else MislabelRecord
+    return model.model_validate(data)
 
 
 def make_path(attributor: str, **changes: Any) -> list[AttributionRecord]:

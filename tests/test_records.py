@@ -62,6 +62,43 @@ def test_the_golden_removal_keeps_loading_with_its_id():
     assert record.to_json() == json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(("kind", "identity"), [("brittleness", "2d64a6c6378e09d7"), ("mislabel", "f47d18f97309483d")])
+def test_golden_records_of_other_uses_keep_loading_with_their_ids(kind, identity):
+    path = GOLDEN.with_name(f"{kind}-v1.json")
+    record = read_record(path)
+    assert (record.kind, record.id) == (kind, identity)
+    assert record.to_json() == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_brittleness_is_summed_up_with_points_that_never_flip_counted_as_beyond():
+    record = read_record(GOLDEN.with_name("brittleness-v1.json"))
+    assert (record.median_removed, record.share_confirmed) == (11.0, 0.5)
+    assert record.share_flipped == pytest.approx(2 / 3)
+    beyond = record.model_copy(update={"points": record.points[1:]})
+    assert beyond.median_removed is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("brittleness", {"points": []}, "there are some where status = ok"),
+        ("brittleness", {"sizes": [1, 2]}, "must be a size tried"),
+        ("brittleness", {"search_seeds": [1]}, "more retrains were wrong than there are seeds"),
+        ("brittleness", {"confirm_seeds": []}, "more retrains were wrong than there are seeds"),
+        ("mislabel", {"auc": None}, "required where status = ok"),
+        ("mislabel", {"recall": [0.5]}, "1 values for 2 shares"),
+        ("mislabel", {"auc": 1.5}, "less than or equal to 1"),
+        ("mislabel", {"by": "guess"}, "self"),
+    ],
+)
+def test_other_uses_whose_parts_disagree_are_refused(tmp_path, kind, change, message):
+    data = json.loads(GOLDEN.with_name(f"{kind}-v1.json").read_text(encoding="utf-8"))
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(data | change))
+    with pytest.raises(FormatError, match=message):
+        read_record(file)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

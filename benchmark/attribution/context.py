@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -50,7 +51,14 @@ class ContextWatch:
             raise ContextChangedError(f"context_changed: {stage} changed {names}; work on copies, and remove hooks")
 
 
-def build_context(task: Task, checkpoints: Path, *, device: str = "cpu", seed: int = 0) -> Context:
+def build_context(
+    task: Task,
+    checkpoints: Path,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    queries: Literal["test", "train"] = "test",
+) -> Context:
     """Assemble a context.
 
     Args:
@@ -58,6 +66,7 @@ def build_context(task: Task, checkpoints: Path, *, device: str = "cpu", seed: i
         checkpoints: its checkpoint bundle.
         device: where tensors go.
         seed: for the attributor's randomness.
+        queries: what the context has for test examples; the training examples give self-influence.
 
     Raises:
         DataError: the data is not to be had.
@@ -70,7 +79,7 @@ def build_context(task: Task, checkpoints: Path, *, device: str = "cpu", seed: i
 
     return Context(
         train=place(data.train),
-        test=place(data.test),
+        test=place(data.test if queries == "test" else data.train),
         model=task.build_model().to(device).eval().requires_grad_(False),
         checkpoints=read_checkpoints(checkpoints, task.card.fingerprint, device),
         loss=task.loss,

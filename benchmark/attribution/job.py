@@ -108,6 +108,7 @@ class Job(_Message):
         donor: whose spectrum selectors get where the attributor has none.
         candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
+        queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
         describe_only: import the attributor, complete the configurations, and end.
     """
 
@@ -122,6 +123,7 @@ class Job(_Message):
     donor: PluginSpec | None = None
     candidates: dict[str, tuple[float, ...]] = {}
     memory_limit: int | None = None
+    queries: Literal["test", "train"] = "test"
     describe_only: bool = False
 
 

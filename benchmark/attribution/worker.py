@@ -230,7 +230,7 @@ def _reason(error: BaseException) -> str:
 def _load(job: Job) -> tuple[Task, Context]:
     try:
         task = job.task.load()
-        return task, build_context(task, job.checkpoints, device=job.device, seed=job.seed)
+        return task, build_context(task, job.checkpoints, device=job.device, seed=job.seed, queries=job.queries)
     except AttriboardError:
         raise
     except Exception as error:  # a task may be somebody else's code too

@@ -4,10 +4,12 @@ import typer
 
 from attriboard.cli import (
     board,
+    brittleness,
     catalogue,
     check,
     demo,
     groundtruth,
+    mislabel,
     removal,
     report,
     run,
@@ -35,6 +37,8 @@ app.command("run")(run.run)
 app.command("sweep")(selection.sweep)
 app.command("select")(selection.select)
 app.command("removal")(removal.removal)
+app.command("brittleness")(brittleness.brittleness)
+app.command("mislabel")(mislabel.mislabel)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.command("submit")(submit.submit)

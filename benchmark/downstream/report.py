@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
-from attriboard.records import RemovalRecord
+from attriboard.records import BrittlenessRecord, RemovalRecord
 from attriboard.scoring.removal import PairedDifference, mean_and_error, paired_difference
 
-__all__ = ["Quantity", "RemovalRow", "headline_quantity", "latex_table", "quantities", "removal_rows", "written"]
+__all__ = [
+    "Quantity",
+    "RemovalRow",
+    "compare_brittleness",
+    "headline_quantity",
+    "latex_table",
+    "quantities",
+    "removal_rows",
+    "written",
+]
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,20 @@ def written(measured: Mapping[str, Sequence[float]]) -> str:
     quantity = headline_quantity(measured)
     mean, error = _scaled(quantity, measured)
     return f"{mean:.2f}{' %' * (quantity is ACCURACY)}" + (f" ± {error:.2f}" if error is not None else "")
+
+
+def compare_brittleness(record: BrittlenessRecord, default: BrittlenessRecord) -> dict[str, float]:
+    """At how many points a record needs fewer or more removals than the default, and the two-sided sign test's p."""
+    theirs = {point.test_point: point.n_removed for point in default.points}
+    beyond = max(*record.sizes, *default.sizes) + 1
+    pairs = [
+        (point.n_removed or beyond, theirs[point.test_point] or beyond)
+        for point in record.points
+        if point.test_point in theirs
+    ]
+    fewer, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    p = float(binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
+    return {"fewer": fewer, "more": more, "p": p}
 
 
 def _scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:

@@ -9,7 +9,15 @@ with any number of masks and fewer than a million repeats they are nobody else's
 from attriboard.cards import TaskCard
 from attriboard.retraining.request import RetrainRequest, random_order, random_subset
 
-__all__ = ["MAX_MASKS", "checkpoint_requests", "mask_indices", "removal_seed", "retrain_seed", "shuffled_rows"]
+__all__ = [
+    "MAX_MASKS",
+    "checkpoint_requests",
+    "mask_indices",
+    "removal_seed",
+    "retrain_seed",
+    "shuffled_points",
+    "shuffled_rows",
+]
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +57,8 @@ def removal_seed(s: int) -> int:
 def shuffled_rows(card: TaskCard, s: int) -> NDArray[np.int64]:
     """The order in which examples are removed at random, beside the s-th seed."""
     return random_order(card.data.n_train, card.subsets.seed, _REMOVAL_ORDER + s)
+
+
+def shuffled_points(card: TaskCard) -> NDArray[np.int64]:
+    """The order in which test points are looked at where a few have to do."""
+    return random_order(card.data.n_test, card.split.seed, _REMOVAL_ORDER + MAX_MASKS)

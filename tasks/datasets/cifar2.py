@@ -19,7 +19,7 @@ from attriboard.contracts import Dataset
 from attriboard.errors import CardError, DataError
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.downloads import HubDataset, NpmPackage
-from attriboard.tasks.datasets.pixels import PixelOptions, colour_examples
+from attriboard.tasks.datasets.pixels import PixelOptions, colour_examples, labelled_dataset
 from attriboard.tasks.datasets.sources import Absent, Cache, Loader, Mirror, MirrorFile, Source
 
 __all__ = ["CLASSES", "HUB", "MIRROR_FILES", "NPM", "NPM_FILES", "Cifar2Loader"]
@@ -71,10 +71,7 @@ class Cifar2Loader(Loader):
 
     def prepare(self, arrays: Arrays) -> Dataset:
         """Standardise with the card's constants."""
-        return Dataset(
-            train=colour_examples(arrays["train_images"], arrays["train_labels"], self._options),
-            test=colour_examples(arrays["test_images"], arrays["test_labels"], self._options),
-        )
+        return labelled_dataset(arrays, self._options, colour_examples)
 
 
 class _FromHub(Source):

@@ -17,7 +17,7 @@ from attriboard.cards import DataSpec
 from attriboard.contracts import Dataset
 from attriboard.errors import CardError
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
-from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples
+from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples, labelled_dataset
 from attriboard.tasks.datasets.sources import Loader, Source
 
 __all__ = ["N_IMAGES", "DigitsLoader", "DigitsOptions", "shuffled_order"]
@@ -53,10 +53,7 @@ class DigitsLoader(Loader):
 
     def prepare(self, arrays: Arrays) -> Dataset:
         """Standardise with the card's constants."""
-        return Dataset(
-            train=flat_examples(arrays["train_images"], arrays["train_labels"], self._options),
-            test=flat_examples(arrays["test_images"], arrays["test_labels"], self._options),
-        )
+        return labelled_dataset(arrays, self._options, flat_examples)
 
 
 class _Embedded(Source):

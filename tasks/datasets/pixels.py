@@ -1,23 +1,46 @@
 """Images as standardised inputs: grey levels as flat vectors, colours as channels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.contracts import Examples
+from attriboard.contracts import Dataset, Examples
+from attriboard.tasks.datasets.arrays import Arrays
+from attriboard.tasks.datasets.labels import flip_labels
 from attriboard.tasks.fields import Options
 
-__all__ = ["PixelOptions", "colour_examples", "flat_examples"]
+__all__ = ["PixelOptions", "colour_examples", "flat_examples", "labelled_dataset"]
 
 
 class PixelOptions(Options):
-    """How raw levels become inputs: (pixel / scale − mean) / std."""
+    """How raw levels become inputs, (pixel / scale − mean) / std, and which training labels are wrong on purpose."""
 
     scale: float = Field(gt=0, description="the largest level of a pixel")
     mean: float
     std: float = Field(gt=0)
+    flipped: float = Field(default=0.0, ge=0, lt=1, description="share of training examples with a wrong label")
+    flip_seed: int = Field(default=0, ge=0, lt=2**64, description="which ones, and to which class")
+
+
+def labelled_dataset(arrays: Arrays, options: PixelOptions, examples: Callable[..., Examples]) -> Dataset:
+    """Raw arrays as examples, with the labels that the card wants wrong.
+
+    Args:
+        arrays: `train_images`, `train_labels` and the same of the test set.
+        options: the card's.
+        examples: `flat_examples` or `colour_examples`.
+    """
+    import torch
+
+    labels, mislabelled = arrays["train_labels"], None
+    if options.flipped:
+        labels, wrong = flip_labels(labels, options.flipped, options.flip_seed)
+        mislabelled = torch.from_numpy(wrong)
+    train = examples(arrays["train_images"], labels, options)
+    return Dataset(train, examples(arrays["test_images"], arrays["test_labels"], options), mislabelled)
 
 
 def flat_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOptions) -> Examples:

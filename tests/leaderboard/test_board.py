@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from leaderboard_records import LAMBDAS, make_path, make_removal, make_study
+from leaderboard_records import LAMBDAS, make_path, make_removal, make_study, make_use
 
 from attriboard.errors import FormatError
 from attriboard.leaderboard import assets
@@ -270,6 +270,38 @@ def test_data_selection_has_a_leaderboard_with_default_beside_selected(build, ma
     assert "attriboard removal digits_mlp iffim --rates 0.1 0.5 --variant default --seeds 3" in record.text
     assert "nan: every row" in Page(site / "records" / f"{failed.id}.html").text
     assert "digits_mlp-removal.html" in " ".join(Page(site / "tasks" / "digits_mlp.html").links)
+
+
+def test_brittleness_and_mislabel_detection_have_leaderboards(build):
+    selected = {"variant": "selected", "selector": "surrogate"}
+    _, site = build(
+        first := make_use("brittleness"),
+        make_use(
+            "brittleness", points=[], status="failed", reason="nan: all", scores_sha256=None, attributor__name="bad"
+        ),
+        make_use("brittleness", **selected, points=first.to_json()["points"][:1]),
+        make_use("brittleness", "trak", points=first.to_json()["points"][2:]),
+        found := make_use("mislabel"),
+        make_use("mislabel", by="summed", auc=0.7, ci95=[0.6, 0.8], **selected),
+    )
+    brittle = Page(site / "leaderboards" / "digits_mlp-brittleness.html")
+    assert list(brittle.rows) == ["iffim", "trak"]
+    row = brittle.rows["iffim"]
+    assert (row["default"], row["default_flipped"]) == ("113 points, 50 % confirmed", "67 %")
+    assert (row["selected"], row["selected_flipped"]) == ("41 points, 100 % confirmed", "100 %")
+    assert brittle.rows["trak"]["default"] == "> 6481 points"
+    wrong = Page(site / "leaderboards" / "digits_mlp-mislabel.html")
+    assert wrong.rows["iffim"]["default_self"] == "0.9500.940 to 0.960"
+    assert wrong.rows["iffim"]["selected_summed"] == "0.7000.600 to 0.800"
+    text = Page(site / "records" / f"{first.id}.html").text
+    assert "more than" not in text
+    assert "11 training examples" in text
+    assert "attriboard brittleness digits_mlp iffim --variant default --points 3 --seeds 3 --confirm 2" in text
+    text = Page(site / "records" / f"{found.id}.html").text
+    assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self influence" in " ".join(
+        text.split()
+    )
+    assert "attriboard mislabel digits_mlp iffim --variant default --by self" in text
 
 
 def test_without_removal_there_is_no_leaderboard_of_it(build, make_record):

@@ -28,10 +28,12 @@ PUBLISHED = {
     "cifar2_resnet9_mini": "3bc2c8ee46023a12fe5aa50af8f291a2b6ae4995671a13acc8d0d0dba80987d5",
     "cifar2_resnet9": "334a994a2cac82636b5755389c4fa052f2600bb65084e43b37a53ecdd28e0af2",
     "digits_mlp": "bf3cdc18205ae1ec201da008b3d2fb4620be620ec8b0dc6d53a937e9dba79e8e",
+    "digits_mlp_flipped": "db0cca881fa0690357aa2aa04a7d298bad0d43e7ce1fff23b0a5b06d5dfb9771",
     "mnist_lr": "4dc8a05a87a25c545aba4f48df5e38b4864ecb7d7a4968cb903adcbf6e3faf0b",
     "mnist_mlp": "c0d9d52ca53e2638be82f9f332a99a771613e72303c35c127b965fa7c5188e52",
     "wikitext2_gpt2": "66c014357168ea68bfde0f07ea892c1ed9e4219ac639f891b16b20e4992244b2",
     "wikitext2_gpt2_mini": "51b165ed8851b2ffb7529a2429e7d74941eee11d8157b784a88a889ca2977cb0",
+    "mnist_mlp_flipped": "6c3447ec724f558944606ebe2c0f28c2c157f6048a9040f28f4db4f2687c7ff9",
 }
 
 

@@ -1,0 +1,202 @@
+"""`attriboard brittleness`: the fewest training examples whose removal flips a prediction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.removal import Variants, chosen_variants, variant_parts
+from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.workbench import (
+    Bundles,
+    Device,
+    MemoryLimit,
+    OutDir,
+    Seed,
+    StoreFolder,
+    TaskArgument,
+    Threads,
+    TimeLimit,
+    Workbench,
+    Workers,
+    executor,
+    limits,
+    prepare_folder,
+)
+
+if TYPE_CHECKING:
+    from attriboard.attribution.limits import Limits
+    from attriboard.downstream.brittleness import BrittlenessBench, Orders
+    from attriboard.downstream.parts import Attributed
+    from attriboard.record_model import Variant
+    from attriboard.records import BrittlenessRecord
+    from attriboard.retraining.executors import Executor
+
+__all__ = ["brittleness"]
+
+
+@command
+def brittleness(
+    task: TaskArgument,
+    attributors: Annotated[
+        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
+    ],
+    points: Annotated[int, typer.Option(help="Scoring points to flip.", min=1)] = 20,
+    largest: Annotated[float, typer.Option(help="Largest share of the training set that is removed.")] = 0.5,
+    seeds: Annotated[int, typer.Option(help="Retrains of every question of the search; odd.", min=1)] = 5,
+    confirm: Annotated[int, typer.Option(help="Fresh retrains at the size that was found.", min=0)] = 10,
+    variant: Variants = None,
+    out: OutDir = Path("attriboard-results"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
+    ] = None,
+    store: StoreFolder = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Search for the fewest training examples whose removal, by a test point's own scores, flips its prediction.
+
+    A prediction is flipped where most retrains get it wrong; every flip is tried again with fresh seeds.
+    """
+    from attriboard.downstream.brittleness import BrittlenessBench, BrittlenessPlan
+    from attriboard.groundtruth.build import open_store
+
+    plan = BrittlenessPlan(points, largest, seeds, confirm)
+    variants = chosen_variants(variant)
+    workbench = Workbench(task, groundtruth, graded=False)
+    bench = BrittlenessBench(workbench.task, workbench.grader_if_any, plan, open_store(workbench.task, store))
+    prepare_folder(out)
+    records = _records(
+        workbench, bench, list(dict.fromkeys(attributors)), variants, out, executor(workers),
+        bounds=limits(time_limit, memory_limit), seed=seed, device=device, threads=threads,
+    )  # fmt: skip
+    documents = [_document(record, _default_of(record, records)) for record in records]
+    stem = figure or out / workbench.task.card.name / "brittleness"
+    drawn = _draw(records, stem)
+    work = bench.work
+    if json:
+        emit(
+            {
+                "task": workbench.task.card.name,
+                "n_eligible": bench.n_eligible,
+                "sizes": list(bench.sizes),
+                "rows": documents,
+                "retrains": {"asked": work.asked, "done": work.done, "seconds": round(work.seconds, 3)},
+                "figure": None if drawn is None else str(drawn),
+            }
+        )
+        return
+    _show(documents, workbench.task.card.title, bench)
+    print(f"{work.asked} retrains asked for, {work.done} done in {work.seconds:.1f} s, the others came from the store")
+    print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
+
+
+def _records(
+    workbench: Workbench,
+    bench: "BrittlenessBench",
+    names: Sequence[str],
+    variants: "Sequence[Variant]",
+    out: Path,
+    retrainer: "Executor",
+    *,
+    bounds: "Limits",
+    **options: Any,
+) -> "list[BrittlenessRecord]":
+    """Records of every attributor's variants, in order: from the folder, or made now and written there."""
+    from attriboard.downstream.parts import attribute_parts, finished_parts
+    from attriboard.records import BrittlenessRecord, write_record
+
+    finished = [record for record in workbench.records(out) if isinstance(record, BrittlenessRecord)]
+    described = []
+    for position, name in enumerate(names, start=1):
+        note(f"[{position}/{len(names)}] {name}")
+        described.append(variant_parts(workbench, name, variants, out, bounds=bounds, **options))
+    with progress_bar(f"full-data models of {workbench.task.card.name}") as progress:
+        bench.choose_points(retrainer, progress)
+    found: list[BrittlenessRecord | Attributed[Orders]] = []
+    for job, description, parts in described:
+        known = finished_parts(job, description, parts, finished, bench.answers)
+        missing = [part for part in parts if part.variant not in known]
+        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.order, bounds)} if missing else {}
+        found += [known.get(part.variant) or made[part.variant] for part in parts]
+    waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
+    with progress_bar(f"points of {workbench.task.card.name}") as progress:
+        orders = [item.made for item in waiting if item.made is not None]
+        searched = iter(bench.search(orders, retrainer, progress))
+    results = {id(item): next(searched) if item.made is not None else () for item in waiting}
+    records = [item if isinstance(item, BrittlenessRecord) else bench.record(item, results[id(item)]) for item in found]
+    for record in records:
+        write_record(record, out)
+    return records
+
+
+def _default_of(record: "BrittlenessRecord", records: "Sequence[BrittlenessRecord]") -> "BrittlenessRecord | None":
+    """The default of the same attributor; `None` for the default itself."""
+    if record.variant == "default":
+        return None
+    return next((r for r in records if r.attributor == record.attributor and r.variant == "default"), None)
+
+
+def _document(record: "BrittlenessRecord", default: "BrittlenessRecord | None") -> dict[str, Any]:
+    """A record as JSON-able data, with its comparison with the default."""
+    from attriboard.downstream.report import compare_brittleness
+    from attriboard.scoring.brittleness import exact_interval
+
+    flipped = sum(point.n_removed is not None for point in record.points)
+    shares = None
+    if record.points:
+        shares = {"share": record.share_flipped, "ci95": list(exact_interval(flipped, len(record.points)))}
+    return {
+        "attributor": record.attributor.name,
+        "variant": record.variant,
+        "hyperparameters": record.hyperparameters,
+        "n_points": len(record.points),
+        "median_removed": record.median_removed if record.points else None,
+        "flipped": shares,
+        "confirmed": record.share_confirmed if record.points else None,
+        "against_default": compare_brittleness(record, default) if default else None,
+        "points": [point.model_dump(mode="json") for point in record.points],
+        "status": record.status,
+        "reason": record.reason,
+    }
+
+
+def _draw(records: "Sequence[BrittlenessRecord]", stem: Path) -> Path | None:
+    from attriboard.drawing import save_figure
+    from attriboard.errors import InputError
+    from attriboard.removal_figures import draw_brittleness
+
+    try:
+        return save_figure(draw_brittleness(records), stem)
+    except InputError:  # nothing was searched
+        return None
+
+
+def _show(documents: Sequence[dict[str, Any]], title: str, bench: "BrittlenessBench") -> None:
+    rows = []
+    for d in documents:
+        shares, against = d["flipped"], d["against_default"]
+        median = "–" if not d["n_points"] else f"> {bench.sizes[-1]}" if d["median_removed"] is None else ""
+        rows.append(
+            (
+                d["attributor"],
+                d["variant"],
+                median or f"{d['median_removed']:g}",
+                f"{shares['share']:.0%} ({shares['ci95'][0]:.0%} … {shares['ci95'][1]:.0%})" if shares else "failed",
+                "–" if d["confirmed"] is None else f"{d['confirmed']:.0%}",
+                f"fewer {against['fewer']}, more {against['more']}, p = {against['p']:.2g}" if against else "",
+                d["reason"] or "",
+            )
+        )
+    headings = ("attributor", "variant", "median removed", f"flipped within {bench.sizes[-1]}", "confirmed",
+                "against default", "note")  # fmt: skip
+    show_table(f"{title}: fewest removals that flip {len(bench.points)} predictions", headings, rows, numeric=(2, 3, 4))
+    print("intervals: Clopper and Pearson, 95 %; confirmed: share of the flips that most fresh retrains repeat")

@@ -1,0 +1,159 @@
+"""`attriboard mislabel`: which training labels are wrong, by an attribution."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attriboard.cli.removal import chosen_variants, variant_parts
+from attriboard.cli.run import setting
+from attriboard.cli.shell import DataDir, Json, command, emit, note, show_table
+from attriboard.cli.workbench import (
+    Bundles,
+    Device,
+    MemoryLimit,
+    OutDir,
+    Seed,
+    TaskArgument,
+    Threads,
+    TimeLimit,
+    Workbench,
+    limits,
+    prepare_folder,
+)
+
+if TYPE_CHECKING:
+    from attriboard.downstream.mislabel import By
+    from attriboard.records import MislabelRecord
+
+__all__ = ["mislabel"]
+
+
+@command
+def mislabel(
+    task: TaskArgument,
+    attributors: Annotated[
+        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
+    ],
+    by: Annotated[
+        str,
+        typer.Option(metavar="self|summed", help="self: influence on the example itself; summed: harm to test points."),
+    ] = "self",
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", metavar="default|selected", help="Repeatable; by default both.")
+    ] = None,
+    out: OutDir = Path("attriboard-results"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+    time_limit: TimeLimit = None,
+    memory_limit: MemoryLimit = None,
+    groundtruth: Bundles = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Rank training examples by suspicion on a task with wrong labels: AUC and recall. Nothing is retrained."""
+    from attriboard.downstream.mislabel import MislabelBench
+    from attriboard.downstream.parts import attribute_parts, finished_parts
+    from attriboard.records import MislabelRecord, write_record
+
+    variants = tuple(v for v in chosen_variants(variant or ["default", "selected"]) if v != "oracle")
+    workbench = Workbench(task, groundtruth, graded=False)
+    bench = MislabelBench(workbench.task, workbench.grader_if_any, _checked(by))
+    prepare_folder(out)
+    bounds, names = limits(time_limit, memory_limit), list(dict.fromkeys(attributors))
+    finished = [record for record in workbench.records(out) if isinstance(record, MislabelRecord)]
+    records: list[MislabelRecord] = []
+    for position, name in enumerate(names, start=1):
+        note(f"[{position}/{len(names)}] {name}")
+        job, described, parts = variant_parts(
+            workbench, name, variants, out, bounds=bounds, seed=seed, device=device, threads=threads
+        )
+        known = finished_parts(job, described, parts, finished, bench.answers)
+        missing = [part for part in parts if part.variant not in known]
+        for attributed in attribute_parts(bench.question(job), missing, bench.detect, bounds) if missing else ():
+            known[attributed.part.variant] = bench.record(attributed)
+            write_record(known[attributed.part.variant], out)
+        records += [known[part.variant] for part in parts]
+    drawn = _draw(records, figure or out / workbench.task.card.name / f"mislabel-{bench.by}")
+    if json:
+        emit(
+            {
+                "task": workbench.task.card.name,
+                "by": bench.by,
+                "n_mislabelled": int(bench.wrong.sum()),
+                "rows": [_document(record) for record in records],
+                "figure": None if drawn is None else str(drawn),
+            }
+        )
+        return
+    _show(records, workbench.task.card.title)
+    print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
+
+
+def _checked(by: str) -> "By":
+    """`self` or `summed`.
+
+    Raises:
+        InputError: another word.
+    """
+    from attriboard.errors import InputError
+
+    if by == "self":
+        return "self"
+    if by == "summed":
+        return "summed"
+    raise InputError(f"--by {by}: must be self or summed")
+
+
+def _document(record: "MislabelRecord") -> dict[str, Any]:
+    recall = dict(zip(map(str, record.inspected), record.recall or (), strict=False))
+    return {
+        "attributor": record.attributor.name,
+        "variant": record.variant,
+        "hyperparameters": record.hyperparameters,
+        "auc": None if record.auc is None or record.ci95 is None else {"mean": record.auc, "ci95": list(record.ci95)},
+        "average_precision": record.average_precision,
+        "recall": recall,
+        "status": record.status,
+        "reason": record.reason,
+    }
+
+
+def _draw(records: "Sequence[MislabelRecord]", stem: Path) -> Path | None:
+    from attriboard.drawing import save_figure
+    from attriboard.errors import InputError
+    from attriboard.removal_figures import draw_recall
+
+    try:
+        return save_figure(draw_recall(records), stem)
+    except InputError:  # nothing was ranked
+        return None
+
+
+def _show(records: "Sequence[MislabelRecord]", title: str) -> None:
+    from attriboard.selector import regularization_name
+
+    rows = []
+    for record in records:
+        name = regularization_name(record.hyperparameters)
+        recall = dict(zip(record.inspected, record.recall or (), strict=False))
+        rows.append(
+            (
+                record.attributor.name,
+                record.variant,
+                f"{name} = {setting(record.hyperparameters[name])}" if name else "",
+                "failed" if record.auc is None else f"{record.auc:.3f}",
+                f"{record.ci95[0]:.3f} … {record.ci95[1]:.3f}" if record.ci95 else "–",
+                *(f"{recall[share]:.0%}" if share in recall else "–" for share in (0.1, 0.2)),
+                record.reason or "",
+            )
+        )
+    headings = ("attributor", "variant", "λ", "AUC", "95 % interval", "found in 10 %", "found in 20 %", "note")
+    first = records[0]
+    show_table(f"{title}: {first.n_mislabelled} wrong labels, by {first.by} influence", headings, rows,
+               numeric=(3, 4, 5, 6))  # fmt: skip

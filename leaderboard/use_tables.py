@@ -1,0 +1,129 @@
+"""The leaderboards of brittleness and mislabel detection: default beside selected."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from attriboard.leaderboard import formats
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table
+from attriboard.records import BrittlenessRecord, DownstreamRecord, MislabelRecord
+
+__all__ = ["brittleness_table", "mislabel_table"]
+
+VARIANTS = ("default", "selected", "oracle")
+R = TypeVar("R", bound=DownstreamRecord)
+
+
+def brittleness_table(study: TaskStudy) -> Table | None:
+    """Fewest removals that flip a prediction; none where nothing was searched."""
+    found = _newest(study, BrittlenessRecord, lambda record: "")
+    columns = [
+        *_columns("", "median of the fewest removals that flip a prediction", "asc", VARIANTS),
+        *_columns("flipped", "share of the points that flip at all", "desc", VARIANTS[:2]),
+    ]
+    rows = []
+    for method, by_key in found.items():
+        cells = {}
+        for (variant, _), entry in by_key.items():
+            cells[variant] = _median(entry)
+            record = entry.record
+            cells[f"{variant}_flipped"] = Cell(formats.percent(record.share_flipped), record.share_flipped)
+        rows.append(_row(study.methods[method], cells))
+    caption = (
+        "How many training examples, in the order of the point's own scores, have to go until most retrains get it "
+        "wrong: the median over points. The fewer, the better the method knew what held the prediction up."
+    )
+    return _table(caption, columns, rows, "asc")
+
+
+def mislabel_table(study: TaskStudy) -> Table | None:
+    """AUC of finding wrong labels; none where nobody looked."""
+    found = _newest(study, MislabelRecord, lambda record: record.by)
+    columns = [
+        column for by in ("self", "summed") for column in _columns(by, f"AUC by {by} influence", "desc", VARIANTS[:2])
+    ]
+    rows = []
+    for method, by_key in found.items():
+        cells = {f"{variant}_{by}": _auc(entry) for (variant, by), entry in by_key.items()}
+        rows.append(_row(study.methods[method], cells))
+    caption = (
+        "The probability that a training example with a wrong label is more suspicious than one with the right label, "
+        "with DeLong's 95 % interval. Self: influence of an example on itself. Summed: minus the scores summed over "
+        "calibration points."
+    )
+    return _table(caption, columns, rows, "desc")
+
+
+def _newest(study: TaskStudy, kind: type[R], key: Callable[[R], str]) -> dict[str, dict[tuple[str, str], Entry[R]]]:
+    """Method → (variant, key) → its newest record that did not fail."""
+    found: dict[str, dict[tuple[str, str], Entry[R]]] = {}
+    for name, method in study.methods.items():
+        for entry in method.uses:
+            record = entry.record
+            if isinstance(record, kind) and record.variant in VARIANTS and record.status == "ok":
+                mine = found.setdefault(name, {})
+                mine[record.variant, key(record)] = Entry(record, entry.id, entry.path)
+    return found
+
+
+def _columns(key: str, what: str, best: str, variants: Sequence[str]) -> list[Column]:
+    hints = {"default": "at the defaults", "selected": "at the λ that ξ picks", "oracle": "at the λ with the best LDS"}
+    return [
+        Column(
+            f"{variant}_{key}".rstrip("_"),
+            f"{variant.capitalize()}{f', {key}' if key else ''}",
+            f"{what[0].upper()}{what[1:]}, {hints[variant]}",
+            best_first=best,
+        )
+        for variant in variants
+    ]
+
+
+def _median(entry: Entry[BrittlenessRecord]) -> Cell:
+    record, link = entry.record, Link(f"records/{entry.id}.html")
+    median = record.median_removed
+    confirmed = record.share_confirmed
+    note = f"{len(record.points)} points" + (
+        f", {formats.percent(confirmed)} confirmed" if confirmed is not None else ""
+    )
+    if median is None:
+        return Cell(f"> {record.sizes[-1]:,}", math.nextafter(record.sizes[-1], math.inf), note=note, link=link)
+    return Cell(f"{median:g}", median, note=note, link=link)
+
+
+def _auc(entry: Entry[MislabelRecord]) -> Cell:
+    record = entry.record
+    assert record.auc is not None
+    assert record.ci95 is not None
+    low, high = map(formats.fixed, record.ci95)
+    return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", link=Link(f"records/{entry.id}.html"))
+
+
+def _row(method: MethodStudy, cells: dict[str, Cell]) -> Row:
+    family = method.newest.record.attributor.family if method.newest else ""
+    heading = Cell(
+        method.name,
+        method.name,
+        note=family,
+        link=Link(f"attributors/{method.name}.html"),
+        badge="control" if method.control else "",
+    )
+    return Row(method.name, heading, cells, family=family)
+
+
+def _table(caption: str, columns: list[Column], rows: list[Row], best: str) -> Table | None:
+    """Rows by their selected number, else the default's."""
+    if not rows:
+        return None
+
+    def order(row: Row) -> tuple[float, str]:
+        keys = [column.key for column in columns if column.key.startswith(("selected", "default"))]
+        ordered = sorted(keys, key=lambda key: not key.startswith("selected"))
+        value = next((v for key in ordered if isinstance(v := row.cell(key).value, int | float)), None)
+        return (math.inf if value is None else -value if best == "desc" else value, row.name)
+
+    return Table(
+        "board", caption, "methods", Column("method", "Attributor", numeric=False), columns, sorted(rows, key=order)
+    )

@@ -1,0 +1,96 @@
+"""`attriboard brittleness` and `attriboard mislabel` on the embedded digits: documents, tables, figures, exit codes."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selecting import calls, run_inline, write_ridge
+from typer.testing import CliRunner, Result
+
+from attriboard.cli import brittleness, workbench
+from attriboard.cli.app import app
+from attriboard.records import BrittlenessRecord, MislabelRecord, read_records
+from attriboard.retraining.executors import InProcess
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    run_inline(monkeypatch)
+    monkeypatch.setattr(brittleness, "executor", lambda workers: InProcess())
+    monkeypatch.setattr(workbench, "executor", lambda n_workers=None: InProcess())
+    monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
+
+    def invoke(*arguments: object, code: int = 0) -> Result:
+        words = [*map(str, arguments), "--threads", "1", "--out", str(tmp_path / "out")]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == code, (result.output, result.stderr, result.exception)
+        return result
+
+    return invoke
+
+
+def document(run: Run, *arguments: object, **more: Any) -> Any:
+    return json.loads(run(*arguments, "--json", **more).stdout)
+
+
+def test_brittleness_prints_one_document_and_goes_on_from_its_records(run: Run, tmp_path: Path) -> None:
+    words = ("brittleness", "digits_mlp", "iffim", "--points", 2, "--seeds", 1, "--confirm", 2, "--largest", 0.6)
+    found = document(run, *words)
+    assert [row["variant"] for row in found["rows"]] == ["default", "selected", "oracle"]
+    assert found["n_eligible"] > 300
+    assert (found["sizes"][0], found["sizes"][-1]) == (1, 778)
+    for row in found["rows"]:
+        assert (row["n_points"], row["status"], len(row["points"])) == (2, "ok", 2)
+        assert 0 <= row["flipped"]["ci95"][0] <= row["flipped"]["share"] <= row["flipped"]["ci95"][1] <= 1
+    assert found["rows"][0]["against_default"] is None
+    assert found["rows"][1]["against_default"].keys() == {"fewer", "more", "p"}
+    assert Path(found["figure"]).is_file()
+    records = read_records(tmp_path / "out")
+    assert [type(record) for record in records] == [BrittlenessRecord] * 3
+    again = document(run, *words)
+    assert again["rows"] == found["rows"]
+    assert again["retrains"]["done"] == 0
+    text = run(*words).stdout
+    assert re.search(r"iffim\s+│ selected\s+│\s+[>\d]", text)
+    assert "flipped within 778" in text
+
+
+def test_mislabel_prints_one_document_and_goes_on_from_its_records(run: Run, tmp_path: Path) -> None:
+    path = write_ridge(tmp_path, broken=(0.0,))
+    found = document(run, "mislabel", "digits_mlp_flipped", path, "random", "--by", "summed")
+    assert (found["task"], found["by"], found["n_mislabelled"]) == ("digits_mlp_flipped", "summed", 130)
+    keys = [(row["attributor"], row["variant"], row["status"]) for row in found["rows"]]
+    assert keys == [("ridge", "default", "failed"), ("ridge", "selected", "ok"), ("random", "default", "ok")]
+    (row,) = found["rows"][2:]
+    assert row["auc"]["ci95"][0] < 0.5 < row["auc"]["ci95"][1] or abs(row["auc"]["mean"] - 0.5) < 0.1
+    assert len(row["recall"]) > 5
+    assert Path(found["figure"]).is_file()
+    before = len(calls(tmp_path, ""))
+    assert document(run, "mislabel", "digits_mlp_flipped", path, "random", "--by", "summed")["rows"] == found["rows"]
+    kinds = {type(record) for record in read_records(tmp_path / "out")}
+    assert kinds == {MislabelRecord}
+    assert len(calls(tmp_path, "score")) - before <= 1, "finished rows are not scored again"
+    assert (
+        "130 wrong labels, by summed influence"
+        in run("mislabel", "digits_mlp_flipped", "random", "--by", "summed").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("brittleness", "digits_mlp", "iffim", "--seeds", "4"), "an odd number of seeds"),
+        (("brittleness", "digits_mlp", "iffim", "--largest", "1.5"), "largest = 1.5: must lie in (0, 1)"),
+        (("brittleness", "digits_mlp", "iffim", "--variant", "best"), "--variant best: must be among"),
+        (("mislabel", "digits_mlp", "iffim"), "has no wrong labels to detect"),
+        (("mislabel", "digits_mlp_flipped", "iffim", "--by", "guess"), "--by guess: must be self or summed"),
+        (("mislabel", "digits_mlp_flipped", "iffimm"), "did you mean iffim"),
+    ],
+)
+def test_bad_input_ends_with_code_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    assert message in document(run, *arguments, code=2)["error"]
