@@ -40,6 +40,7 @@ from attriboard.errors import InputError
 __all__ = ["Outcome", "describe_attributor", "run_attributor"]
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+_WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR")  # the process has nothing to do with what they name
 _POLL_SECONDS = 0.5  # how often a silent process is looked at
 
 
@@ -285,8 +286,8 @@ def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, without its shell's folder and with relative paths made absolute: it works in another folder."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PWD", "OLDPWD")}
+    """Our environment, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
+    environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
     for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_CACHE", "\0")):
         if value := environment.get(name):
             environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))

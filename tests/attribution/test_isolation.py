@@ -12,6 +12,7 @@ import pytest
 
 from attriboard.attribution import runner
 from attriboard.attribution.runner import describe_attributor, run_attributor
+from attriboard.groundtruth.registry import published_folder
 
 CONSTANT = '''
 class Constant(Attributor):
@@ -66,6 +67,7 @@ import json
 
 def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"relative{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep))
+    monkeypatch.setenv("ATTRIBOARD_MIRROR", str(published_folder()))
     source = "(Path(__file__).parent / 'imports.txt').open('a').write(f'{os.getpid()}\\n')\n" + constant(SPY)
     job = make_job(source)
     (outcome,) = run_attributor(job)
@@ -78,7 +80,7 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert report["context"] == [
         "checkpoints", "device", "loss", "margin", "model", "seed", "target", "test", "train",
     ]  # fmt: skip
-    assert not {"PWD", "OLDPWD"} & set(report["environment"])
+    assert not {"PWD", "OLDPWD", "ATTRIBOARD_MIRROR"} & set(report["environment"])
     folders = [part for value in report["environment"].values() for part in value.split(os.pathsep)]
     assert not [name for name in folders if name and list(Path(name).glob("*-groundtruth.safetensors"))]
     told = json.dumps([report[key] for key in ("argv", "cwd", "environment", "open")])
