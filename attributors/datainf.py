@@ -28,27 +28,47 @@ from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import layer_parameters
-from attriboard.toolkit.kernel import add_gram, add_products, kernel_pieces
+from attriboard.toolkit.kernel import DenseGradients, add_gram, add_products, kernel_pieces
 
 __all__ = ["DataInf"]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """K_l (n_train, n_train) and r_l (n_train, n_test), float64; d_l."""
+    """One layer's kernel K_l = G_l G_lᵀ: itself, or G_l where that is written out anyway and has half its size or less.
 
-    kernel: Tensor
+    Attributes:
+        products: r_l (n_train, n_test), float64.
+        n_params: d_l.
+        kernel: K_l (n_train, n_train), float64, or `None`.
+        roots: G_l (n_train, d_l), in pieces; empty where there is a kernel.
+    """
+
     products: Tensor
     n_params: int
+    kernel: Tensor | None
+    roots: list[Tensor]
+
+    def squares(self) -> Tensor:
+        """‖g_i‖_l² (n_train,), float64."""
+        if self.kernel is not None:
+            return self.kernel.diagonal()
+        return torch.stack([root.double().square().sum(1) for root in self.roots]).sum(0)
+
+    def times(self, columns: Tensor) -> Tensor:
+        """K_l times columns (n_train, n_test)."""
+        if self.kernel is not None:
+            return self.kernel @ columns
+        return torch.stack([root.double() @ (root.double().T @ columns) for root in self.roots]).sum(0)
 
     def scores(self, regularization: float | None) -> Tensor:
         """This layer's part of τ, (n_train, n_test); 0 for a layer without gradients at its own default λ_l."""
-        squares = self.kernel.diagonal()
+        squares = self.squares()
         value = float(squares.mean()) / self.n_params / 10 if regularization is None else regularization
         if value == 0:
             return torch.zeros_like(self.products)
         weighted = self.products / (value + squares)[:, None]
-        return (self.kernel @ weighted / len(squares) - self.products) / value
+        return (self.times(weighted) / len(squares) - self.products) / value
 
 
 class DataInf(Attributor):
@@ -79,11 +99,14 @@ class DataInf(Attributor):
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """The kernels of all layers, and what they are made of."""
         n_train, n_test = len(context.train), len(context.test)
-        n_layers = len({name.rpartition(".")[0] for name, _ in context.model.named_parameters()})
-        kernels = checkpoints * n_layers * needs.DOUBLE * n_train * (n_train + n_test)
+        sizes = [sum(map(prod, own.values())) for own in layer_parameters(context.model).values()]
+        linear = needs.linear_sizes(context.model) is not None  # then gradients are never written out
+        sides = [n_train if linear or 2 * size > n_train else size for size in sizes]
+        kernels = checkpoints * needs.DOUBLE * n_train * (sum(sides) + n_test * len(sizes))
         return {
-            f"the kernels of {n_layers} layers": kernels,
+            f"the kernels of {len(sizes)} layers": kernels,
             "gradients": needs.gradients(context) + needs.kernel_blocks(context),
+            "kept gradients": 0 if linear else needs.held(context),
             "scores": 5 * needs.pairs(context, needs.DOUBLE),
         }
 
@@ -104,13 +127,18 @@ class DataInf(Attributor):
 
 def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
     n_train, n_test = len(context.train), len(context.test)
-    parameters = layer_parameters(context.model)
     zeros = partial(torch.zeros, dtype=torch.float64, device=context.device)
-    layers = {
-        name: Layer(zeros(n_train, n_train), zeros(n_train, n_test), sum(prod(shape) for shape in own.values()))
-        for name, own in parameters.items()
-    }
+    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context.model).items()}
+    layers: dict[str, Layer] = {}
     for name, train, test in kernel_pieces(context, checkpoint, context.loss, context.target):
-        add_gram(layers[name].kernel, train)
-        add_products(layers[name].products, train, test)
+        small = isinstance(train, DenseGradients) and 2 * sizes[name] <= n_train
+        if name not in layers:
+            kernel = None if small else zeros(n_train, n_train)
+            layers[name] = Layer(zeros(n_train, n_test), sizes[name], kernel, [])
+        layer = layers[name]
+        add_products(layer.products, train, test)
+        if layer.kernel is not None:
+            add_gram(layer.kernel, train)
+        elif isinstance(train, DenseGradients):
+            layer.roots.append(train.values)
     return tuple(layers.values())

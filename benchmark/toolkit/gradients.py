@@ -106,12 +106,14 @@ class FactoredGradients:
 
         Raises:
             NotApplicableError: they differ: a parameter is also used outside its layer; or a layer is not used as
-                its kind is.
+                its kind is; or gradients are not finite.
         """
         layers, ordinary = self._pass(examples[:CHECKED_ROWS], set(self._layers), ordinary=True)
         for layer in layers:
             gradients = layer.dense().double()
             wanted = torch.cat([ordinary[name].flatten() for name in self._layers[layer.name]]).double()
+            if not bool(torch.isfinite(gradients).all()):
+                raise NotApplicableError(f"layer {layer.name!r}: gradients are not finite: the model diverged")
             error = (gradients.sum(0) - wanted).norm()
             if not error <= 10 * torch.finfo(self.dtype).eps ** 0.5 * gradients.norm(dim=1).sum().clamp_min(1e-30):
                 raise NotApplicableError(f"layer {layer.name!r}: its weight is also used outside the layer")

@@ -275,6 +275,15 @@ def test_scores_follow_examples_and_not_chunks(name: str, make: Make, monkeypatc
     assert_rows_close(attribute(name, context, **SETTINGS[name]), expected, 1e-4)
 
 
+@pytest.mark.parametrize("name", ["ekfac", "logra"])
+def test_a_diverged_model_is_called_so(name: str) -> None:
+    context = convolutions()
+    broken = {key: value * torch.nan for key, value in context.checkpoints[0].parameters.items()}
+    diverged = replace(context, checkpoints=(replace(context.checkpoints[0], parameters=broken),))
+    with pytest.raises(NotApplicableError, match="not finite: the model diverged"):
+        attribute(name, diverged)
+
+
 @pytest.mark.parametrize("make", PROBLEMS)
 def test_notes_say_what_is_left_out(make: Make) -> None:
     for name in ("ekfac", "logra"):
