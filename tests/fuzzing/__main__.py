@@ -2,6 +2,7 @@
 
 import argparse
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ parser.add_argument("--inputs", type=int, default=10_000, help="different inputs
 parser.add_argument("--parser", action="append", choices=PARSERS, help="only this one; repeatable")
 arguments = parser.parse_args()
 bad = False
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was counted is printed, whoever ends this
 print(
     f"{'parser':<22}{'inputs':>8}{'refused':>9}{'accepted':>10}{'crashed':>9}{'slowest':>10}{'memory':>10}{'seconds':>9}"
 )
@@ -22,7 +24,11 @@ for name in arguments.parser or PARSERS:
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="attriboard-fuzz-") as folder:
-        feed(PARSERS[name], Path(folder), arguments.inputs, tally)
+        try:
+            feed(PARSERS[name], Path(folder), arguments.inputs, tally)
+        except KeyboardInterrupt:
+            bad = True
+            print(f"interrupted after {tally.tried} of {arguments.inputs} inputs:")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(
         f"{name:<22}{tally.tried:>8}{tally.refused:>9}{len(tally.accepted):>10}{len(tally.crashed):>9}"
