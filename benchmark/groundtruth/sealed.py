@@ -92,7 +92,8 @@ def _same_already(path: Path, card: SealedCard) -> bool:
         _, old = read_sealed(path, type(card), card.format)
     except FormatError:
         return False
-    return (old.task, old.content_sha256) == (card.task, card.content_sha256)
+    # By fingerprint: a mended word or another planned size makes no other bundle of the same tensors.
+    return (old.fingerprint, old.content_sha256) == (card.fingerprint, card.content_sha256)
 
 
 def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str, NDArray[Any]], CardT]:

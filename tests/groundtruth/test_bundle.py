@@ -75,6 +75,23 @@ def test_a_larger_ground_truth_extends_a_smaller_one(published: Published, tmp_p
     assert np.array_equal(a.outputs["loss"], b.outputs["loss"][:5, :2])
 
 
+def test_a_published_bundle_is_left_as_it_is_where_only_words_and_planned_sizes_changed(
+    published: Published, tmp_path: Path
+) -> None:
+    task, store = published.task, open_store(published.task, published.store)
+    folder = BundleRegistry(tmp_path)
+    path = tmp_path / folder.file_name(task.card, "checkpoints")
+    path.write_bytes(published.checkpoints.read_bytes())
+    folder.register(task.card, "checkpoints")
+    sizes = task.card.ground_truth.model_copy(update={"n_masks": 9})
+    reworded = type(task)(task.card.model_copy(update={"title": "Mended", "ground_truth": sizes}))
+    build_checkpoints(reworded, path, store)
+    assert path.read_bytes() == published.checkpoints.read_bytes()
+    fewer = task.card.checkpoints.model_copy(update={"full": 1})
+    with pytest.raises(InputError, match="is published, and what was built differs from it"):
+        build_checkpoints(type(task)(task.card.model_copy(update={"checkpoints": fewer})), path, store)
+
+
 @pytest.mark.parametrize("sizes", [{"n_masks": 0}, {"n_masks": 2}, {"n_repeats": 0}, {"n_masks": 10**6}])
 def test_sizes_out_of_range_are_refused(sizes: dict[str, int], published: Published, tmp_path: Path) -> None:
     store = open_store(published.task, published.store)

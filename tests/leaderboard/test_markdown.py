@@ -7,6 +7,7 @@ import pytest
 
 from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import FOLDER, catalogue, method, paper_link
+from attriboard.leaderboard.site import read_documents
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -27,13 +28,21 @@ def test_links_lead_to_pages_or_lose_their_target():
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "docs").glob("*.md")) + sorted(FOLDER.glob("*.md")), ids=lambda p: p.stem
+    "path", sorted((ROOT / "docs").rglob("*.md")) + sorted(FOLDER.glob("*.md")), ids=lambda p: p.stem
 )
 def test_no_formula_of_a_document_keeps_latex_commands(path):
     html = render_markdown(path.read_text(encoding="utf-8"))
     assert "merror" not in html
     outside = [part.split("</math>")[0] for part in html.split("<math")[1:]]
     assert not [part for part in outside if "\\" in part]
+
+
+def test_the_pages_of_tasks_are_documents_and_link_to_each_other():
+    documents = read_documents(ROOT / "docs")
+    assert {"protocol", "cifar2_resnet9", "cifar2_resnet9_mini"} <= documents.keys()
+    html = render_markdown(documents["cifar2_resnet9_mini"].text, documents)
+    assert 'href="cifar2_resnet9.html#batch-norm"' in html
+    assert 'id="batch-norm"' in render_markdown(documents["cifar2_resnet9"].text, documents)
 
 
 def test_papers_are_linked_only_to_web_pages():
