@@ -142,3 +142,18 @@ def test_rows_are_chosen_once_each_and_repeatably_with_a_seed(case: Case) -> Non
     assert chosen == choose_rows(case.truth, 10, 0)
     assert chosen != choose_rows(case.truth, 10, 1)
     assert set(choose_rows(case.truth, 999, None)) == {(k, r) for k in range(8) for r in range(4)}
+
+
+def test_a_row_that_repeats_to_the_last_bit_passes_also_where_noise_hides_its_mask(tmp_path: Path) -> None:
+    # One epoch and two repeats: seeds differ by more than masks do.
+    task = task_from_file(small_digits_yaml(tmp_path, epochs=1, masks=12, repeats=2))
+    path = tmp_path / "noisy.safetensors"
+    build_ground_truth(task, path, open_store(task, tmp_path / "build"))
+    truth = read_ground_truth(path)
+    checks = verify_rows(truth, task, open_store(task, tmp_path / "verify"), [(k, 0) for k in range(12)])
+    assert all(check.ok and check.exact for check in checks)
+    moved = {name: array.copy() for name, array in truth.outputs.items()}
+    for array in moved.values():
+        array[[0, 1]] = array[[1, 0]]
+    again = verify_rows(replace(truth, outputs=moved), task, open_store(task, tmp_path / "again"), [(0, 0), (1, 0)])
+    assert not any(check.exact for check in again)
