@@ -158,7 +158,7 @@ def test_groundtruth_verify(attriboard):
 
 def test_check(attriboard, tmp_path):
     good = attriboard("check", BUNDLE, "--json")
-    assert (good.code, good.document) == (0, {"kind": "ground-truth bundle", "ok": True, "errors": []})
+    assert (good.code, good.document) == (0, {"kind": "ground-truth bundle", "ok": True, "errors": [], "warnings": []})
     bad = tmp_path / "record.json"
     bad.write_text("{}")
     done = attriboard("check", bad, "--json")

@@ -60,13 +60,14 @@ def test_rows_of_full_random_default_selected_and_oracle_and_a_second_run_from_r
     by_key = dict(zip(keys, rows, strict=True))
     assert by_key["iffim", "selected", 0.5]["accuracy"]["mean"] < by_key["iffim", "default", 0.5]["accuracy"]["mean"]
     assert by_key["iffim", "selected", 0.5]["against_default"]["mean"] < 0
-    # The selection is known from the published records, and selected and oracle agree on λ.
+    # Selected and oracle agree on λ.
     asked, done = found["retrains"]["asked"], found["retrains"]["done"]
     assert (asked, done) == (2 + 4 + 4 * 4, 2 + 4 + 3 * 4)
     assert Path(found["figure"]).is_file()
     assert r"iffim & selected & $" in Path(found["latex"]).read_text(encoding="utf-8")
+    # Beside them are the records of the selection, unless the published ones are of the same code.
     records = read_records(tmp_path / "out")
-    assert [type(record) for record in records] == [RemovalRecord] * 4
+    assert sum(isinstance(record, RemovalRecord) for record in records) == 4
 
     again = document(run, *arguments)
     assert again["rows"] == rows
