@@ -10,7 +10,8 @@ attributed f at z', and r = G g'. One eigendecomposition serves every λ.
 
 Deviations: the Fisher matrix stands for the Hessian, as the name says; g' is the gradient of f, which is the
 margin on most tasks, instead of the test loss; by default nothing is projected (the kernel form needs no F);
-λ = 0 is the pseudo-inverse over the numerical rank.
+λ = 0 is the pseudo-inverse over the numerical rank. Where the kernel does not fit in memory, its leading eigenpairs or
+projected gradients stand for it, and a note says so (`attriboard.toolkit.plan`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from attriboard.contracts import Attributor, Context
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.outputs import average_scores, kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum
 
@@ -29,9 +31,10 @@ __all__ = ["IFFIM"]
 
 @dataclass(frozen=True)
 class State:
-    """One solved kernel per checkpoint."""
+    """One solved kernel per checkpoint, and the memory that scores may take."""
 
     solutions: tuple[KernelSolution, ...]
+    memory_bytes: int | None
 
 
 class IFFIM(Attributor):
@@ -60,7 +63,8 @@ class IFFIM(Attributor):
                     stream=stream,
                 )
                 for stream, checkpoint in enumerate(context.select_checkpoints(checkpoints, epoch=epoch))
-            )
+            ),
+            context.memory_bytes,
         )
 
     def memory_need(
@@ -71,11 +75,12 @@ class IFFIM(Attributor):
 
     def score(self, state: State, *, regularization: float) -> Tensor:
         """Average τ_λ over checkpoints."""
-        scores = state.solutions[0].scores(regularization)
-        for solution in state.solutions[1:]:
-            scores += solution.scores(regularization)
-        return scores / len(state.solutions)
+        return average_scores(state.solutions, regularization, state.memory_bytes)
 
     def spectrum(self, state: State) -> list[Spectrum]:
         """Of each checkpoint's K/n and r."""
         return [solution.spectrum for solution in state.solutions]
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """What stands for the exact kernel."""
+        return kernel_notes(state.solutions)

@@ -25,6 +25,7 @@ from torch import Tensor
 from attriboard.contracts import Attributor, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import evaluate
+from attriboard.toolkit.outputs import kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution, Spectrum
 
@@ -101,3 +102,7 @@ class TRAK(Attributor):
     def spectrum(self, state: State) -> list[Spectrum]:
         """Of each checkpoint's margin kernel, before the weighting by 1 − p."""
         return [solution.spectrum for solution in state.solutions]
+
+    def notes(self, state: State) -> tuple[str, ...]:
+        """What stands for an exact kernel, where nothing is projected."""
+        return kernel_notes(state.solutions)

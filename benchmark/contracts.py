@@ -257,6 +257,7 @@ class Context:
             either the margin or minus the loss, higher is better.
         device: where tensors live.
         seed: for whatever randomness the attributor has.
+        memory_bytes: what the process may use in all, for methods that can do with less; `None` where nobody said.
     """
 
     train: Examples
@@ -268,6 +269,7 @@ class Context:
     target: BatchFunction
     device: str = "cpu"
     seed: int = 0
+    memory_bytes: int | None = None
 
     def select_checkpoints(
         self, count: int = 1, *, epoch: int | None = None, data: Literal["full", "half"] = "full"

@@ -58,6 +58,7 @@ def build_context(
     device: str = "cpu",
     seed: int = 0,
     queries: Literal["test", "train"] = "test",
+    memory_bytes: int | None = None,
 ) -> Context:
     """Assemble a context.
 
@@ -67,6 +68,7 @@ def build_context(
         device: where tensors go.
         seed: for the attributor's randomness.
         queries: what the context has for test examples; the training examples give self-influence.
+        memory_bytes: what the process may use.
 
     Raises:
         DataError: the data is not to be had.
@@ -87,6 +89,7 @@ def build_context(
         target=task.target,
         device=device,
         seed=seed,
+        memory_bytes=memory_bytes,
     )
 
 

@@ -21,7 +21,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from safetensors.numpy import load_file
 
 from attriboard.attribution.job import (
     Began,
@@ -36,6 +35,7 @@ from attriboard.attribution.job import (
 from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
 from attriboard.contracts import HyperparameterValue
 from attriboard.errors import InputError
+from attriboard.score_files import map_scores
 
 __all__ = ["Outcome", "describe_attributor", "run_attributor"]
 
@@ -194,8 +194,8 @@ class _Process:
         scores = None
         if event.reason is None:
             path = self._folder.scores(event.configuration)
-            scores = load_file(path)["scores"]
-            path.unlink()
+            scores = map_scores(path)
+            path.unlink()  # the mapping keeps the bytes
         return Outcome(
             self.described,
             number,

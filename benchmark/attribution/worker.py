@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from pydantic import BaseModel
-from safetensors.numpy import save_file
 
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
@@ -33,6 +32,7 @@ from attriboard.attribution.job import Began, Described, Finished, Folder, Job, 
 from attriboard.canonical import canonical_json, digest_file
 from attriboard.contracts import Attributor, Context, HyperparameterValue, Task
 from attriboard.errors import AttriboardError, InputError, NotApplicableError
+from attriboard.score_files import write_scores
 from attriboard.toolkit.memory import require_memory
 
 __all__ = ["main", "run_job"]
@@ -171,7 +171,7 @@ class _Run:
 
         found, seconds, reason = _attempt(work)
         if found is not None:
-            save_file({"scores": found[0]}, self.folder.scores(index))
+            write_scores(self.folder.scores(index), found[0])
         return Finished(
             configuration=index,
             reason=reason,
@@ -195,8 +195,7 @@ def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
     if not scores.is_floating_point():
         raise InvalidScoresError(f"shape: scores are {scores.dtype}, must be floating point")
     array = scores.detach().to("cpu", torch.float32).contiguous().numpy()
-    bad = int((~np.isfinite(array)).any(axis=1).sum())
-    if bad == shape[0]:
+    if not any(np.isfinite(row).all() for row in array):
         raise InvalidScoresError(f"nan: all {shape[0]} rows have scores that are NaN or infinite")
     return array
 
@@ -230,7 +229,15 @@ def _reason(error: BaseException) -> str:
 def _load(job: Job) -> tuple[Task, Context]:
     try:
         task = job.task.load()
-        return task, build_context(task, job.checkpoints, device=job.device, seed=job.seed, queries=job.queries)
+        context = build_context(
+            task,
+            job.checkpoints,
+            device=job.device,
+            seed=job.seed,
+            queries=job.queries,
+            memory_bytes=job.memory_limit,
+        )
+        return task, context
     except AttriboardError:
         raise
     except Exception as error:  # a task may be somebody else's code too

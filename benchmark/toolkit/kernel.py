@@ -30,9 +30,11 @@ __all__ = [
     "Stored",
     "add_gram",
     "add_products",
+    "block_rows",
     "collect",
     "gradient_kernels",
     "gradient_products",
+    "inner_products",
     "kernel_pieces",
     "store",
 ]
@@ -101,20 +103,20 @@ def store(layer: LayerGradients) -> Stored:
 def add_gram(kernel: Tensor, layer: Stored) -> None:
     """Add a set's inner products with itself to `kernel` (n, n), float64."""
     n = len(kernel)
-    step = _block_rows(layer)
+    step = block_rows(layer)
     for start in range(0, n, step):
         block, end = slice(start, start + step), min(start + step, n)
-        kernel[block, :end] += _products(layer, block, layer, end)
+        kernel[block, :end] += inner_products(layer, block, layer, end)
         # The lower triangle in blocks, mirrored: half the products.
         kernel[:start, block] = kernel[block, :start].T
 
 
 def add_products(products: Tensor, left: Stored, right: Stored) -> None:
     """Add the inner products of two sets to `products` (n_left, n_right), float64."""
-    step = _block_rows(left)
+    step = block_rows(left)
     for start in range(0, len(products), step):
         block = slice(start, start + step)
-        products[block] += _products(left, block, right, products.shape[1])
+        products[block] += inner_products(left, block, right, products.shape[1])
 
 
 def kernel_pieces(
@@ -272,12 +274,13 @@ def _room(like: Stored, n: int) -> Stored:
     return LayerFactors(empty(like.inputs), empty(like.deltas), like.bias)
 
 
-def _block_rows(layer: Stored) -> int:
+def block_rows(layer: Stored) -> int:
+    """Rows of K per product, so that temporaries stay small."""
     positions = layer.deltas.shape[1] if isinstance(layer, LayerFactors) and layer.deltas.dim() == 3 else 1
     return max(1, BLOCK_ROWS // positions**2)
 
 
-def _products(one: Stored, rows: slice, other: Stored, end: int) -> Tensor:
+def inner_products(one: Stored, rows: slice, other: Stored, end: int) -> Tensor:
     """Inner products of `rows` of one side and the first `end` of the other, (rows, end), float64."""
     if isinstance(one, DenseGradients) and isinstance(other, DenseGradients):
         left, right = one.values[rows], other.values[:end]

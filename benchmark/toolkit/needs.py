@@ -12,6 +12,7 @@ from attriboard.contracts import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
 from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters
 from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES
+from attriboard.toolkit.plan import plan_kernel
 
 __all__ = [
     "DOUBLE",
@@ -24,6 +25,7 @@ __all__ = [
     "kernel_solution",
     "kernels",
     "linear_sizes",
+    "making",
     "pairs",
     "sweep",
 ]
@@ -74,14 +76,29 @@ def kernel_solution(context: Context, side: int) -> dict[str, int]:
     return {"the kernel and its eigenvectors": 3 * DOUBLE * side**2, "coefficients": 6 * pairs(context, DOUBLE)}
 
 
+def making(context: Context) -> int:
+    """What it takes to make an unprojected kernel, beside the kernel."""
+    return gradients(context) + kernel_blocks(context) + held(context)
+
+
 def kernels(context: Context, projection_dim: int | None, checkpoints: int) -> dict[str, int]:
     """What `solve_checkpoint` holds at work, and all its solutions."""
     n_train, n_params = len(context.train), count_parameters(context.checkpoints[0])
-    projected = projection_dim is not None and projection_dim < n_params
-    side = min(n_train, projection_dim) if projected and projection_dim else n_train
+    if projection_dim is None or projection_dim >= n_params:
+        plan = plan_kernel(n_train, len(context.test), context.memory_bytes, making(context))
+        if plan.kind == "exact":
+            return {
+                "gradients": gradients(context) + kernel_blocks(context),
+                "features": held(context),
+                "solutions": checkpoints * (FLOAT * n_train**2 + 3 * pairs(context, DOUBLE)),
+                **kernel_solution(context, n_train),
+            }
+        solutions = (checkpoints - 1) * (FLOAT * n_train * plan.size + 3 * pairs(context, DOUBLE))
+        return {"gradients": making(context), plan.kind: plan.needed_bytes, "other solutions": solutions}
+    side = min(n_train, projection_dim)
     return {
         "gradients": gradients(context) + kernel_blocks(context),
-        "features": features(context, projection_dim or 0) if projected else held(context),
+        "features": features(context, projection_dim),
         "solutions": checkpoints * (FLOAT * n_train * side + 3 * pairs(context, DOUBLE)),
         **kernel_solution(context, side),
     }

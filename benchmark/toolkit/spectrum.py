@@ -14,6 +14,8 @@ decomposed matrix, are rounding noise around zero. On the kernel side c is far m
 falls like √σ), so what r has along all those directions together, its *remainder* r⊥, counts with σ = 0: τ_λ
 gets −r⊥/λ, t_k gets ‖r⊥‖²/λᵏ. A λ at or below the floor, λ = 0 above all, cannot tell these directions from
 noise and leaves them out: λ = 0 is the pseudo-inverse. On the feature side they are always left out.
+
+Where only the leading eigenpairs are known (`attriboard.toolkit.lowrank`), r⊥ counts with one eigenvalue, the *tail*.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Spectrum:
         n_train: n of K/n.
         remainder: ‖r⊥‖ (n_test,): what r has outside the eigenbasis; `None` for nothing.
         floor: the remainder counts for λ above it.
+        tail: the eigenvalue that the remainder counts with; where it is above 0, the remainder counts for every λ.
+        unseen: the sum of the eigenvalues of K/n outside the eigenbasis.
     """
 
     eigenvalues: Tensor
@@ -46,6 +50,8 @@ class Spectrum:
     n_train: int
     remainder: Tensor | None = None
     floor: float = 0.0
+    tail: float = 0.0
+    unseen: float = 0.0
 
     def moment(self, order: int, regularization: float) -> Tensor:
         """t_k(λ) = Σ_j c_j² / (σ_j + λ)ᵏ, (n_test,)."""
@@ -64,8 +70,12 @@ class Spectrum:
         return (t2 / t1.sqrt() / t3.sqrt()).clamp(0, 1)
 
     def effective_dimension(self, regularization: float) -> float:
-        """Σ_j σ_j / (σ_j + λ): how many directions λ leaves in play."""
-        return float((self.eigenvalues / self.shifted(regularization)).sum())
+        """Σ_j σ_j / (σ_j + λ): how many directions λ leaves in play; unseen eigenvalues count as equal ones."""
+        seen = float((self.eigenvalues / self.shifted(regularization)).sum())
+        if not self.unseen:
+            return seen
+        each = self.unseen / (self.n_train - len(self.eigenvalues))
+        return seen + self.unseen / (each + regularization)
 
     def shifted(self, regularization: float) -> Tensor:
         """σ + λ, (m,).
@@ -86,12 +96,18 @@ class Spectrum:
         """The spectrum without its `count` largest eigenvalues."""
         return replace(self, eigenvalues=self.eigenvalues[count:], coefficients=self.coefficients[:, count:])
 
+    def shifted_tail(self, regularization: float) -> float | None:
+        """What the remainder is divided by; `None` where it does not count."""
+        if self.remainder is None or (not self.tail and regularization <= self.floor):
+            return None
+        return self.tail + regularization
+
     def _visible(self, regularization: float) -> tuple[Tensor, Tensor]:
-        """σ + λ and c, with the remainder as one more direction of eigenvalue 0 where λ lets it count."""
-        shifted = self.shifted(regularization)
-        if self.remainder is None or regularization <= self.floor:
+        """σ + λ and c, with the remainder as one more direction where λ lets it count."""
+        shifted, tail = self.shifted(regularization), self.shifted_tail(regularization)
+        if self.remainder is None or tail is None:
             return shifted, self.coefficients
-        last = shifted.new_tensor([regularization])
+        last = shifted.new_tensor([tail])
         return torch.cat([shifted, last]), torch.cat([self.coefficients, self.remainder[:, None]], dim=1)
 
 
@@ -103,18 +119,29 @@ class KernelSolution:
         vectors: V (n_train, m), eigenvectors of K/n above the floor.
         spectrum: σ and c.
         remainder: r⊥ (n_test, n_train), r outside their span; `None` for nothing.
+        note: what readers of the scores must know.
     """
 
     vectors: Tensor
     spectrum: Spectrum
     remainder: Tensor | None = None
+    note: str | None = None
 
-    def scores(self, regularization: float) -> Tensor:
-        """τ_λ = −V diag(1/(σ + λ)) c − r⊥/λ for every test point: (n_test, n_train), in the dtype of V."""
-        weights = -self.spectrum.coefficients / self.spectrum.shifted(regularization)
+    def scores(self, regularization: float, rows: slice = slice(None)) -> Tensor:
+        """τ_λ = −V diag(1/(σ + λ)) c − r⊥/(tail + λ), in the dtype of V.
+
+        Args:
+            regularization: λ.
+            rows: which test points.
+
+        Returns:
+            (n_test, n_train), or so many rows of it.
+        """
+        weights = -self.spectrum.coefficients[rows] / self.spectrum.shifted(regularization)
         scores = weights.to(self.vectors.dtype) @ self.vectors.T
-        if self.remainder is not None and regularization > self.spectrum.floor:
-            scores.sub_(self.remainder, alpha=1 / regularization)
+        tail = self.spectrum.shifted_tail(regularization)
+        if self.remainder is not None and tail is not None:
+            scores.sub_(self.remainder[rows], alpha=1 / tail)
         return scores
 
     def single(self) -> KernelSolution:

@@ -78,7 +78,7 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert not holders & set(report["modules"])
     assert not [name for name in report["modules"] if name.startswith(("attriboard.cli", "attriboard.leaderboard"))]
     assert report["context"] == [
-        "checkpoints", "device", "loss", "margin", "model", "seed", "target", "test", "train",
+        "checkpoints", "device", "loss", "margin", "memory_bytes", "model", "seed", "target", "test", "train",
     ]  # fmt: skip
     assert not {"PWD", "OLDPWD", "ATTRIBOARD_MIRROR"} & set(report["environment"])
     folders = [part for value in report["environment"].values() for part in value.split(os.pathsep)]

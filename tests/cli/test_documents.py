@@ -13,7 +13,7 @@ from attriboard.tasks import TASKS
 
 RESULT = {
     "task", "attributor", "hyperparameters", "status", "reason", "lds", "ceiling", "fit_seconds", "score_seconds",
-    "peak_bytes", "record",
+    "peak_bytes", "notes", "record",
 }  # fmt: skip
 OWN = [name for name in ATTRIBUTORS if ":" not in name]  # the others need their libraries
 BUNDLE = published_folder() / "digits_mlp-groundtruth.safetensors"
