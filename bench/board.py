@@ -5,10 +5,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from attriboard.leaderboard.board import build_board
 from attriboard.records import write_record
+from bench.report import Measured
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -18,8 +18,8 @@ N_RECORDS = 10_000
 FIRST_PAGE = ("index.html", "assets/board.css", "assets/theme.js")
 
 
-def measure(n_records: int = N_RECORDS) -> dict[str, Any]:
-    """Seconds and peak memory of the build alone, and bytes that the first page loads."""
+def measure(repetitions: int = 1, n_records: int = N_RECORDS) -> Measured:
+    """Seconds and peak memory of the build alone, once, and bytes that the first page loads."""
     with tempfile.TemporaryDirectory() as name:
         folder, site = Path(name) / "results", Path(name) / "site"
         for record in many_records(n_records):
@@ -27,10 +27,12 @@ def measure(n_records: int = N_RECORDS) -> dict[str, Any]:
         started = time.perf_counter()
         summary = build_board([folder], site)
         seconds = time.perf_counter() - started
-        return {
-            "records": summary.n_records,
-            "build_seconds": round(seconds, 1),
-            "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
-            "first_page_bytes": sum((site / path).stat().st_size for path in FIRST_PAGE),
-            "leaderboard_bytes": (site / "leaderboards" / "task_0-lds.html").stat().st_size,
-        }
+        return Measured(
+            numbers={
+                "records": summary.n_records,
+                "build_seconds": round(seconds, 1),
+                "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000,
+                "first_page_bytes": sum((site / path).stat().st_size for path in FIRST_PAGE),
+                "leaderboard_bytes": (site / "leaderboards" / "task_0-lds.html").stat().st_size,
+            }
+        )

@@ -1,23 +1,25 @@
 """What a dask cluster costs beside the work: many one-thread workers on this machine, tasks that only sleep.
 
-Two numbers: the wall-clock time of `tasks` sleeps on `workers` workers over the ideal time, and the seconds of
-scheduler and submitter per task, from tasks that do not sleep at all. A cluster of W workers with tasks of d seconds
-asks for W/d tasks a second, so 1,000 workers are served without waiting while 1,000 × the second number is below d.
+Two numbers: the wall-clock time of `tasks` sleeps on `workers` workers over the ideal time, and the processor seconds
+of the scheduler per task. A cluster of W workers with tasks of d seconds asks for W/d tasks a second, so the core of
+the scheduler is busy for W × that number / d of the time: it keeps up with 1,000 workers while 1,000 × it is below d.
 """
 
 import asyncio
-import json
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+import psutil
 
 from attriboard.retraining.cluster import DaskCluster
+from bench.report import Measured
 
-WORKERS, TASKS = 100, 1_000
+WORKERS, TASKS = 50, 500
 SECONDS = 6.0  # of a stack of mnist_mlp on one core, about the shortest task there is
 
 
@@ -28,8 +30,8 @@ def nap(payload: str) -> bytes:
 
 
 @contextmanager
-def workers(count: int) -> Iterator[str]:
-    """Address of a scheduler with so many workers of one thread, all in one process: they only sleep."""
+def workers(count: int) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of a scheduler, with so many one-thread workers in one other process: they only sleep."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -43,7 +45,7 @@ def workers(count: int) -> Iterator[str]:
     ]
     try:
         _wait_for(address, count)
-        yield address
+        yield address, psutil.Process(processes[0].pid)
     finally:
         for process in reversed(processes):
             process.kill()
@@ -75,24 +77,29 @@ def run(address: str, payloads: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def measure(n_workers: int = WORKERS, n_tasks: int = TASKS, seconds: float = SECONDS) -> dict[str, Any]:
-    """Overhead over the ideal time, and seconds per task."""
-    with workers(n_workers) as address:
+def measure(repetitions: int = 1, n_workers: int = WORKERS, n_tasks: int = TASKS, seconds: float = SECONDS) -> Measured:
+    """Overhead over the ideal time, and seconds per task, once."""
+    with workers(n_workers) as (address, scheduler):
         run(address, [f"0:{number}" for number in range(n_workers)])  # first contacts
-        each = run(address, [f"0:{number}" for number in range(n_tasks)]) / n_tasks
+        before = _busy(scheduler), time.process_time()
         wall = run(address, [f"{seconds}:{number}" for number in range(n_tasks)])
+        scheduling, submitting = _busy(scheduler) - before[0], time.process_time() - before[1]
     ideal = seconds * -(-n_tasks // n_workers)
-    return {
-        "workers": n_workers,
-        "tasks": n_tasks,
-        "task_seconds": seconds,
-        "ideal_seconds": ideal,
-        "seconds": wall,
-        "overhead": wall / ideal - 1,
-        "scheduling_seconds_per_task": each,
-        "overhead_bound_1000_workers": 1000 * each / seconds,
-    }
+    return Measured(
+        numbers={
+            "workers": n_workers,
+            "tasks": n_tasks,
+            "task_seconds": seconds,
+            "ideal_seconds": ideal,
+            "seconds": wall,
+            "overhead": wall / ideal - 1,
+            "scheduler_seconds_per_task": scheduling / n_tasks,
+            "submitter_seconds_per_task": submitting / n_tasks,
+            "load_average": os.getloadavg()[0],
+        }
+    )
 
 
-if __name__ == "__main__":
-    print(json.dumps(measure(), indent=2))
+def _busy(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

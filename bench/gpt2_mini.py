@@ -5,9 +5,7 @@ and batch size. Both use the same number of threads, one after the other, in rep
 busy machine hurts both: ours as local processes with one thread each, dattri's loop with all threads in one process.
 """
 
-import json
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from attriboard.retraining.engine import retrain, trainer_class
 from attriboard.retraining.executors import LocalProcesses
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
+from bench.report import Comparison, Measured
 
 TASK = "wikitext2_gpt2_mini"
 N_STACKS = 3  # of ours per process in one repetition; the first of each is not counted
@@ -57,7 +56,7 @@ def dattri(task: Task, data: Dataset) -> float:
     return time.perf_counter() - started
 
 
-def measure(repetitions: int = 3) -> dict[str, Any]:
+def measure(repetitions: int = 3) -> Measured:
     """Ratios with their spread."""
     task = load_task(TASK)
     data = task.load_data()
@@ -67,19 +66,5 @@ def measure(repetitions: int = 3) -> dict[str, Any]:
     for _ in range(repetitions):
         mine.append(ours(task, n_threads))
         theirs.append(dattri(task, data))
-    ratios = [t / m for t, m in zip(theirs, mine, strict=True)]
-    return {
-        "threads": n_threads,
-        "seconds_per_retrain": statistics.median(mine),
-        "dattri_seconds_per_retrain": statistics.median(theirs),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-    }
-
-
-def main() -> None:
-    print(json.dumps(measure(), indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    what = f"one retrain of wikitext2_gpt2_mini on half the data, {n_threads} cores"
+    return Measured([Comparison(what, "dattri 0.3.0", mine, theirs, "a GPT-2 of the mini's size in dattri's loop")])

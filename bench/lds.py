@@ -1,20 +1,18 @@
-"""LDS scoring against dattri, and the time of our bootstrap: `python bench/lds.py`."""
+"""LDS scoring against dattri, and the time of our bootstrap."""
 
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from attriboard.scoring.bootstrap import bootstrap
 from attriboard.scoring.lds import lds
+from bench.report import Comparison, Measured, interleaved, seconds
 
 N_MASKS, N_TRAIN, N_TEST = 100, 5_000, 500
 BOOTSTRAP_MASKS, BOOTSTRAP_TEST, N_RESAMPLES = 200, 400, 1_000
 
 
-def measure(repetitions: int = 5) -> dict[str, Any]:
+def measure(repetitions: int = 5) -> Measured:
     """Time both libraries in turn on the same arrays.
 
     Differences are taken against dattri on float64 scores; on float32 scores its sums round, and neighbouring
@@ -33,55 +31,19 @@ def measure(repetitions: int = 5) -> dict[str, Any]:
 
     peer_scores = torch.from_numpy(scores.T.copy())
     ground_truth = (torch.from_numpy(outputs), torch.from_numpy(subsets))
-    ours_seconds, peer_seconds = [], []
-    lds(scores, masks, outputs)  # threads of the linear algebra start on first use
-    for _ in range(repetitions):
-        seconds, ours = _timed(lambda: lds(scores, masks, outputs))
-        ours_seconds.append(seconds)
-        seconds, (peer, _) = _timed(lambda: dattri_lds(peer_scores, ground_truth))
-        peer_seconds.append(seconds)
-    exact = dattri_lds(peer_scores.double(), ground_truth)[0].numpy()
+    ours = lds(scores, masks, outputs).spearman
+    peer, exact = (dattri_lds(given, ground_truth)[0].numpy() for given in (peer_scores, peer_scores.double()))
+    pairs = interleaved(lambda: lds(scores, masks, outputs), lambda: dattri_lds(peer_scores, ground_truth), repetitions)
 
     predictions = generator.standard_normal((BOOTSTRAP_MASKS, BOOTSTRAP_TEST))
     targets = predictions + 2.0 * generator.standard_normal(predictions.shape)
-    bootstrap_seconds = [
-        _timed(lambda: bootstrap(predictions, targets, n_resamples=N_RESAMPLES))[0] for _ in range(repetitions)
-    ]
-    ratios = [peer / ours for peer, ours in zip(peer_seconds, ours_seconds, strict=True)]
-    return {
-        "ours_seconds": ours_seconds,
-        "dattri_seconds": peer_seconds,
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "max_difference": float(np.abs(ours.spearman - exact).max()),
-        "max_difference_float32": float(np.abs(ours.spearman - peer.numpy()).max()),
-        "bootstrap_seconds": bootstrap_seconds,
-    }
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def main() -> None:
-    numbers = measure()
-    low, high = numbers["ratio_range"]
-    repetitions = len(numbers["ours_seconds"])
-    print(f"LDS, {N_MASKS} masks × {N_TRAIN} train × {N_TEST} test, {repetitions} repetitions in turn")
-    print(f"  attriboard  {statistics.median(numbers['ours_seconds']) * 1e3:8.1f} ms")
-    print(f"  dattri      {statistics.median(numbers['dattri_seconds']) * 1e3:8.1f} ms")
-    print(f"  ratio       {numbers['ratio']:8.1f} × ({low:.1f}–{high:.1f})")
-    print(
-        f"  largest difference {numbers['max_difference']:.1e} from dattri on float64 scores, "
-        f"{numbers['max_difference_float32']:.1e} on float32"
+    boots = [seconds(lambda: bootstrap(predictions, targets, n_resamples=N_RESAMPLES)) for _ in range(repetitions)]
+    what = f"LDS, {N_MASKS} masks × {N_TRAIN:,} train × {N_TEST} test"
+    return Measured(
+        [Comparison(what, "dattri 0.3.0", *pairs)],
+        {
+            "max_difference": float(np.abs(ours - exact).max()),
+            "max_difference_float32": float(np.abs(ours - peer).max()),
+            "bootstrap_1000_resamples_200_by_400_seconds": statistics.median(boots),
+        },
     )
-    print(
-        f"bootstrap, {N_RESAMPLES} resamples of {BOOTSTRAP_MASKS} masks × {BOOTSTRAP_TEST} test points: "
-        f"{statistics.median(numbers['bootstrap_seconds']):.2f} s"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.report import Measured
+
 FOLDER = Path("build/peers")
 PAGE = Path("docs/side-by-side.md")
 TASK = "mnist_mlp"
@@ -109,8 +111,8 @@ def run_case(key: str) -> None:
     _keep(key, result)
 
 
-def measure() -> dict[str, Any]:
-    """Run what is missing, write the page, and give the numbers flat."""
+def measure(repetitions: int = 1) -> Measured:
+    """Run what is missing, once, write the page, and give the numbers flat."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     toy = FOLDER / "toy.json"
     if not toy.exists():
@@ -121,7 +123,8 @@ def measure() -> dict[str, Any]:
             _run_in_a_process(key)
     write_page()
     results = {key: json.loads((FOLDER / f"{key}.json").read_text()) for key in CASES}
-    return {f"{key}: {what}": r.get(what) for key, r in results.items() for what in ("lds", "seconds", "peak_bytes")}
+    wanted = ("lds", "seconds", "peak_bytes")
+    return Measured(numbers={f"{key}: {what}": r.get(what) for key, r in results.items() for what in wanted})
 
 
 def write_page() -> None:

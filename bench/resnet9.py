@@ -5,8 +5,6 @@ wide. Both train the same subset for the same number of epochs with the same bat
 machine hurts both; a few epochs are enough for a rate.
 """
 
-import json
-import statistics
 import time
 from typing import Any
 from unittest import mock
@@ -17,6 +15,7 @@ from attriboard.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
+from bench.report import Comparison, Measured
 
 N_EPOCHS = 1
 
@@ -43,26 +42,14 @@ def dattri(task: Any, data: Any) -> float:
         return time.perf_counter() - started
 
 
-def measure(repetitions: int = 5) -> dict[str, Any]:
+def measure(repetitions: int = 5) -> Measured:
     """Ratio with its spread; the first repetition warms up and is not counted."""
     torch.set_num_threads(1)
     task = load_task("cifar2_resnet9_mini")
     data = task.load_data()
     pairs = [(ours(task, data), dattri(task, data)) for _ in range(repetitions + 1)][1:]
-    mine, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
-    ratios = [their / our for our, their in pairs]
     n_epochs = task.card.recipe.epochs / N_EPOCHS
-    return {
-        "seconds_per_retrain": mine * n_epochs,
-        "dattri_seconds_per_retrain": theirs * n_epochs,
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-    }
-
-
-def main() -> None:
-    print(json.dumps(measure(), indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    mine, theirs = ([taken * n_epochs for taken in column] for column in zip(*pairs, strict=True))
+    what = "one retrain of cifar2_resnet9_mini on half the data, one thread"
+    note = f"from {N_EPOCHS} of {task.card.recipe.epochs} epochs, on our network in dattri's loop"
+    return Measured([Comparison(what, "dattri 0.3.0", mine, theirs, note)])

@@ -5,7 +5,6 @@ repetitions are interleaved so that a busy machine hurts both. Ours are local pr
 loop gets its own DataLoader and the same number of threads.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -21,6 +20,7 @@ from attriboard.retraining.engine import retrain
 from attriboard.retraining.executors import LocalProcesses
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
+from bench.report import Comparison, Measured
 
 N_OURS = 40  # retrains of ours in one repetition: eight stacks, of which the first of each worker is not counted
 
@@ -69,8 +69,8 @@ def dattri(task: Any, data: Any) -> float:
     return time.perf_counter() - started
 
 
-def measure(repetitions: int = 5) -> dict[str, Any]:
-    """Ratios with their spread."""
+def measure(repetitions: int = 5) -> Measured:
+    """The ratio, and the fraction of the rate of large products."""
     task = load_task("mnist_mlp")
     data = task.load_data()
     n_threads = len(os.sched_getaffinity(0))
@@ -81,23 +81,13 @@ def measure(repetitions: int = 5) -> dict[str, Any]:
         rates.append(gemm_rate())
         mine.append(ours(task, n_threads))
         theirs.append(dattri(task, data))
-    ratios = [t / m for t, m in zip(theirs, mine, strict=True)]
     fractions = [flops / m / rate for m, rate in zip(mine, rates, strict=True)]
-    return {
-        "threads": n_threads,
-        "seconds_per_retrain": statistics.median(mine),
-        "dattri_seconds_per_retrain": statistics.median(theirs),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
-        "gemm_fraction": statistics.median(fractions),
-        "gemm_fraction_range": [min(fractions), max(fractions)],
-        "gemm_gflops": statistics.median(rates) / 1e9,
-    }
-
-
-def main() -> None:
-    print(json.dumps(measure(), indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    what = f"one retrain of mnist_mlp on half the data, {n_threads} cores"
+    return Measured(
+        [Comparison(what, "dattri 0.3.0", mine, theirs)],
+        {
+            "gemm_fraction": statistics.median(fractions),
+            "gemm_fraction_range": [min(fractions), max(fractions)],
+            "gemm_gflops": statistics.median(rates) / 1e9,
+        },
+    )

@@ -2,7 +2,7 @@
 
 The checkpoints are the task's own. dattri redoes everything for every λ, so one λ is measured there, on a few test
 points, and extrapolated: its time is a + b × test points (a: the gradients and set-up, b: solves and products of one
-test point), measured at two sizes, and the grid takes that 25 times. `dattri_*` keys carry both measurements.
+test point), measured at two sizes, and the grid takes that 25 times. The comparison's note carries both measurements.
 """
 
 import copy
@@ -22,23 +22,24 @@ from attriboard.retraining.executors import LocalProcesses
 from attriboard.scoring.split import split_test_points
 from attriboard.selectors.surrogate import pick_by_xi
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from bench.report import Comparison, Measured
 
 DATTRI_POINTS = (2, 6)
 
 
 def measure(
+    repetitions: int = 3,
     task: str = "mnist_mlp",
     *,
     n_train: int | None = None,
-    repetitions: int = 3,
     dattri_points: tuple[int, int] = DATTRI_POINTS,
-) -> dict[str, Any]:
-    """Seconds of both, and their ratios.
+) -> Measured:
+    """Seconds of both.
 
     Args:
+        repetitions: of ours, alternating single λ and path.
         task: an MLP task.
         n_train: training examples to use, for a trial run; all of them by default.
-        repetitions: of ours, alternating single λ and path; medians are reported.
         dattri_points: the two numbers of test points that dattri is given.
     """
     live = load_task(task)
@@ -50,29 +51,33 @@ def measure(
 
     calibration = torch.from_numpy(split_test_points(len(context.test), 0.2, 0).calibration)
     runs = [(_timed(lambda: _single(context)), _timed(lambda: _path(context, calibration))) for _ in range(repetitions)]
-    single, path = (statistics.median(run[i] for run in runs) for i in (0, 1))
+    paths = [path for _, path in runs]
     few, many = dattri_points
     _dattri(Context(**(vars(context) | {"train": context.train[:64]})), 1)  # imports and first calls, not counted
     seconds = [_timed(lambda n=n: _dattri(context, n)) for n in (few, many)]
     each = max(seconds[1] - seconds[0], 0.0) / (many - few)
     one_lambda = seconds[0] + each * (len(context.test) - few)
     grid = one_lambda * len(REGULARIZATION_GRID)
-    return {
-        "task": task,
-        "n_train": len(context.train),
-        "n_test": len(context.test),
-        "n_lambda": len(REGULARIZATION_GRID),
-        "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)),
-        "single_seconds": single,
-        "path_with_xi_seconds": path,
-        "path_to_single": statistics.median(path / single for single, path in runs),
-        "dattri_points": list(dattri_points),
-        "dattri_seconds_at_points": seconds,
-        "dattri_one_lambda_extrapolated_seconds": one_lambda,
-        "dattri_grid_extrapolated_seconds": grid,
-        "dattri_to_path": grid / path,
-    }
+    n_lambda = len(REGULARIZATION_GRID)
+    sizes = f"{len(context.train):,} train × {len(context.test)} test"
+    measured_at = ", ".join(f"{taken:.0f} s for {points}" for taken, points in zip(seconds, dattri_points, strict=True))
+    extrapolated = f"extrapolated from one λ and {few} and {many} test points ({measured_at}); measured once"
+    return Measured(
+        [
+            Comparison(
+                f"{n_lambda} λ with ξ, exact, {sizes}",
+                "dattri 0.3.0 CG",
+                [statistics.median(paths)],
+                [grid],
+                extrapolated,
+            )
+        ],
+        {
+            "path_to_single": statistics.median(path / single for single, path in runs),
+            "threads": torch.get_num_threads(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+    )
 
 
 def _single(context: Context) -> None:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from bench.report import Measured
 
 ATTRIBOARD = str(Path(sys.executable).with_name("attriboard"))
 
@@ -16,9 +17,11 @@ def seconds(*arguments: str) -> float:
     return time.perf_counter() - started
 
 
-def measure(repetitions: int = 5) -> dict[str, Any]:
+def measure(repetitions: int = 5) -> Measured:
     """Medians over repetitions."""
-    return {
-        "help_seconds": statistics.median(seconds("--help") for _ in range(repetitions)),
-        "tasks_seconds": statistics.median(seconds("tasks") for _ in range(repetitions)),
-    }
+    return Measured(
+        numbers={
+            "help_seconds": statistics.median(seconds("--help") for _ in range(repetitions)),
+            "tasks_seconds": statistics.median(seconds("tasks") for _ in range(repetitions)),
+        }
+    )

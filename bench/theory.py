@@ -8,7 +8,6 @@ the pair's geometric mean is compared with the sign of the change of
 - the Pearson LDS over masks itself.
 """
 
-import json
 from itertools import pairwise
 from typing import Any
 
@@ -23,10 +22,11 @@ from attriboard.evaluation import Grader
 from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.scoring.lds import correlate
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from bench.report import Measured
 
 
-def measure(task_name: str = "mnist_mlp") -> dict[str, Any]:
-    """Fractions of (scoring point, λ) at which the signs agree."""
+def measure(repetitions: int = 1, task_name: str = "mnist_mlp") -> Measured:
+    """Fractions of (scoring point, λ) at which the signs agree; exact, so once."""
     task = load_task(task_name)
     truth = load_ground_truth(task)
     grader = Grader(truth)
@@ -60,18 +60,12 @@ def measure(task_name: str = "mnist_mlp") -> dict[str, Any]:
         eligible += int(positive.sum())
         agreements["identity"].append((rising == (curves[step + 1] > curves[step]).numpy())[positive])
         agreements["pearson"].append((rising == (lds[step + 1] > lds[step]))[positive])
-    return {
-        "task": task_name,
-        "scoring_points": len(points),
-        "eligible_fraction": eligible / (len(points) * (len(grid) - 1)),
-        "sign_agreement_identity": float(np.concatenate(agreements["identity"]).mean()),
-        "sign_agreement_pearson_lds": float(np.concatenate(agreements["pearson"]).mean()),
-    }
-
-
-def main() -> None:
-    print(json.dumps(measure(), indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return Measured(
+        numbers={
+            "task": task_name,
+            "scoring_points": len(points),
+            "eligible_fraction": eligible / (len(points) * (len(grid) - 1)),
+            "sign_agreement_identity": float(np.concatenate(agreements["identity"]).mean()),
+            "sign_agreement_pearson_lds": float(np.concatenate(agreements["pearson"]).mean()),
+        }
+    )
