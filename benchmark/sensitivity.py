@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from attriboard.records import AttributionRecord
 
-__all__ = ["PANELS", "Panel", "Verdict"]
+__all__ = ["PANELS", "Panel", "Verdict", "points_table"]
 
 LAMBDAS = "{regularization}=1e-9:1e3:25log"
 _CLEAR = 0.02  # of LDS: smaller differences are called none
@@ -41,6 +41,41 @@ class Panel:
     grids: tuple[str, ...]
     finding: str
     judge: Callable[[Sequence[AttributionRecord]], Verdict]
+
+
+def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:
+    """The points of a panel as a Markdown table: a row each, or for two hyperparameters a row for each of the second.
+
+    Args:
+        records: one a point.
+        names: the hyperparameters that were swept, one or two.
+    """
+    points = {tuple(record.hyperparameters[name] for name in names): record for record in records}
+    if len(names) == 1:
+        rows = [[_text(value), *_cells(record)] for (value,), record in points.items()]
+        return _markdown([names[0], "LDS", "95 % interval"], rows)
+    columns, lines = (list(dict.fromkeys(key[axis] for key in points)) for axis in (0, 1))
+    rows = [
+        [_text(line), *(_cells(points[column, line])[0] if (column, line) in points else "–" for column in columns)]
+        for line in lines
+    ]
+    return _markdown([f"{names[1]} \\ {names[0]}", *map(_text, columns)], rows)
+
+
+def _cells(record: AttributionRecord) -> tuple[str, str]:
+    if record.lds is None:
+        return "failed", "–"
+    low, high = record.lds.ci95
+    return f"{record.lds.mean:.3f}", f"{low:.3f} … {high:.3f}"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _scored(records: Sequence[AttributionRecord]) -> list[tuple[AttributionRecord, float]]:
@@ -87,8 +122,7 @@ def _where(record: AttributionRecord, records: Sequence[AttributionRecord]) -> s
         name for name in record.hyperparameters if len({str(other.hyperparameters.get(name)) for other in records}) > 1
     ]
     values = {name: record.hyperparameters[name] for name in varying}
-    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in values.items()}
-    return ", ".join(f"{name} = {text}" for name, text in texts.items())
+    return ", ".join(f"{name} = {_text(value)}" for name, value in values.items())
 
 
 PANELS: tuple[Panel, ...] = (

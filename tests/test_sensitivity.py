@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from attriboard.records import AttributionRecord
-from attriboard.sensitivity import PANELS
+from attriboard.sensitivity import PANELS, points_table
 from attriboard.sweeping import parse_grid
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "record-v1.json").read_text(encoding="utf-8"))
@@ -68,3 +68,23 @@ def test_every_panels_grids_can_be_read() -> None:
             name, values = parse_grid(grid.format(epochs="1,5,10", regularization="damping"))
             assert name
             assert len(values) > 1
+
+
+def test_points_of_one_hyperparameter_are_a_row_each_and_failures_stay() -> None:
+    records = [point(0.4, epoch=1), point(None, epoch=2)]
+    assert points_table(records, ["epoch"]).splitlines() == [
+        "| epoch | LDS | 95 % interval |",
+        "| --- | ---: | ---: |",
+        "| 1 | 0.400 | 0.380 … 0.420 |",
+        "| 2 | failed | – |",
+    ]
+
+
+def test_points_of_two_hyperparameters_are_a_grid() -> None:
+    records = surface({(64, 1e-9): 0.3, (64, 1.0): 0.35, (512, 1e-9): 0.1})
+    assert points_table(records, ["projection_dim", "regularization"]).splitlines() == [
+        r"| regularization \ projection_dim | 64 | 512 |",
+        "| --- | ---: | ---: |",
+        "| 1e-09 | 0.300 | 0.100 |",
+        "| 1 | 0.350 | – |",
+    ]

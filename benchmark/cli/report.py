@@ -96,6 +96,7 @@ def _panel(
 ) -> dict[str, Any]:
     """Draw and judge one panel."""
     from attriboard.cli.selection import draw_sweep
+    from attriboard.sensitivity import points_table
 
     figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}", default)
     scored = [record for record in records if record.lds is not None]
@@ -107,13 +108,14 @@ def _panel(
         "holds": verdict.holds if verdict else None,
         "sentence": verdict.sentence if verdict else "Fewer than two points were scored.",
         "figure": figure.name if figure else None,
+        "table": points_table(records, names),
         "points": len(records),
         "failed": len(records) - len(scored),
     }
 
 
 def _page(title: str, documents: list[dict[str, Any]]) -> str:
-    """The panels as Markdown, figures beside it."""
+    """The panels as Markdown, each with its figure, which lies beside the page, and its points."""
     parts = [f"# Sensitivity to hyperparameters: {title}\n"]
     for d in documents:
         verdict = "holds here" if d["holds"] else "does not hold here"
@@ -122,4 +124,5 @@ def _page(title: str, documents: list[dict[str, Any]]) -> str:
         parts.append(f"{d['sentence']} The finding {verdict}. {d['points']} points{failed}.\n")
         if d["figure"]:
             parts.append(f"![{d['attributor']}: {d['finding']}]({d['figure']})\n")
+        parts.append(f"{d['table']}\n")
     return "\n".join(parts)
