@@ -33,7 +33,7 @@ def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
 
 
 def map_scores(path: Path) -> NDArray[np.float32]:
-    """What `write_scores` wrote, mapped into memory: pages are read when they are looked at.
+    """What `write_scores` wrote, mapped into memory: pages are read when looked at; changes stay in memory.
 
     Raises:
         FormatError: the file holds something else.
@@ -42,7 +42,7 @@ def map_scores(path: Path) -> NDArray[np.float32]:
         offset, tensor = _header(path, file)
     if tensor.get("dtype") != "F32" or offset + 4 * int(np.prod(tensor["shape"])) != path.stat().st_size:
         raise FormatError(f"{path}: torn, or not one float32 tensor 'scores'")
-    return np.memmap(path, dtype="<f4", mode="r", offset=offset, shape=tuple(tensor["shape"]))
+    return np.memmap(path, dtype="<f4", mode="c", offset=offset, shape=tuple(tensor["shape"]))
 
 
 def _header(path: Path, file: IO[bytes]) -> tuple[int, dict[str, Any]]:
