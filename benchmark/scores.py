@@ -49,7 +49,10 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.
     try:
         if path.is_file() and path.stat().st_size > limit:
             raise FormatError(f"{path}: {path.stat().st_size} bytes are more than scores can have; it {rule}")
-        read_header(path)
+        try:
+            read_header(path)
+        except FormatError as error:
+            raise FormatError(f"{error}; it {rule}") from error
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             if names != ["scores"]:

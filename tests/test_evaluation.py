@@ -200,10 +200,10 @@ def broken(kind, signal, path):
             return "holds tensors (more, scores|scores, more)"
         case "transposed":
             save_file({"scores": np.ascontiguousarray(signal.T)}, path)
-            return r"scores are \(45, 13\) float32"
+            return r"scores are \(45, 13\) F32"
         case "integers":
             save_file({"scores": signal.astype(np.int32)}, path)
-            return r"scores are \(13, 45\) int32"
+            return r"scores are \(13, 45\) I32"
         case "nan":
             save_file({"scores": signal * np.float32("nan")}, path)
             return "every row of scores has NaN or infinity"
