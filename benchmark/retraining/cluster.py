@@ -158,19 +158,26 @@ class _Run:
                 self._repeat_stragglers()
                 continue
             if number in self.running:  # else its copy was faster
-                yield self._result(number, future)
+                content = self._result(number, future)
+                if content is not None:
+                    yield content
 
     def _submit(self, number: int, payload: str, workers: list[str] | None = None) -> "Future[bytes]":
         future = self.client.submit(_serve, self.function, payload, _versions(), pure=False, workers=workers)
         future.add_done_callback(lambda done: self.ended.put((number, done)))
         return future
 
-    def _result(self, number: int, future: "Future[bytes]") -> bytes:
+    def _result(self, number: int, future: "Future[bytes]") -> bytes | None:
+        """The shard; `None` where it lies on a worker that does not give it."""
         if future.status == "cancelled":  # dask's word for all futures once the scheduler is gone
             raise ConnectionError
         if future.status == "error":
             raise _failure(future.exception())
-        content: bytes = future.result()
+        try:
+            content: bytes = future.result(timeout=self._grace())
+        except TimeoutError:
+            self._train_again(number)
+            return None
         stack = self.running.pop(number)
         for copy in stack.futures:
             if copy is not future:
@@ -193,11 +200,25 @@ class _Run:
             f"{len(self.waiting)} waiting, last result {now - self.last_result:.0f} s ago"
         )
 
+    def _grace(self) -> float:
+        """Seconds after which a worker is taken to hang."""
+        return max(self.patience, 3 * statistics.median(self.seconds or [0.0]))
+
+    def _train_again(self, number: int) -> None:
+        """Have a finished stack done once more, by workers other than those that keep it to themselves."""
+        stack = self.running[number]
+        if not all(future.done() for future in stack.futures):
+            return  # a copy is under way
+        holders = {worker for workers in self.client.who_has(stack.futures).values() for worker in workers}
+        others = [worker for worker in self.workers if worker not in holders]
+        self.heartbeat(f"{', '.join(sorted(holders)) or 'a worker'} does not give its result: tried elsewhere")
+        stack.futures.append(self._submit(number, stack.payload, others or None))
+
     def _repeat_stragglers(self) -> None:
         """Give an idle worker a copy of what another one has had for much longer than the others took."""
         if self.waiting:
             return
-        patience = max(self.patience, 3 * statistics.median(self.seconds or [0.0]))
+        patience = self._grace()
         busy = self.client.processing()
         holders = {key: worker for worker, keys in busy.items() for key in keys}
         idle = [worker for worker in self.workers if not busy.get(worker)]
