@@ -86,7 +86,8 @@ def _toy(found: dict[str, Any]) -> str:
             for size, row in batches
         ],
     )
-    trak = _table(("", "correlation"), [(name, f"{value:.6f}") for name, value in found["trak"].items()])
+    pairs = [(name, f"{value:.6f}") for name, value in found["trak"].items()]
+    trak = _table(("against the oracle", "correlation"), pairs)
     defaults = _table(
         ("method", "dattri", "ours"),
         [(name, *(_outcome(row[side]) for side in ("dattri", "ours"))) for name, row in found["defaults"].items()],
