@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, run_attributor
-from attriboard.canonical import digest_file
 from attriboard.contracts import Task
 from attriboard.errors import InputError
 from attriboard.groundtruth.bundle import GroundTruth
@@ -158,7 +156,7 @@ class Grader:
             peak_bytes=outcome.peak_bytes,
             notes=outcome.notes,
             scores_sha256=graded.get("scores_sha256"),
-            checkpoints_sha256=_digest_once(job.checkpoints),
+            checkpoints_sha256=job.checkpoints_sha256,
         )
 
     def record_of_scores(
@@ -248,8 +246,3 @@ def evaluate(
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(np.round(values, 6).tolist())
-
-
-@cache
-def _digest_once(path: Path) -> str:
-    return digest_file(path)

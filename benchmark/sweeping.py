@@ -9,7 +9,7 @@ from typing import Any
 from attriboard.attribution.job import Described, Job, Selected
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
-from attriboard.canonical import canonical_json, digest_file
+from attriboard.canonical import canonical_json
 from attriboard.contracts import Task
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader
@@ -101,7 +101,7 @@ def sweep(
     """
     described = describe_attributor(job) if described is None else described
     configurations = [c for i, c in enumerate(described.configurations) if c not in described.configurations[:i]]
-    code = (described.code_sha256, grader.truth.sha256, digest_file(job.checkpoints), job.seed)
+    code = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed)
     known = {
         (
             record.attributor.digest,

@@ -1,11 +1,13 @@
 """What passes between the runner and the process that runs an attributor: JSON one way, JSON and tensors back."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from attriboard.canonical import digest_file
 from attriboard.cards import TaskCard
 from attriboard.contracts import Attributor, HyperparameterValue, Task
 from attriboard.errors import InputError
@@ -126,6 +128,12 @@ class Job(_Message):
     queries: Literal["test", "train"] = "test"
     describe_only: bool = False
 
+    @property
+    def checkpoints_sha256(self) -> str:
+        """Digest of the checkpoint bundle, which is read once as long as the file is the same."""
+        status = self.checkpoints.stat()
+        return _digest(self.checkpoints, status.st_size, status.st_mtime_ns)
+
 
 class Described(_Message):
     """The attributor is imported; comes first.
@@ -235,3 +243,8 @@ class Folder:
     def scores(self, configuration: int) -> Path:
         """Score matrix of one configuration: safetensors with one tensor, `scores` (n_test, n_train) float32."""
         return self.path / f"scores-{configuration}.safetensors"
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    return digest_file(path)

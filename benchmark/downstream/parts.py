@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Described, Job, Selected
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, run_attributor
-from attriboard.canonical import digest_bytes, digest_file
+from attriboard.canonical import digest_bytes
 from attriboard.contracts import HyperparameterValue, Task
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader, attributor_info, heading
@@ -27,10 +27,12 @@ __all__ = [
     "VARIANTS",
     "Attributed",
     "Part",
+    "answering_records",
     "attribute_parts",
     "attributed",
     "choose_parts",
     "finished_parts",
+    "known_or_made",
     "record_fields",
 ]
 
@@ -163,21 +165,57 @@ def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[NDArray[n
     return Attributed(part, job, replace(outcome, scores=None, reason=reason), digest, made)
 
 
+def answering_records(
+    job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
+) -> list[R | None]:
+    """For every part, the last record of the same code, configuration, seed and checkpoints that `answers` accepts."""
+    yardstick = (described.code_sha256, job.seed, job.checkpoints_sha256)
+    usable = [
+        record
+        for record in records
+        if (record.attributor.digest, record.seed, record.checkpoints_sha256) == yardstick and answers(record)
+    ]
+
+    def answer(part: Part) -> R | None:
+        wanted = (part.variant, part.selector, dict(part.hyperparameters))
+        mine = [record for record in usable if (record.variant, record.selector, record.hyperparameters) == wanted]
+        return mine[-1] if mine else None
+
+    return [answer(part) for part in parts]
+
+
 def finished_parts(
     job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
 ) -> dict[Variant, R]:
-    """Parts that a record answers: same code, configuration, seed, checkpoints, and whatever `answers` asks."""
-    checkpoints = digest_file(job.checkpoints)
-    found: dict[Variant, R] = {}
-    for record in records:
-        made_with = (record.attributor.digest, record.seed, record.checkpoints_sha256)
-        if made_with != (described.code_sha256, job.seed, checkpoints) or not answers(record):
-            continue
-        for part in parts:
-            same = record.hyperparameters == dict(part.hyperparameters)
-            if same and (part.variant, part.selector) == (record.variant, record.selector):
-                found[part.variant] = record
-    return found
+    """Those of some parts, each another variant, that a record answers; see `answering_records`."""
+    found = answering_records(job, described, parts, records, answers)
+    return {part.variant: record for part, record in zip(parts, found, strict=True) if record is not None}
+
+
+def known_or_made(
+    job: Job,
+    described: Described,
+    parts: Sequence[Part],
+    records: Iterable[R],
+    answers: Callable[[R], bool],
+    make: Callable[[NDArray[np.float32]], T],
+    limits: Limits = NO_LIMITS,
+) -> list[R | Attributed[T]]:
+    """For every part, the record that answers it, else what is made of its scores now.
+
+    Args:
+        job: the attributor.
+        described: what it says of itself.
+        parts: each another variant.
+        records: finished ones.
+        answers: see `answering_records`.
+        make: see `attribute_parts`.
+        limits: see `run_attributor`.
+    """
+    known = finished_parts(job, described, parts, records, answers)
+    missing = [part for part in parts if part.variant not in known]
+    made = {a.part.variant: a for a in attribute_parts(job, missing, make, limits)} if missing else {}
+    return [known.get(part.variant) or made[part.variant] for part in parts]
 
 
 def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]) -> dict[str, Any]:
@@ -194,7 +232,7 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
         "score_seconds": outcome.score_seconds,
         "peak_bytes": outcome.peak_bytes,
         "scores_sha256": attributed.scores_sha256,
-        "checkpoints_sha256": digest_file(job.checkpoints),
+        "checkpoints_sha256": job.checkpoints_sha256,
     }
 
 
@@ -204,7 +242,7 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     name = regularization_name(start)
     grid = tuple(sorted({float(v) for v in described.grids[name or ""] if isinstance(v, (int, float)) and v > 0}))
     yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
-    checkpoints = digest_file(job.checkpoints)
+    checkpoints = job.checkpoints_sha256
     # Selections do not name their checkpoints; the graded configurations beside them do.
     graded = [
         record.hyperparameters
