@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.removal import Variants, chosen_variants, variant_parts
-from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, progress_bar, show_table
+from attriboard.cli.uses import AttributorNames, Variants, chosen_variants, say_work, variant_parts, work_document
 from attriboard.cli.workbench import (
     Bundles,
     Device,
+    FigureStem,
     MemoryLimit,
     OutDir,
     Seed,
@@ -39,18 +40,14 @@ __all__ = ["brittleness"]
 @command
 def brittleness(
     task: TaskArgument,
-    attributors: Annotated[
-        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
-    ],
+    attributors: AttributorNames,
     points: Annotated[int, typer.Option(help="Scoring points to flip.", min=1)] = 20,
     largest: Annotated[float, typer.Option(help="Largest share of the training set that is removed.")] = 0.5,
     seeds: Annotated[int, typer.Option(help="Retrains of every question of the search; odd.", min=1)] = 5,
     confirm: Annotated[int, typer.Option(help="Fresh retrains at the size that was found.", min=0)] = 10,
     variant: Variants = None,
     out: OutDir = Path("attriboard-results"),
-    figure: Annotated[
-        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
-    ] = None,
+    figure: FigureStem = None,
     store: StoreFolder = None,
     workers: Workers = None,
     seed: Seed = 0,
@@ -68,6 +65,7 @@ def brittleness(
     """
     from attriboard.downstream.brittleness import BrittlenessBench, BrittlenessPlan
     from attriboard.groundtruth.build import open_store
+    from attriboard.removal_figures import draw_brittleness
 
     plan = BrittlenessPlan(points, largest, seeds, confirm)
     variants = chosen_variants(variant)
@@ -80,8 +78,7 @@ def brittleness(
     )  # fmt: skip
     documents = [_document(record, _default_of(record, records)) for record in records]
     stem = figure or out / workbench.task.card.name / "brittleness"
-    drawn = _draw(records, stem)
-    work = bench.work
+    drawn = drawn_figure(lambda: draw_brittleness(records), stem)
     if json:
         emit(
             {
@@ -89,13 +86,13 @@ def brittleness(
                 "n_eligible": bench.n_eligible,
                 "sizes": list(bench.sizes),
                 "rows": documents,
-                "retrains": {"asked": work.asked, "done": work.done, "seconds": round(work.seconds, 3)},
+                "retrains": work_document(bench.work),
                 "figure": None if drawn is None else str(drawn),
             }
         )
         return
     _show(documents, workbench.task.card.title, bench)
-    print(f"{work.asked} retrains asked for, {work.done} done in {work.seconds:.1f} s, the others came from the store")
+    say_work(bench.work)
     print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
 
 
@@ -111,22 +108,19 @@ def _records(
     **options: Any,
 ) -> "list[BrittlenessRecord]":
     """Records of every attributor's variants, in order: from the folder, or made now and written there."""
-    from attriboard.downstream.parts import attribute_parts, finished_parts
+    from attriboard.downstream.parts import known_or_made
     from attriboard.records import BrittlenessRecord, write_record
 
     finished = [record for record in workbench.records(out) if isinstance(record, BrittlenessRecord)]
-    described = []
+    asked = []
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
-        described.append(variant_parts(workbench, name, variants, out, bounds=bounds, **options))
+        asked.append(variant_parts(workbench, name, variants, out, bounds=bounds, **options))
     with progress_bar(f"full-data models of {workbench.task.card.name}") as progress:
         bench.choose_points(retrainer, progress)
     found: list[BrittlenessRecord | Attributed[Orders]] = []
-    for job, description, parts in described:
-        known = finished_parts(job, description, parts, finished, bench.answers)
-        missing = [part for part in parts if part.variant not in known]
-        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.order, bounds)} if missing else {}
-        found += [known.get(part.variant) or made[part.variant] for part in parts]
+    for job, described, parts in asked:
+        found += known_or_made(job, described, parts, finished, bench.answers, bench.order, bounds)
     waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
     with progress_bar(f"points of {workbench.task.card.name}") as progress:
         orders = [item.made for item in waiting if item.made is not None]
@@ -167,17 +161,6 @@ def _document(record: "BrittlenessRecord", default: "BrittlenessRecord | None") 
         "status": record.status,
         "reason": record.reason,
     }
-
-
-def _draw(records: "Sequence[BrittlenessRecord]", stem: Path) -> Path | None:
-    from attriboard.drawing import save_figure
-    from attriboard.errors import InputError
-    from attriboard.removal_figures import draw_brittleness
-
-    try:
-        return save_figure(draw_brittleness(records), stem)
-    except InputError:  # nothing was searched
-        return None
 
 
 def _show(documents: Sequence[dict[str, Any]], title: str, bench: "BrittlenessBench") -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.removal import chosen_variants, variant_parts
 from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, emit, note, show_table
+from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, show_table
+from attriboard.cli.uses import AttributorNames, chosen_variants, variant_parts
 from attriboard.cli.workbench import (
     Bundles,
     Device,
+    FigureStem,
     MemoryLimit,
     OutDir,
     Seed,
@@ -33,9 +34,7 @@ __all__ = ["mislabel"]
 @command
 def mislabel(
     task: TaskArgument,
-    attributors: Annotated[
-        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
-    ],
+    attributors: AttributorNames,
     by: Annotated[
         str,
         typer.Option(metavar="self|summed", help="self: influence on the example itself; summed: harm to test points."),
@@ -44,9 +43,7 @@ def mislabel(
         list[str] | None, typer.Option("--variant", metavar="default|selected", help="Repeatable; by default both.")
     ] = None,
     out: OutDir = Path("attriboard-results"),
-    figure: Annotated[
-        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
-    ] = None,
+    figure: FigureStem = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
@@ -60,6 +57,7 @@ def mislabel(
     from attriboard.downstream.mislabel import MislabelBench
     from attriboard.downstream.parts import attribute_parts, finished_parts
     from attriboard.records import MislabelRecord, write_record
+    from attriboard.removal_figures import draw_recall
 
     variants = tuple(v for v in chosen_variants(variant or ["default", "selected"]) if v != "oracle")
     workbench = Workbench(task, groundtruth, graded=False)
@@ -79,7 +77,8 @@ def mislabel(
             known[attributed.part.variant] = bench.record(attributed)
             write_record(known[attributed.part.variant], out)
         records += [known[part.variant] for part in parts]
-    drawn = _draw(records, figure or out / workbench.task.card.name / f"mislabel-{bench.by}")
+    stem = figure or out / workbench.task.card.name / f"mislabel-{bench.by}"
+    drawn = drawn_figure(lambda: draw_recall(records), stem)
     if json:
         emit(
             {
@@ -122,17 +121,6 @@ def _document(record: "MislabelRecord") -> dict[str, Any]:
         "status": record.status,
         "reason": record.reason,
     }
-
-
-def _draw(records: "Sequence[MislabelRecord]", stem: Path) -> Path | None:
-    from attriboard.drawing import save_figure
-    from attriboard.errors import InputError
-    from attriboard.removal_figures import draw_recall
-
-    try:
-        return save_figure(draw_recall(records), stem)
-    except InputError:  # nothing was ranked
-        return None
 
 
 def _show(records: "Sequence[MislabelRecord]", title: str) -> None:

@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, progress_bar, show_table
+from attriboard.cli.uses import (
+    AttributorNames,
+    Balanced,
+    DirectionOption,
+    Seeds,
+    Variants,
+    checked_direction,
+    chosen_variants,
+    say_work,
+    variant_parts,
+    work_document,
+)
 from attriboard.cli.workbench import (
     Bundles,
     Device,
+    FigureStem,
     MemoryLimit,
     OutDir,
     Seed,
@@ -26,46 +39,21 @@ from attriboard.cli.workbench import (
 )
 
 if TYPE_CHECKING:
-    from attriboard.attribution.job import Described, Job
     from attriboard.attribution.limits import Limits
-    from attriboard.downstream.parts import Attributed, Part
+    from attriboard.downstream.parts import Attributed
     from attriboard.downstream.removal import Ranking, RemovalBench, Work
     from attriboard.downstream.report import RemovalRow
     from attriboard.record_model import Variant
     from attriboard.records import RemovalRecord
     from attriboard.retraining.executors import Executor
-    from attriboard.scoring.removal import Direction
-    from attriboard.selection import Study
 
-__all__ = [
-    "Balanced",
-    "DirectionOption",
-    "Seeds",
-    "Variants",
-    "checked_direction",
-    "chosen_variants",
-    "parse_rates",
-    "removal",
-    "variant_parts",
-]
-
-Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]
-DirectionOption = Annotated[
-    str, typer.Option("--direction", metavar="helpful|harmful", help="Which examples are removed.")
-]
-Balanced = Annotated[bool, typer.Option("--balanced", help="Remove the same share of every class.")]
-Variants = Annotated[
-    list[str] | None,
-    typer.Option("--variant", metavar="default|selected|oracle", help="Repeatable; by default all three."),
-]
+__all__ = ["parse_rates", "removal"]
 
 
 @command
 def removal(
     task: TaskArgument,
-    attributors: Annotated[
-        list[str], typer.Argument(metavar="ATTRIBUTOR…", help="Names, or paths of .py files; any number.")
-    ],
+    attributors: AttributorNames,
     rates: Annotated[
         list[str] | None,
         typer.Option("--rates", metavar="RATE…", help="Shares of the training set to remove: --rates 0.1 0.3 0.5."),
@@ -75,9 +63,7 @@ def removal(
     balanced: Balanced = False,
     variant: Variants = None,
     out: OutDir = Path("attriboard-results"),
-    figure: Annotated[
-        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
-    ] = None,
+    figure: FigureStem = None,
     latex: Annotated[Path | None, typer.Option(help="LaTeX table; by default beside the records.")] = None,
     store: StoreFolder = None,
     workers: Workers = None,
@@ -99,6 +85,7 @@ def removal(
     from attriboard.downstream.report import latex_table, removal_rows
     from attriboard.files import write_atomically
     from attriboard.groundtruth.build import open_store
+    from attriboard.removal_figures import draw_removal
 
     names, numbers = _names_and_rates(attributors, rates)
     plan = RemovalPlan(numbers, seeds, checked_direction(direction), balanced)
@@ -115,7 +102,7 @@ def removal(
     caption = f"{workbench.task.card.title}: {plan.direction} examples removed, {seeds} seeds"
     table = latex or stem.with_suffix(".tex")
     write_atomically(table, latex_table(rows, plan.rates, caption).encode())
-    drawn = _draw(rows, caption, figure or stem)
+    drawn = drawn_figure(lambda: draw_removal(rows, caption), figure or stem)
     if json:
         emit(
             {
@@ -123,14 +110,14 @@ def removal(
                 "direction": plan.direction,
                 "balanced": plan.balanced,
                 "rows": [row.document() for row in rows],
-                "retrains": {"asked": work.asked, "done": work.done, "seconds": round(work.seconds, 3)},
+                "retrains": work_document(work),
                 "figure": None if drawn is None else str(drawn),
                 "latex": str(table),
             }
         )
         return
     _show(rows, plan.rates, caption)
-    print(f"{work.asked} retrains asked for, {work.done} done in {work.seconds:.1f} s, the others came from the store")
+    say_work(work)
     print(f"records in {out}, table {table}" + (f", figure {drawn}" if drawn else ""))
 
 
@@ -146,18 +133,15 @@ def _removal_records(
     **options: Any,
 ) -> "tuple[list[RemovalRecord], Work]":
     """Records of every attributor's variants, in order: from the folder, or made now and written there."""
-    from attriboard.downstream.parts import attribute_parts, finished_parts
+    from attriboard.downstream.parts import known_or_made
     from attriboard.records import RemovalRecord, write_record
 
     finished = [record for record in workbench.records(out) if isinstance(record, RemovalRecord)]
     found: list[RemovalRecord | Attributed[Ranking]] = []
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
-        job, described, parts = variant_parts(workbench, name, variants, out, bounds=bounds, **options)
-        known = finished_parts(job, described, parts, finished, bench.answers)
-        missing = [part for part in parts if part.variant not in known]
-        made = {a.part.variant: a for a in attribute_parts(job, missing, bench.rank, bounds)} if missing else {}
-        found += [known.get(part.variant) or made[part.variant] for part in parts]
+        asked = variant_parts(workbench, name, variants, out, bounds=bounds, **options)
+        found += known_or_made(*asked, finished, bench.answers, bench.rank, bounds)
     with progress_bar(f"retrains of {workbench.task.card.name}") as progress:
         rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
         work = bench.retrain(rankings, retrainer, progress)
@@ -165,82 +149,6 @@ def _removal_records(
     for record in records:
         write_record(record, out)
     return records, work
-
-
-def variant_parts(
-    workbench: Workbench,
-    name: str,
-    variants: "Sequence[Variant]",
-    out: Path,
-    *,
-    bounds: "Limits",
-    **options: Any,
-) -> "tuple[Job, Described, list[Part]]":
-    """An attributor's configurations for variants; a selection that had to be made is recorded.
-
-    Args:
-        workbench: the task.
-        name: the attributor.
-        variants: wanted ones.
-        out: folder of records, which may know the selection, and gets it.
-        bounds: of the attributor's process.
-        options: see `Workbench.job`.
-    """
-    from attriboard.attribution.runner import describe_attributor
-    from attriboard.catalog import load_oracle
-    from attriboard.downstream.parts import choose_parts
-    from attriboard.records import write_record
-
-    job = workbench.job(name, [{}], selectors=("surrogate",), **options)
-    described = describe_attributor(job)
-
-    def keep(study: "Study") -> None:
-        for record in study.all_records:
-            write_record(record, out)
-
-    with progress_bar(f"λ of {name}") as progress:
-        parts = choose_parts(
-            workbench.task,
-            workbench.grader_if_any,
-            job,
-            described,
-            variants,
-            [*workbench.records(out), *workbench.published_records()],
-            load_oracle(),
-            keep=keep,
-            limits=bounds,
-            progress=progress,
-        )
-    return job, described, parts
-
-
-def chosen_variants(given: Sequence[str] | None) -> "tuple[Variant, ...]":
-    """Variants by name, in their usual order.
-
-    Raises:
-        InputError: an unknown one.
-    """
-    from attriboard.downstream.parts import VARIANTS
-    from attriboard.errors import InputError
-
-    if unknown := sorted(set(given or ()) - set(VARIANTS)):
-        raise InputError(f"--variant {', '.join(unknown)}: must be among {', '.join(VARIANTS)}")
-    return tuple(variant for variant in VARIANTS if not given or variant in given)
-
-
-def checked_direction(text: str) -> "Direction":
-    """`helpful` or `harmful`.
-
-    Raises:
-        InputError: another word.
-    """
-    from attriboard.errors import InputError
-
-    if text == "helpful":
-        return "helpful"
-    if text == "harmful":
-        return "harmful"
-    raise InputError(f"--direction {text}: must be helpful or harmful")
 
 
 def parse_rates(texts: Sequence[str]) -> tuple[float, ...]:
@@ -283,17 +191,6 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _draw(rows: "Sequence[RemovalRow]", title: str, stem: Path) -> Path | None:
-    from attriboard.drawing import save_figure
-    from attriboard.errors import InputError
-    from attriboard.removal_figures import draw_removal
-
-    try:
-        return save_figure(draw_removal(rows, title), stem)
-    except InputError:  # nothing was measured
-        return None
 
 
 def _show(rows: "Sequence[RemovalRow]", rates: Sequence[float], title: str) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from attriboard.cli.run import setting
 from attriboard.cli.selection import sweep_document, sweep_points
-from attriboard.cli.shell import emit, progress_bar, show_table
+from attriboard.cli.shell import drawn_figure, emit, progress_bar, show_table
+from attriboard.cli.uses import say_work, work_document
 from attriboard.cli.workbench import Workbench, executor
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def sweep_removal(
                     sweep_document(record) | {"removal": _document(partner)}
                     for record, partner in zip(graded, removed, strict=True)
                 ],
-                "retrains": {"asked": work.asked, "done": work.done, "seconds": round(work.seconds, 3)},
+                "retrains": work_document(work),
                 "seconds": time.perf_counter() - started,
                 "figure": None if drawn is None else str(drawn),
             }
         )
         return
     _show(graded, removed, names, rate)
-    print(f"{work.asked} retrains asked for, {work.done} done in {work.seconds:.1f} s, the others came from the store")
+    say_work(work)
     print(f"records in {out}" + (f", figure {drawn}" if drawn else "; a figure needs one swept number"))
 
 
@@ -79,7 +80,7 @@ def _points(
 ) -> "tuple[list[AttributionRecord], list[RemovalRecord], dict[str, Any], Work]":
     """The records of either kind in the grid's order, the default configuration, and what retraining took."""
     from attriboard.attribution.runner import Outcome, describe_attributor
-    from attriboard.downstream.parts import Attributed, Part, attribute_parts, attributed, finished_parts
+    from attriboard.downstream.parts import Attributed, Part, answering_records, attribute_parts, attributed
     from attriboard.records import RemovalRecord, write_record
 
     job = workbench.job(attributor, [{}], **options)
@@ -96,7 +97,7 @@ def _points(
     finished = [r for r in workbench.records(out) if isinstance(r, RemovalRecord) and r.variant == "sweep"]
     described = describe_attributor(job)
     wanted = [Part("sweep", None, record.hyperparameters) for record in graded]
-    known = [finished_parts(job, described, [part], finished, bench.answers).get("sweep") for part in wanted]
+    known = answering_records(job, described, wanted, finished, bench.answers)
     here = [dict(a.part.hyperparameters) for a in found]
     missing = [p for p, k in zip(wanted, known, strict=True) if k is None and dict(p.hyperparameters) not in here]
     if missing:
@@ -127,17 +128,17 @@ def _draw(
     default: Mapping[str, Any],
     stem: Path,
 ) -> Path | None:
-    from attriboard.errors import InputError
-    from attriboard.figures import marks_of, save_figure
+    from attriboard.figures import marks_of
     from attriboard.removal_figures import draw_removal_sweep
 
     if len(names) != 1:
         return None
-    try:
-        marks = marks_of(graded, names[0], default.get(names[0]))
-        return save_figure(draw_removal_sweep(graded, removed, names[0], rate, marks), stem)
-    except InputError:  # too few points
-        return None
+    (name,) = names
+    value = default.get(name)
+    return drawn_figure(
+        lambda: draw_removal_sweep(graded, removed, name, rate, marks_of(graded, name, value)),
+        stem,
+    )
 
 
 def _show(

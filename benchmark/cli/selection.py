@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.removal import Balanced, DirectionOption, Seeds, checked_direction
 from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, emit, progress_bar, show_table
+from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, progress_bar, show_table
+from attriboard.cli.uses import Balanced, DirectionOption, Seeds, checked_direction
 from attriboard.cli.workbench import (
     AttributorArgument,
     AttributorFile,
     Bundles,
     Device,
+    FigureStem,
     Fixed,
     MemoryLimit,
     OutDir,
@@ -56,9 +57,7 @@ def sweep(
     grid: Grid = None,
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
-    figure: Annotated[
-        Path | None, typer.Option(help="Figure without its ending; by default beside the records.")
-    ] = None,
+    figure: FigureStem = None,
     metric: Annotated[
         str,
         typer.Option(metavar="lds|removal", help="removal: also retrain without what each point calls most helpful."),
@@ -157,7 +156,7 @@ def sweep_points(
     """
     from attriboard.attribution.limits import NO_LIMITS
     from attriboard.attribution.runner import describe_attributor
-    from attriboard.records import read_records, write_record
+    from attriboard.records import write_record
     from attriboard.sweeping import grid_configurations
     from attriboard.sweeping import sweep as run_sweep
 
@@ -168,8 +167,7 @@ def sweep_points(
     *points, default = described.configurations
     job = job.model_copy(update={"configurations": tuple(points)})
     described = described.model_copy(update={"configurations": tuple(points)})
-    folder = results / bench.task.card.name
-    finished = read_records(folder) if folder.is_dir() else []
+    finished = bench.records(results)
     records = []
     with progress_bar(title) as progress:
         for record in run_sweep(
@@ -356,15 +354,11 @@ def draw_sweep(
         stem: where the figure goes, without its ending.
         default: the configuration without the sweep, whose value is marked.
     """
-    from attriboard.errors import InputError
-    from attriboard.figures import draw_curve, draw_surface, marks_of, save_figure
+    from attriboard.figures import draw_curve, draw_surface, marks_of
 
-    try:
-        if len(names) == 1:
-            marks = marks_of(records, names[0], (default or {}).get(names[0]))
-            return save_figure(draw_curve(records, names[0], marks), stem)
-        if len(names) == 2:
-            return save_figure(draw_surface(records, *names), stem)
-    except InputError:
-        return None
+    if len(names) == 1:
+        value = (default or {}).get(names[0])
+        return drawn_figure(lambda: draw_curve(records, names[0], marks_of(records, names[0], value)), stem)
+    if len(names) == 2:
+        return drawn_figure(lambda: draw_surface(records, *names), stem)
     return None

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-__all__ = ["DataDir", "Display", "Json", "command", "emit", "note", "progress_bar", "show_table"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["DataDir", "Display", "Json", "command", "drawn_figure", "emit", "note", "progress_bar", "show_table"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -66,6 +69,17 @@ def emit(document: Any) -> None:
 def note(text: str) -> None:
     """Say something beside the result, on standard error."""
     print(text, file=sys.stderr)
+
+
+def drawn_figure(draw: "Callable[[], Figure]", stem: Path) -> Path | None:
+    """Draw a figure and save it under a path without its ending; `None` where there is too little to draw."""
+    from attriboard.drawing import save_figure
+    from attriboard.errors import InputError
+
+    try:
+        return save_figure(draw(), stem)
+    except InputError:
+        return None
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = ()) -> None:

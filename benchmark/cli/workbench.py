@@ -24,6 +24,7 @@ __all__ = [
     "Bundles",
     "Cluster",
     "Device",
+    "FigureStem",
     "Fixed",
     "MemoryLimit",
     "OutDir",
@@ -48,6 +49,7 @@ AttributorFile = Annotated[
     Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
 ]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
+FigureStem = Annotated[Path | None, typer.Option(help="Figure without its ending; by default beside the records.")]
 Bundles = Annotated[
     Path | None,
     typer.Option(
