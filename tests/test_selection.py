@@ -7,36 +7,19 @@ import numpy as np
 import pytest
 import selecting
 from scipy.stats import spearmanr
-from selecting import GRID, brute_lds, make_job, run_inline, write, write_ridge
+from selecting import GRID, brute_lds, make_job, write, write_ridge
 from tiny import Published
 
 from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
 from attriboard.catalog import load_oracle
 from attriboard.evaluation import Grader
-from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.records import SelectionRecord
 from attriboard.selection import Study, study_selection
 from attriboard.selector import GroundTruthSelector
 
+pytestmark = pytest.mark.usefixtures("inline")
 LAMBDAS = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def grader(published: Published) -> Grader:
-    return Grader(read_ground_truth(published.truth))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inline() -> Any:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_inline(monkeypatch)
-        yield
 
 
 class Watching(GroundTruthSelector):

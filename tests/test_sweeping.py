@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import selecting
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selecting import calls, make_job, run_inline, write_ridge
+from selecting import calls, make_job, write_ridge
 from tiny import Published
 
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import describe_attributor
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader
-from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.records import AttributionRecord, read_record, write_record
 from attriboard.sweeping import grid_configurations, parse_grid, sweep
 
+pytestmark = pytest.mark.usefixtures("inline")
 NAMES = st.from_regex(r"[a-z][a-z_]{0,10}", fullmatch=True)
 
 
@@ -91,23 +90,6 @@ def test_product_varies_the_last_grid_fastest() -> None:
 def test_a_name_that_is_given_twice_is_refused(grids: Any, fixed: dict[str, str]) -> None:
     with pytest.raises(InputError, match="--grid a: given twice"):
         grid_configurations(grids, fixed)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def grader(published: Published) -> Grader:
-    return Grader(read_ground_truth(published.truth))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inline() -> Any:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_inline(monkeypatch)
-        yield
 
 
 VALUES = ("0", "1e-3", "0.1", "1", "10", "1.0")  # 1 twice

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import selecting
-from selecting import make_job, run_inline
+from selecting import make_job
 from tiny import N_TEST, N_TRAIN, Published
 
 from attriboard.attribution.runner import describe_attributor
@@ -15,7 +14,6 @@ from attriboard.downstream.parts import Part, attribute_parts, finished_parts
 from attriboard.downstream.report import compare_brittleness
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader
-from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.plan import removal_seed
 from attriboard.records import BrittlenessRecord, read_record, write_record
 from attriboard.removal_figures import draw_brittleness
@@ -24,24 +22,8 @@ from attriboard.retraining.executors import InProcess
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 
+pytestmark = pytest.mark.usefixtures("inline")
 PLAN = BrittlenessPlan(n_points=3, largest=0.9, n_seeds=3, n_confirm=2)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def grader(published: Published) -> Grader:
-    return Grader(read_ground_truth(published.truth))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inline() -> Any:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_inline(monkeypatch)
-        yield
 
 
 def bench_of(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import selecting
 import torch
-from selecting import make_job, run_inline, write
+from selecting import make_job, write
 from tiny import N_TRAIN, Published, TinyTask, tiny_card, tiny_task
 
 from attriboard.attribution.job import TaskSpec
@@ -19,6 +19,7 @@ from attriboard.records import read_record, write_record
 from attriboard.removal_figures import draw_recall
 from attriboard.scoring.mislabel import detect
 
+pytestmark = pytest.mark.usefixtures("inline")
 WRONG = torch.arange(N_TRAIN) % 9 == 0
 
 # It knows which labels are wrong, and says so in its own way.
@@ -55,13 +56,6 @@ def flipped(tmp_path_factory: pytest.TempPathFactory) -> Published:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(selecting, "tiny_task", lambda **changes: FlippedTinyTask(tiny_card(**changes)))
         return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inline() -> Any:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_inline(monkeypatch)
-        yield
 
 
 def record_of(flipped: Published, attributor: str | Path, by: Any) -> Any:

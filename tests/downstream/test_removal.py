@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import selecting
-from selecting import GRID, make_job, run_inline, write, write_ridge
+from selecting import GRID, make_job, write, write_ridge
 from tiny import N_TRAIN, Published, TinyTask
 
 from attriboard.attribution.runner import describe_attributor
@@ -16,7 +16,6 @@ from attriboard.downstream.removal import RemovalBench, RemovalPlan
 from attriboard.downstream.report import latex_table, removal_rows
 from attriboard.errors import InputError
 from attriboard.evaluation import Grader
-from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.plan import removal_seed, shuffled_rows
 from attriboard.records import RemovalRecord, read_record, write_record
 from attriboard.removal_figures import draw_removal
@@ -26,24 +25,8 @@ from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.selection import Study
 
+pytestmark = pytest.mark.usefixtures("inline")
 PLAN = RemovalPlan((0.5, 0.2), n_seeds=3)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
-def grader(published: Published) -> Grader:
-    return Grader(read_ground_truth(published.truth))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inline() -> Any:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        run_inline(monkeypatch)
-        yield
 
 
 def bench_of(published: Published, grader: Grader | None, folder: Path, plan: RemovalPlan = PLAN) -> RemovalBench:

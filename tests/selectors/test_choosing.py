@@ -23,11 +23,6 @@ from attriboard.selectors.surrogate import pick_by_xi
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    return selecting.publish(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture(scope="module")
 def context(published: Published) -> Context:
     return build_context(published.task, published.checkpoints, seed=3)
 
