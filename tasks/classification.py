@@ -12,24 +12,20 @@ Park et al., *TRAK* (2023), arXiv 2303.14186, section 3.3.
 
 from __future__ import annotations
 
-import pkgutil
 from typing import TYPE_CHECKING
 
-from attriboard.cards import TaskCard
-from attriboard.contracts import Dataset, Task
-from attriboard.tasks import DATASETS, MODELS
-from attriboard.tasks.fields import lookup, resolve
+from attriboard.tasks.tabled import TabledTask
 
 if TYPE_CHECKING:
     import torch
 
-    from attriboard.tasks.datasets.sources import Loader
-
 __all__ = ["ClassificationTask"]
 
 
-class ClassificationTask(Task):
-    """Single-label classification; outputs are logits (n, n_classes), targets int64 class numbers (n,).
+class ClassificationTask(TabledTask):
+    """Single-label classification; inputs float32 (n, *input_shape), targets int64 class numbers (n,).
+
+    Outputs are logits (n, n_classes).
 
     Args:
         card: the validated card.
@@ -39,29 +35,6 @@ class ClassificationTask(Task):
     """
 
     measurements = ("loss", "margin", "correct")
-
-    def __init__(self, card: TaskCard) -> None:
-        super().__init__(card)
-        self._loader: Loader = resolve("data.dataset", card.data.dataset, DATASETS)(card.data)
-        self._architecture = lookup("model.architecture", card.model.architecture, MODELS)
-
-    def load_data(self) -> Dataset:
-        """Inputs float32 (n, *input_shape), targets int64 (n,); see `Task.load_data`."""
-        return self._loader.load()
-
-    def data_available(self) -> bool:
-        """Whether `load_data` finds the data on this machine; looks, but reads nothing."""
-        return self._loader.available()
-
-    def build_model(self) -> torch.nn.Module:
-        """A new module from the card's architecture.
-
-        Raises:
-            CardError: the architecture does not have the card's options.
-        """
-        build = pkgutil.resolve_name(self._architecture)
-        model: torch.nn.Module = build(self.card.model.options)
-        return model
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy in nats, (n,), of logits (n, n_classes)."""

@@ -18,20 +18,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from attriboard.cards import TaskCard
-from attriboard.contracts import Dataset, Task
 from attriboard.errors import CardError
-from attriboard.tasks import DATASETS, MODELS, PRETRAINED
-from attriboard.tasks.fields import lookup, resolve
+from attriboard.tasks import PRETRAINED
+from attriboard.tasks.tabled import TabledTask
 
 if TYPE_CHECKING:
     import torch
 
-    from attriboard.tasks.datasets.sources import Loader
-
 __all__ = ["LanguageModelingTask"]
 
 
-class LanguageModelingTask(Task):
+class LanguageModelingTask(TabledTask):
     """Causal language modelling; inputs and targets are the same blocks (n, length) int64.
 
     Outputs are logits (n, length, n_vocab); those after a block's last token are not used.
@@ -49,33 +46,12 @@ class LanguageModelingTask(Task):
 
     def __init__(self, card: TaskCard) -> None:
         super().__init__(card)
-        self._loader: Loader = resolve("data.dataset", card.data.dataset, DATASETS)(card.data)
-        self._architecture = lookup("model.architecture", card.model.architecture, MODELS)
         for name in ("vocabulary", "length"):
             data, model = card.data.options.get(name), card.model.options.get(name)
             if isinstance(data, int) and isinstance(model, int) and data > model:
                 raise CardError(
                     f"model.options.{name} = {model}: the data has data.options.{name} = {data}; give as many"
                 )
-
-    def load_data(self) -> Dataset:
-        """Inputs int64 (n, length), targets the same blocks; see `Task.load_data`."""
-        return self._loader.load()
-
-    def data_available(self) -> bool:
-        """Whether `load_data` finds the data on this machine; looks, but reads nothing."""
-        return self._loader.available()
-
-    def build_model(self) -> torch.nn.Module:
-        """A new module from the card's architecture.
-
-        Raises:
-            CardError: the architecture does not have the card's options.
-            DataError: the package that defines it is not installed.
-        """
-        build = pkgutil.resolve_name(self._architecture)
-        model: torch.nn.Module = build(self.card.model.options)
-        return model
 
     def pretrained(self) -> Mapping[str, torch.Tensor] | None:
         """The checkpoint that the card names, read once; `None` where it names none.
