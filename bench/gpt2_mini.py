@@ -6,38 +6,20 @@ busy machine hurts both: ours as local processes with one thread each, dattri's 
 """
 
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from attriboard.catalog import load_task
 from attriboard.contracts import Dataset, Task
-from attriboard.groundtruth.plan import mask_indices, retrain_seed
-from attriboard.retraining.engine import retrain, trainer_class
-from attriboard.retraining.executors import LocalProcesses
-from attriboard.retraining.request import RetrainRequest
-from attriboard.retraining.store import RetrainStore
+from attriboard.groundtruth.plan import mask_indices
+from attriboard.retraining.engine import trainer_class
 from bench.report import Comparison, Measured
+from bench.retraining import seconds_per_retrain
 
 TASK = "wikitext2_gpt2_mini"
 N_STACKS = 3  # of ours per process in one repetition; the first of each is not counted
-
-
-def ours(task: Task, n_workers: int) -> float:
-    """Seconds per retrain, without the start of the processes: from the first finished stacks to the last."""
-    count = N_STACKS * n_workers * trainer_class(task).stack_size(task)
-    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, 0)) for k in range(count)]
-    seen: list[tuple[int, float]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        store = RetrainStore(Path(folder), task.card.fingerprint)
-        executor = LocalProcesses(n_workers)
-        retrain(task, requests, store, executor, lambda done, total: seen.append((done, time.perf_counter())))
-    # The workers' first stacks include importing PyTorch and loading the data.
-    (before, first), (after, last) = seen[n_workers], seen[-1]
-    return (last - first) / (after - before)
 
 
 def dattri(task: Task, data: Dataset) -> float:
@@ -62,9 +44,10 @@ def measure(repetitions: int = 3) -> Measured:
     data = task.load_data()
     n_threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(n_threads)
+    count = N_STACKS * n_threads * trainer_class(task).stack_size(task)
     mine, theirs = [], []
     for _ in range(repetitions):
-        mine.append(ours(task, n_threads))
+        mine.append(seconds_per_retrain(task, n_threads, count))
         theirs.append(dattri(task, data))
     what = f"one retrain of wikitext2_gpt2_mini on half the data, {n_threads} cores"
     return Measured([Comparison(what, "dattri 0.3.0", mine, theirs, "a GPT-2 of the mini's size in dattri's loop")])

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from attriboard.catalog import load_task
+from attriboard.contracts import Task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.engine import retrain
 from attriboard.retraining.executors import LocalProcesses
@@ -44,9 +45,9 @@ def operations(task: Any) -> float:
     return 2.0 * (2 * products + inner) * task.card.subset_size * task.card.recipe.epochs
 
 
-def ours(task: Any, n_workers: int) -> float:
-    """Seconds per retrain, without the start of the processes: from the first finished stacks to the last."""
-    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, 0)) for k in range(N_OURS)]
+def seconds_per_retrain(task: Task, n_workers: int, count: int) -> float:
+    """Of `count` retrains, without the start of the processes: from the first finished stacks to the last."""
+    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, 0)) for k in range(count)]
     seen: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         store = RetrainStore(Path(folder), task.card.fingerprint)
@@ -79,7 +80,7 @@ def measure(repetitions: int = 5) -> Measured:
     mine, theirs, rates = [], [], []
     for _ in range(repetitions):
         rates.append(gemm_rate())
-        mine.append(ours(task, n_threads))
+        mine.append(seconds_per_retrain(task, n_threads, N_OURS))
         theirs.append(dattri(task, data))
     fractions = [flops / m / rate for m, rate in zip(mine, rates, strict=True)]
     what = f"one retrain of mnist_mlp on half the data, {n_threads} cores"
