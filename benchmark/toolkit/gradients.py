@@ -26,8 +26,9 @@ from torch.func import functional_call, grad, vmap
 
 from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
 from attriboard.errors import NotApplicableError
-from attriboard.toolkit.layers import Dense, Kind, LayerGradients, Part, Term, kind_of
+from attriboard.toolkit.layers import Kind, LayerGradients, kind_of
 from attriboard.toolkit.memory import affordable_rows
+from attriboard.toolkit.terms import Dense, Part, Term
 
 __all__ = [
     "FactoredGradients",

@@ -1,0 +1,151 @@
+"""The forms that per-example gradients take; `attriboard.toolkit.layers` says which kind of module has which.
+
+With a the inputs of a module at positions t (pixels, tokens, or just one) and δ the gradients with respect to its
+outputs, the gradient of one example i is a sum over positions, of one of these forms:
+
+    Outer   ∇W_i = Σ_t δ_it a_itᵀ        Linear; convolutions, with a the patches; Conv1D of transformers, transposed
+    Lookup  ∇W_i[v] = Σ_{t: x_it = v} δ_it   Embedding: a is one-hot, and never written out
+    Scale   ∇γ_i = Σ_t δ_it ⊙ x̂_it       LayerNorm, GroupNorm, and BatchNorm with its running statistics
+    Total   ∇b_i = Σ_t δ_it              their biases
+    Dense   the gradient itself          every other module, by `torch.func.vmap`
+
+A parameter that several modules use, such as a tied embedding, has one term for each use, and its gradient is their
+sum.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Self
+
+from torch import Tensor
+
+__all__ = ["Dense", "Lookup", "Outer", "Part", "Scale", "Term", "Total", "Transform"]
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class Term(ABC):
+    """One use of a parameter by n examples; every tensor has n rows."""
+
+    def __len__(self) -> int:
+        return next(len(tensor) for tensor in vars(self).values() if isinstance(tensor, Tensor))
+
+    @abstractmethod
+    def gradient(self, rows: slice) -> Tensor:
+        """∇W along `rows` of the parameter's first axis, (n, numbers)."""
+
+    def map(self, change: Transform) -> Self:
+        """The same with every tensor changed."""
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)  # type: ignore[type-var]  # every form is a dataclass
+
+
+@dataclass(frozen=True)
+class Outer(Term):
+    """Σ_t δ_t a_tᵀ.
+
+    Attributes:
+        source: what a is made of, (n, …).
+        deltas: δ (n, T, d_out).
+        d_in: numbers of a at one position.
+        expand: from `source` to a (n, T, d_in): identity, or the patches of a convolution, which take more memory.
+        transposed: whether the parameter is (d_in, d_out) instead of (d_out, d_in).
+    """
+
+    source: Tensor
+    deltas: Tensor
+    d_in: int
+    expand: Transform
+    transposed: bool = False
+
+    @property
+    def inputs(self) -> Tensor:
+        """Inputs a (n, T, d_in)."""
+        return self.expand(self.source)
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        left, right = (self.inputs, self.deltas) if self.transposed else (self.deltas, self.inputs)
+        left = left[:, :, rows].transpose(1, 2)
+        return (left * right if left.shape[2] == 1 else left @ right).flatten(1)
+
+
+@dataclass(frozen=True)
+class Lookup(Term):
+    """Σ_t e_{x_t} δ_tᵀ: `indices` x (n, T), `deltas` δ (n, T, d)."""
+
+    indices: Tensor
+    deltas: Tensor
+    size: int
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        start, stop, _ = rows.indices(self.size)
+        # Tokens of other rows are gathered in one more row, which is dropped.
+        own = (self.indices - start).where((self.indices >= start) & (self.indices < stop), stop - start)
+        table = self.deltas.new_zeros(len(own), stop - start + 1, self.deltas.shape[2])
+        table.scatter_add_(1, own[:, :, None].expand_as(self.deltas), self.deltas)
+        return table[:, :-1].flatten(1)
+
+
+@dataclass(frozen=True)
+class Scale(Term):
+    """Σ_t δ_t ⊙ x̂_t: `normalised` x̂ and `deltas` δ, both (n, T, *shape)."""
+
+    normalised: Tensor
+    deltas: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return (self.normalised * self.deltas).sum(1)[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Total(Term):
+    """Σ_t δ_t: `deltas` δ (n, T, *shape)."""
+
+    deltas: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return self.deltas.sum(1)[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Dense(Term):
+    """The gradient itself, `values` (n, *shape)."""
+
+    values: Tensor
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        return self.values[:, rows].flatten(1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter's gradients: a sum of terms.
+
+    Attributes:
+        shape: of the parameter; () counts as (1,).
+        terms: one for each module that uses it.
+    """
+
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers for each index of the first axis."""
+        return prod(self.shape[1:])
+
+    def gradient(self, rows: slice = slice(None)) -> Tensor:
+        """(n, numbers), along `rows` of the first axis."""
+        total = self.terms[0].gradient(rows)
+        for term in self.terms[1:]:
+            total = total + term.gradient(rows)
+        return total
