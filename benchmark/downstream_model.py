@@ -16,10 +16,10 @@ from attriboard.record_model import (
     Name,
     Reason,
     Record,
+    RecordPart,
     Seconds,
     Sha256,
     Variant,
-    _Part,
 )
 
 __all__ = ["BrittlePoint", "BrittlenessRecord", "DownstreamRecord", "MislabelRecord", "RemovalPoint", "RemovalRecord"]
@@ -54,7 +54,7 @@ class DownstreamRecord(Record):
         return self
 
 
-class RemovalPoint(_Part):
+class RemovalPoint(RecordPart):
     """What removing one share of the training set did."""
 
     rate: float = Field(gt=0, lt=1)
@@ -94,7 +94,7 @@ class RemovalRecord(DownstreamRecord):
         return self
 
 
-class BrittlePoint(_Part):
+class BrittlePoint(RecordPart):
     """How much must go before one prediction flips."""
 
     test_point: Count

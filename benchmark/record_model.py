@@ -26,6 +26,7 @@ __all__ = [
     "MethodInfo",
     "Negated",
     "Provenance",
+    "RecordPart",
     "SelectionRecord",
     "TaskInfo",
 ]
@@ -51,11 +52,13 @@ def _a_date(created: str) -> str:
 Created = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_a_date)]
 
 
-class _Part(BaseModel):
+class RecordPart(BaseModel):
+    """What a record is made of: nothing unknown, nothing that changes, no NaN or infinity."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class TaskInfo(_Part):
+class TaskInfo(RecordPart):
     """Which task, by name, version and the fingerprint of its card."""
 
     name: Name
@@ -63,7 +66,7 @@ class TaskInfo(_Part):
     fingerprint: Sha256
 
 
-class GroundTruthInfo(_Part):
+class GroundTruthInfo(RecordPart):
     """Which bundle was scored against, and how much of it."""
 
     sha256: Sha256 = Field(description="digest of the bundle file")
@@ -71,7 +74,7 @@ class GroundTruthInfo(_Part):
     n_repeats: int = Field(gt=0, le=2**53)
 
 
-class AttributorInfo(_Part):
+class AttributorInfo(RecordPart):
     """Which method, and which code of it."""
 
     name: Name
@@ -83,14 +86,14 @@ class AttributorInfo(_Part):
     family: Text
 
 
-class MethodInfo(_Part):
+class MethodInfo(RecordPart):
     """The method card that came with a score matrix."""
 
     card_sha256: Sha256 = Field(description="digest of the card's canonical JSON")
     protocol: Literal["default", "selected", "tuned"] = Field(description="where the hyperparameters come from")
 
 
-class HeldOut(_Part):
+class HeldOut(RecordPart):
     """The LDS on masks that are not public."""
 
     sha256: Sha256 = Field(description="digest of the shard, which was published before anything was scored")
@@ -99,7 +102,7 @@ class HeldOut(_Part):
     ci95: tuple[Correlation, Correlation]
 
 
-class LdsResult(_Part):
+class LdsResult(RecordPart):
     """The linear datamodeling score on the scoring points."""
 
     mean: Correlation = Field(description="Spearman's correlation over masks, averaged over scoring points")
@@ -127,14 +130,14 @@ class LdsResult(_Part):
         return self
 
 
-class GitState(_Part):
+class GitState(RecordPart):
     """The checkout that the code ran from."""
 
     commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")
     dirty: bool = Field(description="whether tracked files differed from the commit")
 
 
-class Hardware(_Part):
+class Hardware(RecordPart):
     """The machine; never its name."""
 
     cpu: Text
@@ -143,7 +146,7 @@ class Hardware(_Part):
     gpu: Text | None
 
 
-class Provenance(_Part):
+class Provenance(RecordPart):
     """By which code, on what machine, from which command."""
 
     attriboard: Text = Field(description="version of AttriBoard")
@@ -156,7 +159,7 @@ class Provenance(_Part):
     command_line: tuple[Text, ...] = Field(description="arguments; of paths the last part only")
 
 
-class Record(_Part):
+class Record(RecordPart):
     """What records of every kind share."""
 
     schema_version: Literal[1] = 1
@@ -183,7 +186,7 @@ class Record(_Part):
         return Path(task, attributor, f"{task}-{attributor}-{self.id}.json")
 
 
-class Negated(_Part):
+class Negated(RecordPart):
     """The record whose scores, made again, were negated."""
 
     record: str = Field(pattern=r"^[0-9a-f]{16}$", description="its id")
@@ -244,14 +247,14 @@ class AttributionRecord(GradedRecord):
         return self
 
 
-class GradedConfiguration(_Part):
+class GradedConfiguration(RecordPart):
     """A configuration and its mean LDS on the scoring points; null where it failed."""
 
     hyperparameters: Hyperparameters
     lds: Correlation | None
 
 
-class Difference(_Part):
+class Difference(RecordPart):
     """A paired difference of two mean LDS, with its 95 % interval."""
 
     mean: float = Field(ge=-2, le=2)

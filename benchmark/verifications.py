@@ -16,7 +16,7 @@ from attriboard.comparison import Disagreement, compare_numbers
 from attriboard.documents import parse_json, read_bounded
 from attriboard.errors import FormatError
 from attriboard.files import write_atomically
-from attriboard.record_model import AttributionRecord, Correlation, Created, Name, Provenance, Reason, _Part
+from attriboard.record_model import AttributionRecord, Correlation, Created, Name, Provenance, Reason, RecordPart
 
 __all__ = ["SUFFIX", "Verification", "read_verification", "verify_record", "write_verification"]
 
@@ -26,7 +26,7 @@ MAX_BYTES = 1 << 20
 _JUDGED = ("lds.mean", "lds.pearson", "ceiling")
 
 
-class Verification(_Part):
+class Verification(RecordPart):
     """One re-run of one record."""
 
     schema_version: Literal[1] = 1
