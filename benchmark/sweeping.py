@@ -101,26 +101,12 @@ def sweep(
     """
     described = describe_attributor(job) if described is None else described
     configurations = [c for i, c in enumerate(described.configurations) if c not in described.configurations[:i]]
-    code = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed)
-    known = {
-        (
-            record.attributor.digest,
-            record.ground_truth.sha256,
-            record.checkpoints_sha256,
-            record.seed,
-            canonical_json(record.hyperparameters),
-        ): record
-        # Of several records of one point, one that was scored and has criteria.
-        for record in sorted(
-            (r for r in finished if isinstance(r, AttributionRecord) and not _may_end_otherwise(r.reason, limits)),
-            key=lambda r: (r.status == "ok", len(r.criteria)),
-        )
-    }
+    answers = _answers(described, grader, job, finished, limits)
     total = len(configurations)
     done = 0
     missing = []
     for configuration in configurations:
-        record = known.get((*code, canonical_json(configuration)))
+        record = answers.get(canonical_json(configuration))
         if record is None:
             missing.append(configuration)
         else:
@@ -140,6 +126,22 @@ def sweep(
             yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
             done += 1
             progress(done, total)
+
+
+def _answers(
+    described: Described, grader: Grader, job: Job, finished: Iterable[AnyRecord], limits: Limits
+) -> dict[str, AttributionRecord]:
+    """Canonical configuration → the record that answers it; of several, one that was scored and has criteria."""
+    yardstick = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed)
+    usable = [
+        record
+        for record in finished
+        if isinstance(record, AttributionRecord)
+        and (record.attributor.digest, record.ground_truth.sha256, record.checkpoints_sha256, record.seed) == yardstick
+        and not _may_end_otherwise(record.reason, limits)
+    ]
+    usable.sort(key=lambda record: (record.status == "ok", len(record.criteria)))
+    return {canonical_json(record.hyperparameters): record for record in usable}
 
 
 def _may_end_otherwise(reason: str | None, limits: Limits) -> bool:

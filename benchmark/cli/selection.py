@@ -82,15 +82,7 @@ def sweep(
     A finished point is a record in --out and is not computed again. With --metric removal every point is also put to
     use, and the figure has both curves; --rate, --seeds, --direction, --balanced, --store and --workers are for it.
     """
-    from attriboard.errors import InputError
-    from attriboard.sweeping import parse_grid
-
-    if metric not in ("lds", "removal") or (metric == "lds" and rate is not None):
-        raise InputError(f"--metric {metric}: must be lds or removal, and --rate goes with removal")
-
-    if not grid:
-        raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
-    grids = [parse_grid(text) for text in grid]
+    grids = _checked_grids(grid, metric, rate)
     chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
     bench, fixed = Workbench(task, groundtruth), parse_assignments(hp or [])
     options: dict[str, Any] = {"bounds": bounds, "seed": seed, "device": device, "threads": threads}
@@ -124,6 +116,22 @@ def sweep(
         return
     _show_points(records, names)
     print(f"records in {out}" + (f", figure {path}" if path else "; too few numbers for a figure"))
+
+
+def _checked_grids(grid: Sequence[str] | None, metric: str, rate: float | None) -> list[tuple[str, tuple[str, ...]]]:
+    """What is swept.
+
+    Raises:
+        InputError: nothing is, or the metric is unknown or has no rate.
+    """
+    from attriboard.errors import InputError
+    from attriboard.sweeping import parse_grid
+
+    if metric not in ("lds", "removal") or (metric == "lds" and rate is not None):
+        raise InputError(f"--metric {metric}: must be lds or removal, and --rate goes with removal")
+    if not grid:
+        raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
+    return [parse_grid(text) for text in grid]
 
 
 def sweep_points(
