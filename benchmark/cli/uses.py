@@ -83,7 +83,7 @@ def variant_parts(
             job,
             described,
             variants,
-            [*workbench.records(out), *workbench.published_records()],
+            [*workbench.records(out), *workbench.published_records],
             load_oracle(),
             keep=keep,
             limits=bounds,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,8 +126,9 @@ class Workbench:
 
         return read_records(folder / self.task.card.name) if (folder / self.task.card.name).is_dir() else []
 
+    @cached_property
     def published_records(self) -> "list[AnyRecord]":
-        """Records of the task that come with this installation."""
+        """Records of the task that come with this installation; they are many, and read once."""
         from attriboard.leaderboard.board import published_results
 
         return self.records(published_results())
