@@ -11,7 +11,7 @@ from typing import Any
 from attriboard.documents import parse_json
 from attriboard.errors import FormatError
 
-__all__ = ["read_header"]
+__all__ = ["read_header", "read_layout"]
 
 MAX_BYTES = 16 << 20
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -23,6 +23,11 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: no such file, too long, no JSON, a key twice, or fields that do not belong there.
     """
+    return read_layout(path)[1]
+
+
+def read_layout(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the tensors' bytes begin, and the header; see `read_header`."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -36,4 +41,4 @@ def read_header(path: Path) -> dict[str, Any]:
                 raise ValueError(f"tensor {name[:80]!r} is described by other fields than {', '.join(sorted(_FIELDS))}")
     except (OSError, ValueError, struct.error) as error:
         raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
-    return header
+    return 8 + length, header

@@ -33,9 +33,9 @@ from attriboard.attribution.job import (
     Selected,
 )
 from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
+from attriboard.attribution.score_files import map_scores
 from attriboard.contracts import HyperparameterValue
 from attriboard.errors import InputError
-from attriboard.score_files import map_scores
 
 __all__ = ["Outcome", "describe_attributor", "run_attributor"]
 

@@ -3,12 +3,12 @@
 import json
 import struct
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.errors import FormatError
+from attriboard.headers import read_layout
 
 __all__ = ["map_scores", "write_scores"]
 
@@ -38,16 +38,10 @@ def map_scores(path: Path) -> NDArray[np.float32]:
     Raises:
         FormatError: the file holds something else.
     """
-    with path.open("rb") as file:
-        offset, tensor = _header(path, file)
+    offset, header = read_layout(path)
+    if set(header) != {"scores"}:
+        raise FormatError(f"{path}: holds {', '.join(header)}, must hold one tensor 'scores'")
+    tensor = header["scores"]
     if tensor.get("dtype") != "F32" or offset + 4 * int(np.prod(tensor["shape"])) != path.stat().st_size:
         raise FormatError(f"{path}: torn, or not one float32 tensor 'scores'")
     return np.memmap(path, dtype="<f4", mode="c", offset=offset, shape=tuple(tensor["shape"]))
-
-
-def _header(path: Path, file: IO[bytes]) -> tuple[int, dict[str, Any]]:
-    (length,) = struct.unpack("<Q", file.read(8))
-    document = json.loads(file.read(length))
-    if set(document) != {"scores"}:
-        raise FormatError(f"{path}: holds {', '.join(document)}, must hold one tensor 'scores'")
-    return 8 + length, document["scores"]

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from attriboard import score_files
+from attriboard.attribution import score_files
+from attriboard.attribution.score_files import map_scores, write_scores
 from attriboard.errors import FormatError
-from attriboard.score_files import map_scores, write_scores
 
 
 @settings(deadline=None)
