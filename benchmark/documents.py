@@ -1,13 +1,15 @@
 """Reading JSON and YAML that anybody may have written: bounded, strict, without the tricks that the formats allow.
 
 Refused are files beyond a size, duplicate keys, NaN and infinity (also as 1e999), nesting without end, integers of
-thousands of digits, and in YAML aliases, which a few lines of can unfold into gigabytes, and tags.
+thousands of digits, texts that lost characters on their way (U+FFFD, which decoders put where bytes were no text), and
+in YAML aliases, which a few lines of can unfold into gigabytes, and tags.
 """
 
 import json
 import math
 import reprlib
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ __all__ = ["parse_json", "parse_yaml", "read_bounded"]
 
 MAX_DEPTH = 50  # nested lists and mappings; the formats here need five
 MAX_BITS = 256  # of an integer
+LOST = "\ufffd"
 
 
 def read_bounded(path: Path, limit: int, what: str) -> bytes:
@@ -124,16 +127,19 @@ def _finite(text: str) -> float:
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse what is nested without end, and integers that no field has and whose digits take minutes to print."""
+    """Refuse endless nesting, integers whose digits take minutes to print, and texts that lost characters."""
     level = [value]
     for _ in range(MAX_DEPTH):
         if any(isinstance(each, int) and each.bit_length() > MAX_BITS for each in level):
             raise ValueError(f"an integer of more than {MAX_BITS} bits")
+        for text in level:
+            if isinstance(text, str) and LOST in text:
+                raise ValueError(f"{reprlib.repr(text)} has U+FFFD in place of lost characters; write it as UTF-8")
         level = [
             inner
             for outer in level
             if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            for inner in (chain.from_iterable(outer.items()) if isinstance(outer, dict) else outer)
         ]
         if not level:
             return

@@ -15,6 +15,7 @@ __all__ = ["read_header", "read_layout"]
 
 MAX_BYTES = 16 << 20
 _FIELDS = {"dtype", "shape", "data_offsets"}
+_DTYPES = ("BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64")  # those that NumPy has
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -39,6 +40,9 @@ def read_layout(path: Path) -> tuple[int, dict[str, Any]]:
         for name, tensor in header.items():
             if name != "__metadata__" and not (isinstance(tensor, dict) and tensor.keys() == _FIELDS):
                 raise ValueError(f"tensor {name[:80]!r} is described by other fields than {', '.join(sorted(_FIELDS))}")
+            if name != "__metadata__" and tensor["dtype"] not in _DTYPES:
+                kinds = ", ".join(_DTYPES)
+                raise ValueError(f"tensor {name[:80]!r} is of {str(tensor['dtype'])[:80]!r}, which is none of {kinds}")
     except (OSError, ValueError, struct.error) as error:
         raise FormatError(f"{path}: not a readable safetensors file: {error}") from error
     return 8 + length, header
