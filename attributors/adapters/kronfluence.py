@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attriboard.contracts import Attributor, Context, Examples, Hyperparameter
+from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs
 from attriboard.toolkit.layerwise import layer_regularization
 
@@ -53,7 +54,15 @@ class KronfluenceEKFAC(Attributor):
     )
 
     def fit(self, context: Context, *, damping: float | None, fisher: str, epoch: int | None) -> Tensor:
-        """Fit factors, then scores of all pairs."""
+        """Fit factors, then scores of all pairs.
+
+        Raises:
+            NotApplicableError: targets are not one class per example.
+        """
+        if context.train.targets.dim() != 1 or context.train.targets.is_floating_point():
+            raise NotApplicableError(
+                "targets are not one class per example, and kronfluence does not see GPT-2's Conv1D layers; use ekfac"
+            )
         (checkpoint,) = context.select_checkpoints(1, epoch=epoch)
         model = copy.deepcopy(context.model).requires_grad_(True)
         model.load_state_dict({**checkpoint.parameters, **checkpoint.buffers})

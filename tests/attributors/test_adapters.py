@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.catalog import attributor_spec
-from attriboard.contracts import Context
-from attriboard.errors import InputError
+from attriboard.contracts import Context, Examples
+from attriboard.errors import InputError, NotApplicableError
 
 pytestmark = pytest.mark.filterwarnings("default")  # other libraries' warnings are theirs
 
@@ -89,6 +89,13 @@ def test_dattri_ekfac_is_ours_where_curvature_does_not_matter_and_farther_from_t
 def test_kronfluence_ekfac_is_ours(context: Context, damping: float | None) -> None:
     ours = attribute("ekfac", context, damping=damping, fisher="empirical")
     assert_rows_close(attribute("kronfluence:ekfac", context, damping=damping, fisher="empirical"), ours, 1e-4)
+
+
+@kronfluence
+def test_kronfluence_ekfac_refuses_a_label_at_every_position(context: Context) -> None:
+    positions = Examples(context.train.inputs, context.train.targets[:, None])
+    with pytest.raises(NotApplicableError, match=r"not one class per example.*use ekfac"):
+        attribute("kronfluence:ekfac", replace(context, train=positions))
 
 
 @traker
