@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder", "store_root", "write_atomically"]
+__all__ = ["cache_folder", "datasets_folder", "store_root", "write_atomically"]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -28,7 +28,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 def cache_folder() -> Path:
     """Where downloads, stores and trained checkpoints are kept: `$ATTRIBOARD_CACHE`, or `~/.cache/attriboard`."""
     named = os.environ.get("ATTRIBOARD_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "attriboard"
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "attriboard"
+
+
+def datasets_folder() -> Path:
+    """Where downloaded data sets are kept: `$ATTRIBOARD_DATASETS`, or `datasets` in the cache folder.
+
+    It has a name of its own so that an attributor's process can be told of data sets and of nothing beside them.
+    """
+    named = os.environ.get("ATTRIBOARD_DATASETS")
+    return Path(named) if named else cache_folder() / "datasets"
 
 
 def store_root() -> Path:

@@ -36,11 +36,12 @@ from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits
 from attriboard.attribution.score_files import map_scores
 from attriboard.contracts import HyperparameterValue
 from attriboard.errors import InputError
+from attriboard.files import datasets_folder
 
 __all__ = ["Outcome", "describe_attributor", "run_attributor"]
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
-_WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR")  # the process has nothing to do with what they name
+_WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
 _POLL_SECONDS = 0.5  # how often a silent process is looked at
 
 
@@ -288,7 +289,8 @@ def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
 def _environment() -> dict[str, str]:
     """Our environment, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
     environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
-    for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_CACHE", "\0")):
+    environment["ATTRIBOARD_DATASETS"] = str(datasets_folder())
+    for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_DATASETS", "\0")):
         if value := environment.get(name):
             environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))
     return environment

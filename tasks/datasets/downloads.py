@@ -16,7 +16,7 @@ from typing import Any
 
 from attriboard.canonical import digest_bytes
 from attriboard.errors import DataError
-from attriboard.files import cache_folder
+from attriboard.files import datasets_folder
 from attriboard.tasks.datasets.sources import Absent
 from attriboard.tasks.hub import HubRepository, explain, import_extra
 
@@ -61,7 +61,7 @@ class HubDataset:
                 revision=self.revision,
                 split=split if n is None else f"{split}[:{n}]",
                 # Tables made from a copy belong to it: another version of the copy must not find them.
-                cache_dir=str(cache_folder() / "datasets") if copy else None,
+                cache_dir=str(datasets_folder() / "hub") if copy else None,
             )
         except Exception as error:  # a network, a Hub and a cache have no common base of errors
             reason = explain(error, self.repository)

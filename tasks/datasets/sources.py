@@ -6,7 +6,6 @@ no other source is asked instead. A wrong copy that goes unnoticed is how people
 data.
 """
 
-import os
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ from attriboard.canonical import digest
 from attriboard.cards import DataSpec
 from attriboard.contracts import Dataset
 from attriboard.errors import CardError, DataError
+from attriboard.files import datasets_folder
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays, check_arrays, read_npz
 from attriboard.tasks.hub import Absent
 from attriboard.tasks.mirror import mirror_directory
@@ -107,14 +107,13 @@ class Mirror(Source):
 class Cache(Source):
     """Arrays that were downloaded before: one npz file per data set and set of digests.
 
-    The directory is ATTRIBOARD_CACHE, or ~/.cache/attriboard.
+    The directory is `attriboard.files.datasets_folder`.
     """
 
     name = "cache of earlier downloads"
 
     def __init__(self, spec: DataSpec, layout: Mapping[str, ArrayLayout]) -> None:
-        directory = os.environ.get("ATTRIBOARD_CACHE") or "~/.cache/attriboard"
-        self.path = Path(directory).expanduser() / f"{spec.dataset}-{digest(spec.sha256)[:16]}.npz"
+        self.path = datasets_folder() / f"{spec.dataset}-{digest(spec.sha256)[:16]}.npz"
         self.layout = layout
 
     def present(self) -> bool:

@@ -68,6 +68,7 @@ import json
 def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(make_job, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"relative{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep))
     monkeypatch.setenv("ATTRIBOARD_MIRROR", str(published_folder()))
+    monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
     source = "(Path(__file__).parent / 'imports.txt').open('a').write(f'{os.getpid()}\\n')\n" + constant(SPY)
     job = make_job(source)
     (outcome,) = run_attributor(job)
@@ -80,7 +81,8 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert report["context"] == [
         "checkpoints", "device", "loss", "margin", "memory_bytes", "model", "seed", "target", "test", "train",
     ]  # fmt: skip
-    assert not {"PWD", "OLDPWD", "ATTRIBOARD_MIRROR"} & set(report["environment"])
+    assert not {"PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE"} & set(report["environment"])
+    assert report["environment"]["ATTRIBOARD_DATASETS"] == str(tmp_path / "cache" / "datasets")
     folders = [part for value in report["environment"].values() for part in value.split(os.pathsep)]
     assert not [name for name in folders if name and list(Path(name).glob("*-groundtruth.safetensors"))]
     told = json.dumps([report[key] for key in ("argv", "cwd", "environment", "open")])

@@ -231,7 +231,7 @@ def test_a_download_is_kept_and_read_again_without_a_network(hub, arrays, card, 
 
 def test_the_cache_holds_whole_files_only(hub, card, tmp_path):
     task_from_card(card).load_data()
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+    assert [path.suffix for path in (tmp_path / "cache" / "datasets").iterdir()] == [".npz"]
 
 
 def test_cards_with_other_digests_never_share_a_cached_file(hub, arrays, card, tmp_path):
@@ -242,7 +242,7 @@ def test_cards_with_other_digests_never_share_a_cached_file(hub, arrays, card, t
 
 def test_a_torn_cached_file_is_an_error_that_says_which_file_to_delete(hub, card, tmp_path):
     task_from_card(card).load_data()
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache" / "datasets").iterdir()
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(DataError, match=rf"{file.name}: torn .* delete it, and fetch it again"):
         task_from_card(card).load_data()
