@@ -23,7 +23,7 @@ FOLDER = Path("build/peers")
 PAGE = Path("docs/side-by-side.md")
 TASK = "mnist_mlp"
 POINTS = 100
-SECONDS = 1500
+SECONDS = 900
 
 EMPIRICAL = {"fisher": "empirical", "damping": 1e-3}
 ONE_MODEL = {"checkpoints": 1, "regularization": 3.16228}
