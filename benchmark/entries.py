@@ -9,6 +9,7 @@ Nothing in it is code. The folder's place in the repository is `leaderboard/entr
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ from attriboard.scores import read_matrix, scores_digest
 __all__ = ["CARD", "RECORDS", "SCORES", "Draft", "draft_entry", "scores_file", "write_entry"]
 
 CARD, RECORDS, SCORES = "method.yaml", "records", "scores"
+
+MAX_FILES = 5_000  # more below one folder are somebody's home, not results
+MAX_NAMED = 20  # files at fault
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,30 @@ def write_entry(draft: Draft, out: Path) -> Path:
 
 
 def _records(places: Iterable[Path], problems: list[str]) -> list[tuple[AnyRecord, Path]]:
-    found = []
-    for place in places:
+    found, faults = [], []
+    for path in [path for place in places for path in _record_files(place, problems)]:
+        try:
+            found.append((read_record(path), path))
+        except FormatError as error:
+            faults.append(f"records: {error}")
+    problems += faults[:MAX_NAMED]
+    if len(faults) > MAX_NAMED:
+        problems.append(f"records: and {len(faults) - MAX_NAMED} more files that are no records")
+    return found
+
+
+def _record_files(place: Path, problems: list[str]) -> list[Path]:
+    if not place.is_dir():
         if not place.exists():
             problems.append(f"records: {place}: no such file or folder")
-        for path in sorted(place.rglob("*.json")) if place.is_dir() else [place] * place.exists():
-            try:
-                found.append((read_record(path), path))
-            except FormatError as error:
-                problems.append(f"records: {error}")
-    return found
+        return [place] * place.exists()
+    files = list(islice(place.rglob("*.json"), MAX_FILES + 1))
+    if len(files) > MAX_FILES:
+        problems.append(
+            f"records: {place}: more than {MAX_FILES} JSON files lie below it; name the folder of the records"
+        )
+        return []
+    return sorted(files)
 
 
 def _scores(paths: Iterable[Path], records: Sequence[AnyRecord], problems: list[str]) -> dict[str, NDArray[np.float32]]:

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from entries.conftest import write_card
 
+from attriboard import entries as module
 from attriboard.checking import check_file
+from attriboard.entries import draft_entry
+from attriboard.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -53,6 +57,18 @@ def test_submit_says_everything_that_is_missing_at_once(tmp_path):
     assert "authors: is missing: a list of names" in said
     assert "records: attriboard-results: no such file or folder" in said
     assert "scores: missing.safetensors: not a readable safetensors file" in said
+
+
+def test_a_folder_that_is_somebodys_home_is_neither_read_through_nor_listed(tmp_path, monkeypatch):
+    card = write_card(tmp_path / "method.yaml")
+    for number in range(30):
+        (tmp_path / f"{number}.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="records: and 10 more files that are no records") as caught:
+        draft_entry(card, [tmp_path], [])
+    assert str(caught.value).count("\n") < 25
+    monkeypatch.setattr(module, "MAX_FILES", 29)
+    with pytest.raises(InputError, match="more than 29 JSON files lie below it; name the folder of the records"):
+        draft_entry(card, [tmp_path], [])
 
 
 # What a pull request does
