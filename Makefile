@@ -49,9 +49,10 @@ fuzz: $(VENV)/dev  ## 10,000 hostile inputs for every parser
 kill: $(VENV)/dev  ## Kill every kind of work 50 times and compare what comes out
 	cd tests && ../$(BIN)/python -m killing --kills 50
 
-audit: $(VENV)/dev  ## Known vulnerabilities of the installed dependencies
+audit: $(VENV)/dev  ## Known vulnerabilities of the installed dependencies; what cannot be looked up fails
 	@$(PIP) pip-audit
-	$(BIN)/python -m pip_audit --local --skip-editable
+	@mkdir -p build && $(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > build/installed.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r build/installed.txt
 
 bench: $(VENV)/dev  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench
