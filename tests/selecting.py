@@ -17,6 +17,8 @@ from attriboard.attribution.worker import run_job
 from attriboard.catalog import attributor_spec, selector_spec, spectrum_donor
 from attriboard.errors import AttriboardError
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
+from attriboard.retraining import executors
+from attriboard.retraining.executors import InProcess
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -108,6 +110,11 @@ class _Inline(runner._Process):
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on attributors run in this process; tests/attribution has the tests of the real one."""
     monkeypatch.setattr(runner, "_Process", _Inline)
+
+
+def retrain_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on commands retrain in this process, without worker processes that import PyTorch."""
+    monkeypatch.setattr(executors, "LocalProcesses", lambda n_workers: InProcess())
 
 
 def write_ridge(

@@ -10,6 +10,7 @@ from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, not
 from attriboard.cli.uses import AttributorNames, Variants, chosen_variants, say_work, variant_parts, work_document
 from attriboard.cli.workbench import (
     Bundles,
+    Cluster,
     Device,
     FigureStem,
     MemoryLimit,
@@ -21,7 +22,6 @@ from attriboard.cli.workbench import (
     TimeLimit,
     Workbench,
     Workers,
-    executor,
     limits,
     prepare_folder,
 )
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from attriboard.downstream.parts import Attributed
     from attriboard.record_model import Variant
     from attriboard.records import BrittlenessRecord
-    from attriboard.retraining.executors import Executor
 
 __all__ = ["brittleness"]
 
@@ -50,6 +49,7 @@ def brittleness(
     figure: FigureStem = None,
     store: StoreFolder = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
@@ -69,11 +69,11 @@ def brittleness(
 
     plan = BrittlenessPlan(points, largest, seeds, confirm)
     variants = chosen_variants(variant)
-    workbench = Workbench(task, groundtruth, graded=False)
+    workbench = Workbench(task, groundtruth, graded=False, workers=workers, cluster=cluster)
     bench = BrittlenessBench(workbench.task, workbench.grader_if_any, plan, open_store(workbench.task, store))
     prepare_folder(out)
     records = _records(
-        workbench, bench, list(dict.fromkeys(attributors)), variants, out, executor(workers),
+        workbench, bench, list(dict.fromkeys(attributors)), variants, out,
         bounds=limits(time_limit, memory_limit), seed=seed, device=device, threads=threads,
     )  # fmt: skip
     documents = [_document(record, _default_of(record, records)) for record in records]
@@ -102,7 +102,6 @@ def _records(
     names: Sequence[str],
     variants: "Sequence[Variant]",
     out: Path,
-    retrainer: "Executor",
     *,
     bounds: "Limits",
     **options: Any,
@@ -117,14 +116,14 @@ def _records(
         note(f"[{position}/{len(names)}] {name}")
         asked.append(variant_parts(workbench, name, variants, out, bounds=bounds, **options))
     with progress_bar(f"full-data models of {workbench.task.card.name}") as progress:
-        bench.choose_points(retrainer, progress)
+        bench.choose_points(workbench.executor(progress.say), progress)
     found: list[BrittlenessRecord | Attributed[Orders]] = []
     for job, described, parts in asked:
         found += known_or_made(job, described, parts, finished, bench.answers, bench.order, bounds)
     waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
     with progress_bar(f"points of {workbench.task.card.name}") as progress:
         orders = [item.made for item in waiting if item.made is not None]
-        searched = iter(bench.search(orders, retrainer, progress))
+        searched = iter(bench.search(orders, workbench.executor(progress.say), progress))
     results = {id(item): next(searched) if item.made is not None else () for item in waiting}
     records = [item if isinstance(item, BrittlenessRecord) else bench.record(item, results[id(item)]) for item in found]
     for record in records:

@@ -22,6 +22,7 @@ from attriboard.cli.uses import (
 )
 from attriboard.cli.workbench import (
     Bundles,
+    Cluster,
     Device,
     FigureStem,
     MemoryLimit,
@@ -33,7 +34,6 @@ from attriboard.cli.workbench import (
     TimeLimit,
     Workbench,
     Workers,
-    executor,
     limits,
     prepare_folder,
 )
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from attriboard.downstream.report import RemovalRow
     from attriboard.record_model import Variant
     from attriboard.records import RemovalRecord
-    from attriboard.retraining.executors import Executor
 
 __all__ = ["parse_rates", "removal"]
 
@@ -67,6 +66,7 @@ def removal(
     latex: Annotated[Path | None, typer.Option(help="LaTeX table; by default beside the records.")] = None,
     store: StoreFolder = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
@@ -82,31 +82,46 @@ def removal(
     mean ± standard error over seeds. Goes on where it was interrupted, and trains nothing twice.
     """
     from attriboard.downstream.removal import RemovalBench, RemovalPlan
-    from attriboard.downstream.report import latex_table, removal_rows
-    from attriboard.files import write_atomically
     from attriboard.groundtruth.build import open_store
-    from attriboard.removal_figures import draw_removal
 
     names, numbers = _names_and_rates(attributors, rates)
     plan = RemovalPlan(numbers, seeds, checked_direction(direction), balanced)
     variants = chosen_variants(variant)
-    workbench = Workbench(task, groundtruth, graded=False)
+    workbench = Workbench(task, groundtruth, graded=False, workers=workers, cluster=cluster)
     bench = RemovalBench(workbench.task, workbench.grader_if_any, plan, open_store(workbench.task, store))
     prepare_folder(out)
     records, work = _removal_records(
-        workbench, bench, names, variants, out, executor(workers), seed=seed, device=device, threads=threads,
-        bounds=limits(time_limit, memory_limit),
+        workbench, bench, names, variants, out, bounds=limits(time_limit, memory_limit), seed=seed, device=device,
+        threads=threads,
     )  # fmt: skip
-    rows = removal_rows(records, plan.rates)
     stem = out / workbench.task.card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
-    caption = f"{workbench.task.card.title}: {plan.direction} examples removed, {seeds} seeds"
-    table = latex or stem.with_suffix(".tex")
+    _present(bench, records, work, out, figure or stem, latex or stem.with_suffix(".tex"), json=json)
+
+
+def _present(
+    bench: "RemovalBench",
+    records: "Sequence[RemovalRecord]",
+    work: "Work",
+    out: Path,
+    figure: Path,
+    table: Path,
+    *,
+    json: bool,
+) -> None:
+    """Write the LaTeX table and the figure, and print the rows."""
+    from attriboard.downstream.report import latex_table, removal_rows
+    from attriboard.files import write_atomically
+    from attriboard.removal_figures import draw_removal
+
+    card, plan = bench.task.card, bench.plan
+    rows = removal_rows(records, plan.rates)
+    caption = f"{card.title}: {plan.direction} examples removed, {plan.n_seeds} seeds"
     write_atomically(table, latex_table(rows, plan.rates, caption).encode())
-    drawn = drawn_figure(lambda: draw_removal(rows, caption), figure or stem)
+    drawn = drawn_figure(lambda: draw_removal(rows, caption), figure)
     if json:
         emit(
             {
-                "task": workbench.task.card.name,
+                "task": card.name,
                 "direction": plan.direction,
                 "balanced": plan.balanced,
                 "rows": [row.document() for row in rows],
@@ -127,7 +142,6 @@ def _removal_records(
     names: Sequence[str],
     variants: "Sequence[Variant]",
     out: Path,
-    retrainer: "Executor",
     *,
     bounds: "Limits",
     **options: Any,
@@ -144,7 +158,7 @@ def _removal_records(
         found += known_or_made(*asked, finished, bench.answers, bench.rank, bounds)
     with progress_bar(f"retrains of {workbench.task.card.name}") as progress:
         rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
-        work = bench.retrain(rankings, retrainer, progress)
+        work = bench.retrain(rankings, workbench.executor(progress.say), progress)
     records = [item if isinstance(item, RemovalRecord) else bench.record(item) for item in found]
     for record in records:
         write_record(record, out)

@@ -9,13 +9,12 @@ from attriboard.cli.run import setting
 from attriboard.cli.selection import sweep_document, sweep_points
 from attriboard.cli.shell import drawn_figure, emit, progress_bar, show_table
 from attriboard.cli.uses import say_work, work_document
-from attriboard.cli.workbench import Workbench, executor
+from attriboard.cli.workbench import Workbench
 
 if TYPE_CHECKING:
     from attriboard.attribution.limits import Limits
     from attriboard.downstream.removal import Ranking, RemovalBench, Work
     from attriboard.records import AttributionRecord, RemovalRecord
-    from attriboard.retraining.executors import Executor
 
 __all__ = ["sweep_removal"]
 
@@ -28,16 +27,13 @@ def sweep_removal(
     out: Path,
     bench: "RemovalBench",
     *,
-    workers: int | None,
     figure: Path | None,
     json: bool,
     **options: Any,
 ) -> None:
     """Sweep both LDS and removal; every point is a record of either kind, and is not computed again."""
     started = time.perf_counter()
-    graded, removed, default, work = _points(
-        workbench, attributor, grids, fixed, out, bench, executor(workers), **options
-    )
+    graded, removed, default, work = _points(workbench, attributor, grids, fixed, out, bench, **options)
     names, (rate,) = [name for name, _ in grids], bench.plan.rates
     name = graded[0].attributor.name
     stem = figure or out / workbench.task.card.name / name / f"sweep-{'-'.join(names)}-removal"
@@ -73,7 +69,6 @@ def _points(
     fixed: Mapping[str, str],
     out: Path,
     bench: "RemovalBench",
-    retrainer: "Executor",
     *,
     bounds: "Limits",
     **options: Any,
@@ -103,7 +98,8 @@ def _points(
     if missing:
         found += attribute_parts(job, missing, bench.rank, bounds)
     with progress_bar(f"retrains of {workbench.task.card.name}") as progress:
-        work = bench.retrain([a.made for a in found if a.made is not None], retrainer, progress)
+        rankings = [a.made for a in found if a.made is not None]
+        work = bench.retrain(rankings, workbench.executor(progress.say), progress)
     removed = []
     for part, record in zip(wanted, known, strict=True):
         if record is None:

@@ -14,6 +14,7 @@ from attriboard.cli.workbench import (
     AttributorArgument,
     AttributorFile,
     Bundles,
+    Cluster,
     Device,
     FigureStem,
     Fixed,
@@ -68,6 +69,7 @@ def sweep(
     balanced: Balanced = False,
     store: StoreFolder = None,
     workers: Workers = None,
+    cluster: Cluster = None,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
@@ -80,24 +82,41 @@ def sweep(
     """Score an attributor over a grid: a sensitivity curve or surface, as records and a figure.
 
     A finished point is a record in --out and is not computed again. With --metric removal every point is also put to
-    use, and the figure has both curves; --rate, --seeds, --direction, --balanced, --store and --workers are for it.
+    use, and the figure has both curves; --rate, --seeds, --direction, --balanced, --store, --workers and --executor are
+    for it.
     """
     grids = _checked_grids(grid, metric, rate)
     chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
-    bench, fixed = Workbench(task, groundtruth), parse_assignments(hp or [])
+    bench = Workbench(task, groundtruth, workers=workers, cluster=cluster)
+    fixed = parse_assignments(hp or [])
     options: dict[str, Any] = {"bounds": bounds, "seed": seed, "device": device, "threads": threads}
-    if metric == "removal":
-        from attriboard.cli.removal_sweep import sweep_removal
-        from attriboard.downstream.removal import RemovalBench, RemovalPlan
-        from attriboard.groundtruth.build import open_store
-
-        plan = RemovalPlan((0.5 if rate is None else rate,), seeds, checked_direction(direction), balanced)
-        removing = RemovalBench(bench.task, bench.grader, plan, open_store(bench.task, store))
-        sweep_removal(bench, chosen, grids, fixed, out, removing, workers=workers, figure=figure, json=json, **options)
+    if metric == "lds":
+        _sweep_lds(bench, chosen, grids, fixed, out, figure=figure, json=json, **options)
         return
+    from attriboard.cli.removal_sweep import sweep_removal
+    from attriboard.downstream.removal import RemovalBench, RemovalPlan
+    from attriboard.groundtruth.build import open_store
+
+    plan = RemovalPlan((0.5 if rate is None else rate,), seeds, checked_direction(direction), balanced)
+    removing = RemovalBench(bench.task, bench.grader, plan, open_store(bench.task, store))
+    sweep_removal(bench, chosen, grids, fixed, out, removing, figure=figure, json=json, **options)
+
+
+def _sweep_lds(
+    bench: Workbench,
+    attributor: str,
+    grids: Sequence[tuple[str, Sequence[str]]],
+    fixed: Mapping[str, str],
+    out: Path,
+    *,
+    figure: Path | None,
+    json: bool,
+    **options: Any,
+) -> None:
+    """Sweep LDS alone, and show it."""
     started = time.perf_counter()
-    title = f"{chosen} on {bench.task.card.name}"
-    records, default = sweep_points(bench, chosen, grids, fixed, out, title=title, **options)
+    title = f"{attributor} on {bench.task.card.name}"
+    records, default = sweep_points(bench, attributor, grids, fixed, out, title=title, **options)
     seconds = time.perf_counter() - started
     names = [name for name, _ in grids]
     name = records[0].attributor.name

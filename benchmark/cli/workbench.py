@@ -103,13 +103,28 @@ class Workbench:
         task: name or card.
         groundtruth: folder of bundles; the published ones by default.
         graded: whether there must be ground truth; else it is taken where there is some.
+        workers: `--workers`, for whatever is retrained.
+        cluster: `--executor`, for the same.
+
+    Raises:
+        InputError: no such task or ground truth, or see `executor`.
     """
 
-    def __init__(self, task: str, groundtruth: Path | None, *, graded: bool = True) -> None:
+    def __init__(
+        self,
+        task: str,
+        groundtruth: Path | None,
+        *,
+        graded: bool = True,
+        workers: int | None = None,
+        cluster: str | None = None,
+    ) -> None:
         from attriboard.catalog import load_task
         from attriboard.groundtruth.registry import BundleRegistry
 
         self.task: Task = load_task(task)
+        self._workers, self._cluster = workers, cluster
+        self.executor()  # what is wrong with it is told now, not after hours of attributing
         self.registry = BundleRegistry(groundtruth)
         here = graded or self.registry.find(self.task.card, "groundtruth") is not None
         self.grader_if_any: Grader | None = open_grader(self.task, self.registry) if here else None
@@ -119,6 +134,10 @@ class Workbench:
         """The task's ground truth, of a bench that has it for certain."""
         assert self.grader_if_any is not None, "opened with graded=False"
         return self.grader_if_any
+
+    def executor(self, heartbeat: Callable[[str], None] = note) -> "Executor":
+        """Where this command retrains; see the function."""
+        return executor(self._workers, self._cluster, heartbeat)
 
     def records(self, folder: Path) -> "list[AnyRecord]":
         """Finished records of the task below a folder of results."""
@@ -163,10 +182,12 @@ class Workbench:
         from attriboard.groundtruth.build import ensure_checkpoints
 
         if self.registry.find(self.task.card, "checkpoints"):
-            return ensure_checkpoints(self.task, self.registry, executor=executor)
+            return ensure_checkpoints(self.task, self.registry, executor=self.executor)
         note(f"no published checkpoints of {self.task.card.name}: using this machine's own, trained where absent")
         with progress_bar(f"checkpoints of {self.task.card.name}") as progress:
-            return ensure_checkpoints(self.task, self.registry, executor=executor, progress=progress)
+            return ensure_checkpoints(
+                self.task, self.registry, executor=lambda: self.executor(progress.say), progress=progress
+            )
 
 
 def open_grader(task: "Task", registry: "BundleRegistry") -> "Grader":
@@ -191,7 +212,8 @@ def executor(
         heartbeat: told how the cluster is.
 
     Raises:
-        InputError: both are given, or the cluster cannot be used.
+        InputError: both are given, or the cluster cannot be used: no such address, no scheduler that answers, or
+            no dask.distributed.
     """
     from attriboard.errors import InputError
 
@@ -203,7 +225,9 @@ def executor(
         raise InputError(f"--workers {n_workers}: with --executor, the cluster says how many workers there are")
     from attriboard.retraining.cluster import DaskCluster
 
-    return DaskCluster(cluster, heartbeat)
+    where = DaskCluster(cluster, heartbeat)
+    where.reach()
+    return where
 
 
 def prepare_folder(out: Path) -> None:

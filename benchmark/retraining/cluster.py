@@ -68,6 +68,15 @@ class DaskCluster:
         self._heartbeat, self._patience = heartbeat, patience
         self._client: Client | None = None
 
+    def reach(self) -> None:
+        """Find out whether the scheduler answers; workers may come later.
+
+        Raises:
+            InputError: it does not.
+        """
+        self._connect()
+        self._close()
+
     @property
     def n_workers(self) -> int:
         """Workers now; waits for the first one.
@@ -94,8 +103,7 @@ class DaskCluster:
         except OSError as error:  # dask's CommClosedError is one
             raise AttriboardError(f"the connection to the dask scheduler {self.address} is lost; {KEPT}") from error
         finally:
-            self._client = None
-            client.close(timeout=2)
+            self._close()
 
     def _connect(self) -> "Client":
         if self._client is None:
@@ -112,6 +120,11 @@ class DaskCluster:
                     "start one with: dask scheduler"
                 ) from error
         return self._client
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close(timeout=2)
 
 
 @dataclass

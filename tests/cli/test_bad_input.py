@@ -53,6 +53,13 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("groundtruth build digits_mlp --masks 1", "'--masks'"),
         ("groundtruth build digits_mlp --executor host:1", "executor = 'host:1': must be tcp://host:port or tls://"),
         ("groundtruth verify digits_mlp --executor tcp://h:1 --workers 2", "--workers 2: with --executor, the cluster"),
+        ("removal digits_mlp random --executor host:1", "executor = 'host:1': must be tcp://host:port or tls://"),
+        ("removal digits_mlp random --executor tcp://h:1 --workers 2", "--workers 2: with --executor, the cluster"),
+        ("brittleness digits_mlp random --executor host:1", "executor = 'host:1': must be tcp://host:port or tls://"),
+        (
+            "sweep digits_mlp iffim --grid regularization=1 --metric removal --executor h",
+            "executor = 'h': must be tcp://",
+        ),
         ("board build --results nowhere", "nowhere: no such folder of records"),
         ("board serve nowhere", "nowhere: no index.html there"),
         ("bogus", "No such command 'bogus'"),

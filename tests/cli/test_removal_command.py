@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import run_inline, write_ridge
+from selecting import retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
-from attriboard.cli import removal as module
 from attriboard.cli.app import app
 from attriboard.records import RemovalRecord, read_records
-from attriboard.retraining.executors import InProcess
 
 Run = Callable[..., Result]
 
@@ -21,7 +19,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
-    monkeypatch.setattr(module, "executor", lambda workers: InProcess())
+    retrain_inline(monkeypatch)
 
     def invoke(*arguments: object, code: int = 0) -> Result:
         words = ["removal", "digits_mlp", *map(str, arguments), "--store", str(tmp_path / "store")]

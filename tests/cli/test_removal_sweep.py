@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import calls, run_inline, write_ridge
+from selecting import calls, retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
 from attriboard import evaluation
-from attriboard.cli import removal_sweep
 from attriboard.cli.app import app
 from attriboard.records import AttributionRecord, RemovalRecord, read_records
-from attriboard.retraining.executors import InProcess
 from attriboard.scoring.bootstrap import bootstrap
 
 Run = Callable[..., Result]
@@ -24,7 +22,7 @@ REMOVAL = ("--metric", "removal", "--seeds", "2")
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
-    monkeypatch.setattr(removal_sweep, "executor", lambda workers: InProcess())
+    retrain_inline(monkeypatch)
     monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
 
     def invoke(*arguments: object, code: int = 0) -> Result:

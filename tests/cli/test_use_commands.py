@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import calls, run_inline, write_ridge
+from selecting import calls, retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
-from attriboard.cli import brittleness, workbench
 from attriboard.cli.app import app
 from attriboard.records import BrittlenessRecord, MislabelRecord, read_records
-from attriboard.retraining.executors import InProcess
 
 Run = Callable[..., Result]
 
@@ -21,8 +19,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
-    monkeypatch.setattr(brittleness, "executor", lambda workers: InProcess())
-    monkeypatch.setattr(workbench, "executor", lambda n_workers=None: InProcess())
+    retrain_inline(monkeypatch)
     monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
 
     def invoke(*arguments: object, code: int = 0) -> Result:

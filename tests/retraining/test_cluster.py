@@ -1,13 +1,13 @@
 """Retraining on a real scheduler and real worker processes, which are killed, stopped and left without data."""
 
 import signal
-from collections.abc import Iterator
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from cluster_site import Site, cluster_site
+from cluster_site import Site
 from tiny import N_TRAIN, PlainTinyTask, TinyTask, UnavailableTask, tiny_card
 
 from attriboard.errors import AttriboardError, DataError, InputError
@@ -16,12 +16,6 @@ from attriboard.retraining.cluster import DaskCluster
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.store import RetrainStore
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with cluster_site(tmp_path_factory.mktemp("site")) as site:
-        yield site
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +144,9 @@ def test_a_scheduler_that_is_not_there_is_an_error_that_says_how_to_start_one(
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(InputError, match=r"no dask scheduler answers.*dask scheduler"):
         retrain(slow_task(), requests(1), store_of(slow_task(), tmp_path), DaskCluster("tcp://127.0.0.1:1"))
+
+
+def test_without_dask_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"needs dask\.distributed; pip install 'attriboard\[dask\]'"):
+        DaskCluster("tcp://127.0.0.1:1")
