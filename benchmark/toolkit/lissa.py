@@ -14,10 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attriboard.contracts import Examples
 from attriboard.errors import NotApplicableError
 from attriboard.toolkit.curvature import TrainingLoss
 
 __all__ = ["lissa"]
+
+CACHE_BYTES = 28 * 2**20
+"""Of directions that take all steps together: a step hardly computes, it reads and writes them a few times."""
 
 EXCESS = 10.0
 """How far beyond the bound of a contraction ‖v‖ may go: single batches may expand a little where the mean does not."""
@@ -52,22 +56,28 @@ def lissa(
     Raises:
         NotApplicableError: the series diverged: ‖v‖ left what terms that do not grow can sum to.
     """
-    n = len(loss.train)
     total = torch.zeros_like(vectors)
-    norms = vectors.norm(dim=1)
-    for repeat in range(repeats):
-        random = np.random.default_rng((*seed, repeat))
-        estimate = vectors.clone()
-        for step in range(1, depth + 1):
-            batch = None
-            if batch_size < n:
-                rows = random.choice(n, batch_size, replace=False, shuffle=False)
-                batch = loss.train[torch.from_numpy(rows).to(vectors.device)]
-            change, _ = loss.products(estimate, batch)
-            estimate.mul_(1 - regularization / scaling).add_(vectors).sub_(change, alpha=1 / scaling)
-            _check(estimate, norms, step, depth, scaling)
-        total += estimate
+    together = max(1, CACHE_BYTES // (vectors.element_size() * vectors.shape[1]))
+    for sums, rows in zip(total.split(together), vectors.split(together), strict=True):
+        norms = rows.norm(dim=1)
+        for repeat in range(repeats):
+            random = np.random.default_rng((*seed, repeat))
+            estimate = rows.clone()
+            for step in range(1, depth + 1):
+                change, _ = loss.products(estimate, _draw(loss, batch_size, random))
+                estimate.mul_(1 - regularization / scaling).add_(rows).sub_(change, alpha=1 / scaling)
+                _check(estimate, norms, step, depth, scaling)
+            sums += estimate
     return total.div_(repeats * scaling)
+
+
+def _draw(loss: TrainingLoss, size: int, random: np.random.Generator) -> Examples | None:
+    """A batch without replacement; `None`, all examples, where there are no more."""
+    n = len(loss.train)
+    if size >= n:
+        return None
+    rows = random.choice(n, size, replace=False, shuffle=False)
+    return loss.train[torch.from_numpy(rows).to(loss.device)]
 
 
 def _check(estimate: Tensor, norms: Tensor, step: int, depth: int, scaling: float) -> None:
