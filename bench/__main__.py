@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.page import write_page
 from bench.report import draw, losses, table
 
 NAMES = {
@@ -43,6 +44,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the JSON document instead of the table")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), metavar="FILE", help="the JSON document")
     parser.add_argument("--figure", type=Path, default=Path("build/bench.svg"), metavar="FILE", help="the figure")
+    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md and its figure, too")
     chosen = parser.parse_args()
     if unknown := sorted(set(chosen.names) - set(NAMES)):
         parser.error(f"no measurement {', '.join(unknown)}; known: {', '.join(NAMES)}")
@@ -78,6 +80,8 @@ def main() -> int:
     chosen.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if any(result["comparisons"] for result in results.values()):
         draw(results, chosen.figure)
+        if chosen.page:
+            write_page(results, chosen.repetitions)
     if chosen.json:
         print(json.dumps(document, indent=2))
     else:

@@ -1,0 +1,70 @@
+"""docs/benchmarks.md: what `make bench` measured, as a page with a figure."""
+
+import os
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attriboard.provenance import provenance
+from bench.report import draw, losses
+
+__all__ = ["write_page"]
+
+PAGE, FIGURE = Path("docs/benchmarks.md"), Path("docs/figures/benchmarks.svg")
+
+
+def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
+    """Write the page and its figure from the document of one run."""
+    cores = len(os.sched_getaffinity(0))
+    draw(dict(results), FIGURE)
+    comparisons = [one for result in results.values() for one in result["comparisons"]]
+    rows = [
+        f"| {one['what']} | {_seconds(one['ours'])} | {one['peer']} | {_seconds(one['theirs'])} "
+        f"| {one['ratio']:.3g} × ({one['ratio_range'][0]:.3g} … {one['ratio_range'][1]:.3g}) | {one['note']} |"
+        for one in comparisons
+    ]
+    numbers = [
+        f"| {name} | {key} | {_number(value)} |"
+        for name, result in results.items()
+        for key, value in result["numbers"].items()
+        if isinstance(value, int | float | str)
+    ]
+    lost = [f"- {sentence}." for sentence in losses(dict(results))] or ["Nowhere in this run."]
+    PAGE.write_text(
+        "\n".join(
+            [
+                "# Speed against peers",
+                "",
+                f"Made by `python -m bench --page` in one run on {cores} of the cores of one machine "
+                f"({provenance().hardware.cpu}), ours and theirs in turn, up to {repetitions} repetitions. Seconds are "
+                "medians; ratios are theirs over ours, with their range.",
+                "",
+                f"![Ratios of seconds, theirs over ours]({FIGURE.relative_to(PAGE.parent)})",
+                "",
+                "| what | ours | peer | theirs | ratio | note |",
+                "|---|---|---|---|---|---|",
+                *rows,
+                "",
+                "## Where we lose",
+                "",
+                *lost,
+                "",
+                "## Alone",
+                "",
+                "| measurement | number | value |",
+                "|---|---|---|",
+                *numbers,
+                "",
+            ]
+        ),
+        encoding="utf-8",
+    )
+
+
+def _seconds(several: list[float]) -> str:
+    return f"{statistics.median(several):.3g} s"
+
+
+def _number(value: float | str) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
