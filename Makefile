@@ -58,7 +58,7 @@ bench: $(VENV)/dev  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench
 
 board: $(VENV)/run  ## The site, from the committed records
-	$(BIN)/attriboard board build --out site
+	$(BIN)/attriboard board build --out site $(BOARD_FLAGS)
 
 clean:  ## Remove everything that was made here
 	rm -rf $(VENV) build site demo attriboard-results

@@ -1,10 +1,12 @@
 """The static site: folders of records and bundles' cards in, a folder of files out, no network and no torch."""
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attriboard.errors import InputError
 from attriboard.leaderboard import assets
 from attriboard.leaderboard.pages import render_site
 from attriboard.leaderboard.reading import read_bundles, read_entries
@@ -40,7 +42,11 @@ def repository_documents() -> Path | None:
 
 
 def build_board(
-    results_folders: Sequence[Path], out: Path, groundtruth: Path | None = None, documents: Path | None = None
+    results_folders: Sequence[Path],
+    out: Path,
+    groundtruth: Path | None = None,
+    documents: Path | None = None,
+    url: str = "",
 ) -> BoardSummary:
     """Build the site.
 
@@ -52,13 +58,16 @@ def build_board(
         groundtruth: folder of bundles with its registry; their cards become task pages, and the files are
             copied for download. None leaves them out.
         documents: folder of Markdown documents; by default those of the checkout.
+        url: where the site will stand, for permanent links, badges and the page of missing pages.
 
     Raises:
+        InputError: the URL is not one of a web site.
         FormatError: a results folder is missing, records or cards do not validate, or the installed itables
             carries no DataTables bundle of the expected form.
     """
     bundles = read_bundles(groundtruth) if groundtruth else []
-    site = Site(read_entries(results_folders), bundles, read_documents(documents or repository_documents()))
+    pages = read_documents(documents or repository_documents())
+    site = Site(read_entries(results_folders), bundles, pages, _folder_url(url))
     made: set[Path] = set()
     for path, text in _files(site):
         target = out / path
@@ -68,6 +77,9 @@ def build_board(
         target.write_bytes(text.encode())
     for entry in site.entries:
         shutil.copyfile(entry.path, out / "records" / f"{entry.id}.json")
+    for picture in {p.path for document in pages.values() for p in document.pictures.values()}:
+        (out / "docs" / "figures").mkdir(exist_ok=True)
+        shutil.copyfile(picture, out / "docs" / "figures" / picture.name)
     copies = [bundle.path for bundle in bundles if bundle.path]
     if groundtruth and copies:
         (out / "groundtruth").mkdir(exist_ok=True)
@@ -75,6 +87,12 @@ def build_board(
             shutil.copyfile(source, out / "groundtruth" / source.name)
     n_superseded = len(site.superseded)
     return BoardSummary(out / "index.html", tuple(site.tasks), len(site.entries) - n_superseded, n_superseded)
+
+
+def _folder_url(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s\"'<>?#]+", url):
+        raise InputError(f"url = {url}: must be the address of a web site, such as https://lab.github.io/attriboard/")
+    return url and url.rstrip("/") + "/"
 
 
 def _files(site: Site) -> Iterator[tuple[str, str]]:

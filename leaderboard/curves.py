@@ -1,4 +1,7 @@
-"""Sensitivity curves: LDS along one hyperparameter, the others held where the default has them."""
+"""Sensitivity curves: LDS along one hyperparameter, the others held where the default has them.
+
+Where too little was run around the default they are held where the selected configuration has them, else the oracle's.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -63,10 +66,9 @@ def curves(task: str, method: MethodStudy, ceiling: float | None) -> list[Curve]
 
 def _curve(task: str, method: MethodStudy, name: str, ceiling: float | None) -> Curve:
     groups: Counter[str] = Counter(_others(entry, name) for entry in method.points)
-    default = method.variants.get("default")
-    home = _others(default, name) if default else ""
-    if groups[home] < MIN_POINTS:
-        home = max(groups, key=lambda key: (groups[key], key))
+    likely = [_others(method.variants[v], name) for v in ("default", "selected", "oracle") if v in method.variants]
+    homes = [home for home in likely if groups[home] >= MIN_POINTS]
+    home = homes[0] if homes else max(groups, key=lambda key: (groups[key], key))
     members = [entry for entry in method.points if _others(entry, name) == home]
     axis = make_axis(name, (entry.record.hyperparameters.get(name) for entry in members))
     points = sorted(

@@ -1,13 +1,13 @@
 """Small inline drawings in tables: intervals against the ceiling, and distributions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
 from attriboard.leaderboard.formats import fixed
 from attriboard.records import LdsResult
 
-__all__ = ["histogram", "interval_bar"]
+__all__ = ["histogram", "interval_bar", "lowest"]
 
 BAR_WIDTH = 116  # pixels
 MARGIN = 4
@@ -31,17 +31,25 @@ def interval_bar(lds: LdsResult, scale: tuple[float, float], ceiling: float | No
     return Markup(f'<i class="bar" style="{style}"></i>')
 
 
-def histogram(values: Sequence[float], label: str, ceiling: float | None = None, bins: int = 40) -> Markup:
-    """The distribution of correlations over test points, from −1 or 0 to 1, with their mean.
+def lowest(values: Iterable[float]) -> float:
+    """Where the axis of a histogram of these correlations begins."""
+    return -1.0 if min(values) < -0.25 else -0.25
+
+
+def histogram(
+    values: Sequence[float], label: str, ceiling: float | None = None, low: float | None = None, bins: int = 40
+) -> Markup:
+    """The distribution of correlations over test points, from −1 or −0.25 to 1, with their mean.
 
     Args:
         values: at least one, within [−1, 1].
         label: what is counted.
         ceiling: drawn dashed.
+        low: where the axis begins; by default as the values need it.
         bins: over the whole range.
     """
-    width, height, left, right, bottom = 440, 160, 34, 18, 30
-    low = -1.0 if min(values) < -0.25 else -0.25
+    width, height, left, right, bottom = 440, 172, 34, 18, 42
+    low = lowest(values) if low is None else low
     counts = [0] * bins
     for value in values:
         counts[max(0, min(bins - 1, int((value - low) / (1 - low) * bins)))] += 1
@@ -62,7 +70,7 @@ def histogram(values: Sequence[float], label: str, ceiling: float | None = None,
     )
     ticks = [tick / 4 for tick in range(-4, 5) if tick / 4 >= low]
     labels = "".join(
-        f'<text class="tick" x="{x(tick)}" y="{height - 12}" text-anchor="middle">{fixed(tick, 2)}</text>'
+        f'<text class="tick" x="{x(tick)}" y="{height - 24}" text-anchor="middle">{fixed(tick, 2)}</text>'
         for tick in ticks
     )
     marks = f'<path class="mean" d="M{x(mean)} 8V{y(0)}"/>'
@@ -79,5 +87,7 @@ def histogram(values: Sequence[float], label: str, ceiling: float | None = None,
             f'<path class="axis" d="M{left} {y(0)}H{width - right}"/>{bars}{marks}{labels}'
             f'<text class="tick" x="{left - 6}" y="{y(max(counts)) + 8}" text-anchor="end">{max(counts)}</text>'
             f'<text class="tick" x="{left - 6}" y="{y(0)}" text-anchor="end">0</text>'
+            f'<text class="axis-title" x="{(left + width - right) / 2:g}" y="{height - 5}" text-anchor="middle">'
+            "LDS of one test point</text>"
         ),
     )

@@ -2,8 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from latex2mathml.converter import convert
@@ -12,9 +13,29 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-__all__ = ["mathml", "render_markdown", "title_of"]
+__all__ = ["Picture", "mathml", "pictures", "render_markdown", "title_of"]
 
 _SCROLLING = '<div class="scroll" role="region" aria-label="Table {}" tabindex="0"><table>'
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that a document shows, and its size in pixels, so that the page does not jump when it arrives."""
+
+    path: Path
+    width: int
+    height: int
+
+
+def pictures(text: str, folder: Path) -> dict[str, Picture]:
+    """The PNG files beside a document that it shows, by their names."""
+    found = {}
+    for source in re.findall(r"!\[[^\]]*\]\(([\w./-]+\.png)\)", text):
+        path = folder / source
+        head = path.read_bytes()[:24] if path.is_file() else b""
+        if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) == 24:
+            found[path.name] = Picture(path, int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
+    return found
 
 
 def mathml(latex: str, display: bool = False) -> Markup:
@@ -26,15 +47,16 @@ def _math(content: str, options: dict[str, bool]) -> str:
     return str(mathml(content, options["display_mode"]))
 
 
-def render_markdown(text: str, pages: Iterable[str] = ()) -> Markup:
+def render_markdown(text: str, pages: Iterable[str] = (), shown: Mapping[str, Picture] | None = None) -> Markup:
     """A document as HTML.
 
     Raw HTML shows as text. Links to documents that are pages here lead there; other links into the repository
-    keep their text only, for the site stands alone.
+    keep their text only, for the site stands alone. So do pictures.
 
     Args:
         text: Markdown with `$…$` and `$$…$$`.
         pages: names of the documents that are pages, without their endings.
+        shown: the pictures in the folder `figures` beside the page; others are replaced by their description.
     """
     parser = MarkdownIt("commonmark", {"html": False, "typographer": False}).enable(["table"])
     parser.use(dollarmath_plugin, allow_digits=False, double_inline=True, renderer=_math)
@@ -42,7 +64,7 @@ def render_markdown(text: str, pages: Iterable[str] = ()) -> Markup:
     known = set(pages)
     for token in tokens:
         if token.type == "inline" and token.children:
-            token.children = _relinked(token.children, known)
+            token.children = [_picture(child, shown or {}) for child in _relinked(token.children, known)]
     _anchor(tokens)
     html = parser.renderer.render(tokens, parser.options, {})
     count = itertools.count(1)
@@ -55,7 +77,7 @@ def render_markdown(text: str, pages: Iterable[str] = ()) -> Markup:
 def title_of(text: str) -> str:
     """The first heading."""
     match = re.search(r"^# (.+)$", text, re.M)
-    return match[1].strip() if match else "Document"
+    return match[1].replace("`", "").strip() if match else "Document"
 
 
 def _relinked(children: list[Token], pages: set[str]) -> list[Token]:
@@ -71,6 +93,21 @@ def _relinked(children: list[Token], pages: set[str]) -> list[Token]:
             continue
         kept.append(token)
     return kept
+
+
+def _picture(token: Token, shown: Mapping[str, Picture]) -> Token:
+    if token.type != "image":
+        return token
+    picture = shown.get(PurePosixPath(str(token.attrs["src"])).name)
+    if picture is None:
+        return Token("text", "", 0, content=token.content)
+    token.attrs |= {
+        "src": f"figures/{picture.path.name}",
+        "width": picture.width,
+        "height": picture.height,
+        "loading": "lazy",
+    }
+    return token
 
 
 def _target(href: str, pages: set[str]) -> str | None:

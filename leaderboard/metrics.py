@@ -7,9 +7,9 @@ from attriboard.leaderboard import formats
 from attriboard.leaderboard.drawings import interval_bar
 from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.removal_table import removal_table
+from attriboard.leaderboard.removal_table import headline_removals, removal_table
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
 from attriboard.records import AttributionRecord, LdsResult
 
@@ -22,15 +22,19 @@ class Metric:
 
     Attributes:
         key: in file names.
+        kind: of the records that it is made of.
         title: short name.
         explanation: one sentence under the heading.
+        unit: what the number that orders its rows is.
         commands: that score a method; `{task}` stands for the task.
         table: from a task's study to its leaderboard; none where no record has this metric.
     """
 
     key: str
+    kind: str
     title: str
     explanation: str
+    unit: str
     commands: tuple[str, ...]
     table: Callable[[TaskStudy], Table | None]
 
@@ -87,12 +91,17 @@ def lds_table(study: TaskStudy) -> Table | None:
     columns = [*LDS_COLUMNS]
     if any("custom" in method.variants for method in methods):
         columns[5:5] = custom
+    removals = headline_removals(study)
+    if removals:
+        at = next(i for i, column in enumerate(columns) if column.key == "seconds")
+        columns.insert(at, removals.column)
     rows = [
         Row(
             method.name,
-            _heading(method),
-            _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name)),
-            family=method.newest.record.attributor.family if method.newest else "control",
+            heading_cell(method.name, method.family, control=method.control, linked=method.newest is not None),
+            _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name))
+            | {"removal": removals.cells.get(method.name, EMPTY) if removals else EMPTY},
+            family=method.family,
             fixed=method.control,
         )
         for method in sorted(methods, key=order)
@@ -102,12 +111,6 @@ def lds_table(study: TaskStudy) -> Table | None:
         "interval, the dashed line is the noise ceiling. Controls stay in view whatever is searched for."
     )
     return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
-
-
-def _heading(method: MethodStudy) -> Cell:
-    link = Link(f"attributors/{method.name}.html") if method.newest else None
-    family = method.newest.record.attributor.family if method.newest else ""
-    return Cell(method.name, method.name, note=family, link=link, badge="control" if method.control else "")
 
 
 def _cells(
@@ -142,15 +145,15 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
     entry = method.variants.get(variant)
     if entry is None:
         return EMPTY
-    link, lds = Link(f"records/{entry.id}.html"), entry.record.lds
+    lds = entry.record.lds
     if lds is None:
-        return Cell("failed", None, link=link, badge="failed")
+        return failed_cell(entry.id)
     low, high = map(formats.fixed, lds.ci95)
     return Cell(
         formats.fixed(lds.mean),
         lds.mean,
         note=f"{low} to {high}",
-        link=link,
+        link=Link(f"records/{entry.id}.html"),
         drawing=interval_bar(lds, scale, ceiling),
         emphasis=entry is method.headline,
     )
@@ -162,7 +165,8 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
         return {}
     record, link, cells = selection.record, Link(f"records/{selection.id}.html"), {}
     if record.status == "failed":
-        return {"selected": Cell("n/a", None, note=category(record.reason), link=link)}
+        reason = category(record.reason)
+        return {"selected": Cell("—", None, note="no λ to select" if reason == "not applicable" else reason, link=link)}
     if record.regret is not None:
         low, high = map(formats.fixed, record.regret.ci95)
         cells["regret"] = Cell(
@@ -218,29 +222,37 @@ def status(method: MethodStudy) -> Cell:
 METRICS = (
     Metric(
         "lds",
+        "attribution",
         "LDS",
         "The linear datamodeling score: how well summed scores rank what retraining on random half-subsets does.",
+        "LDS",
         ("attriboard run {task} ATTRIBUTOR", "attriboard select {task} ATTRIBUTOR"),
         lds_table,
     ),
     Metric(
         "removal",
+        "removal",
         "data selection",
         "What people do with attributions: remove the examples that a method calls most helpful, retrain, measure.",
+        "after the most helpful examples were removed",
         ("attriboard removal {task} ATTRIBUTOR",),
         removal_table,
     ),
     Metric(
         "brittleness",
         "brittleness",
+        "brittleness",
         "The fewest training examples whose removal flips a prediction, searched for with retrains.",
+        "removals flip the median prediction",
         ("attriboard brittleness {task} ATTRIBUTOR",),
         brittleness_table,
     ),
     Metric(
         "mislabel",
+        "mislabel",
         "mislabel detection",
         "Which training labels are wrong? They were flipped on purpose, so that the answer is known.",
+        "AUC of finding wrong labels",
         ("attriboard mislabel {task} ATTRIBUTOR", "attriboard mislabel {task} ATTRIBUTOR --by summed"),
         mislabel_table,
     ),

@@ -13,17 +13,18 @@ from markupsafe import Markup, escape
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.badges import badge, badge_text
 from attriboard.leaderboard.curves import Curve, curves
-from attriboard.leaderboard.drawings import histogram
+from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
 from attriboard.leaderboard.figures import curve_figure
 from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
-from attriboard.leaderboard.metrics import METRICS
+from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.leaderboard.tables import Table
 from attriboard.records import AttributionRecord
 
 __all__ = ["render_site"]
@@ -46,6 +47,7 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
     yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
+    yield page("404.html", "missing.html")
     for study in site.tasks.values():
         yield page(f"tasks/{study.name}.html", "task.html", study=study, distributions=_distributions(study))
         yield f"data/{study.name}.js", explorer_script(study)
@@ -65,7 +67,7 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
     for name, by_task in site.attributors.items():
         yield page(f"attributors/{name}.html", "attributor.html", **_attributor(site, name, by_task))
     for document in site.documents.values():
-        html = render_markdown(document.text, site.documents)
+        html = render_markdown(document.text, site.documents, document.pictures)
         yield page(f"docs/{document.name}.html", "document.html", document=document, html=html)
     for entry in site.entries:
         record = entry.record
@@ -125,13 +127,17 @@ def json_text(value: Any) -> Markup:
 
 
 def _distributions(study: TaskStudy) -> list[tuple[MethodStudy, Markup]]:
-    """Per-test-point LDS of the three best methods."""
-    scored = [(m, m.headline.record.lds) for m in study.run if m.headline and m.headline.record.lds]
-    best = sorted(scored, key=lambda pair: (-pair[1].mean if pair[1] else 2.0, pair[0].name))[:3]
+    """Per-test-point LDS of the three best methods, all on one axis."""
+    scored = [
+        (method, lds.mean, lds.per_test)
+        for method in study.run
+        if not method.control and (lds := headline_result(method)) and lds.per_test
+    ]
+    best = sorted(scored, key=lambda found: (-found[1], found[0].name))[:3]
+    low = lowest([value for _, _, values in best for value in values] or [0.0])
     return [
-        (method, histogram(lds.per_test, f"LDS of {method.name} at each scoring point", study.ceiling))
-        for method, lds in best
-        if lds and lds.per_test
+        (method, histogram(values, f"LDS of {method.name} at each scoring point", study.ceiling, low))
+        for method, _, values in best
     ]
 
 
@@ -178,7 +184,36 @@ def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[
         "origin": origin,
         "intro": introduction(name, paper),
         "by_task": by_task,
+        "uses": _uses(site, name),
+        "commands": _commands(name, origin, by_task),
         "figures": hyperparameters,
-        "badges": {task: badge_text(task, method) for task, method in by_task.items()},
+        "badges": {task: text for task, method in by_task.items() if (text := badge_text(task, method))},
         "max_failures": MAX_FAILURES,
     }
+
+
+def _uses(site: Site, name: str) -> list[tuple[Metric, list[str]]]:
+    """Leaderboards beside those of LDS that an attributor is on: metric and tasks."""
+    found = [
+        (metric, [task for task, tables in site.tables.items() if _has_row(tables.get(metric.key), name)])
+        for metric in METRICS[1:]
+    ]
+    return [(metric, tasks) for metric, tasks in found if tasks]
+
+
+def _has_row(table: Table | None, name: str) -> bool:
+    return table is not None and any(row.name == name for row in table.rows)
+
+
+def _commands(name: str, origin: str, by_task: dict[str, MethodStudy]) -> list[str]:
+    """What makes an attributor's records again, task by task."""
+    commands = []
+    for task, method in by_task.items():
+        if origin == "scores":
+            commands.append(f"attriboard score {task} SCORES.safetensors")
+            continue
+        kinds = ["run"] * bool(method.attributions) + ["select"] * bool(method.selections)
+        kinds += sorted({entry.record.kind for entry in method.uses})
+        named = f"./{name}.py" if origin == "file" else name
+        commands += [f"attriboard {kind} {task} {named}{' --selector all' * (kind == 'select')}" for kind in kinds]
+    return commands

@@ -5,12 +5,13 @@ Cards stand in the headers of safetensors files, so that no tensor is loaded.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from attriboard.cards import TaskCard
+from attriboard.cards import TaskCard, load_card
 from attriboard.documents import parse_json
 from attriboard.errors import FormatError
 from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
@@ -19,7 +20,7 @@ from attriboard.record_model import Record
 from attriboard.records import AnyRecord, read_record
 from attriboard.verifications import SUFFIX, Verification, read_verification
 
-__all__ = ["Bundle", "Entry", "read_bundles", "read_entries"]
+__all__ = ["Bundle", "Entry", "published_card", "read_bundles", "read_entries"]
 
 RecordT = TypeVar("RecordT", bound=Record, covariant=True)
 
@@ -101,6 +102,18 @@ def _verifications(folders: Sequence[Path]) -> dict[str, Verification]:
     paths = {path.name: path for folder in folders for path in folder.rglob(f"*{SUFFIX}")}
     found = sorted((read_verification(path) for path in paths.values()), key=lambda v: (v.created, v.id))
     return {verification.record: verification for verification in found}
+
+
+@cache
+def published_card(task: str, fingerprint: str) -> TaskCard | None:
+    """The card that comes with this installation, where it is the one that a fingerprint names.
+
+    Raises:
+        CardError: that card does not validate.
+    """
+    path = Path(__file__).parent.parent / "tasks" / f"{task}.yaml"
+    card = load_card(path) if path.is_file() else None
+    return card if card and card.fingerprint == fingerprint else None
 
 
 def read_bundles(folder: Path) -> list[Bundle]:

@@ -1,16 +1,17 @@
-"""The leaderboard of data selection: accuracy after the most helpful examples were removed, default beside selected."""
+"""Data selection: accuracy after the most helpful examples were removed, default beside selected."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
 from attriboard.records import RemovalPoint, RemovalRecord
 
-__all__ = ["judged", "mean_and_error", "removal_table"]
+__all__ = ["Removals", "headline_removals", "judged", "mean_and_error", "removal_table"]
 
 VARIANTS = ("default", "selected", "oracle")
 HINTS = {
@@ -22,31 +23,65 @@ Pair = tuple[Entry[RemovalRecord], RemovalPoint]
 Found = dict[tuple[str, float], Pair]  # (variant, rate) → newest
 
 
+@dataclass(frozen=True)
+class Removals:
+    """Removal as one column of another table: attributor → its cell."""
+
+    column: Column
+    cells: Mapping[str, Cell]
+
+
+def headline_removals(study: TaskStudy) -> Removals | None:
+    """What removing the largest share does, selected where it was tried, else default; none where nothing was."""
+    by_method = {name: found for name, method in study.methods.items() if (found := _found(method))}
+    if not by_method:
+        return None
+    rate = max(rate for found in by_method.values() for _, rate in found)
+    cells = {}
+    for name, found in by_method.items():
+        variant = next((v for v in ("selected", "default") if (v, rate) in found), None)
+        if variant:
+            entry, point = found[variant, rate]
+            value = fmean(judged(point.measured))
+            cells[name] = Cell(f"{value:.1f}", value, note=variant, link=Link(f"records/{entry.id}.html"))
+    measured = next(iter(next(iter(by_method.values())).values()))[1].measured
+    hint = f"{_measure(measured)} after the {100 * rate:g} % most helpful training examples were removed"
+    order = "asc" if "correct" in measured else "desc"
+    return Removals(Column("removal", f"{100 * rate:g} % removed", hint, best_first=order), cells)
+
+
 def removal_table(study: TaskStudy) -> Table | None:
     """The table of a task; none where nothing was removed."""
     by_method = {name: found for name, method in study.methods.items() if (found := _found(method))}
+    failed = {name: refused for name, method in study.methods.items() if (refused := _failed(method))}
     if not by_method:
         return None
     every = [pair for found in by_method.values() for pair in found.values()]
     rates = sorted({point.rate for _, point in every})
-    columns = [column for rate in reversed(rates) for column in _columns(rate, shown=rate == rates[-1])]
-    last = rates[-1]
-
-    def order(name: str) -> tuple[float, str]:
-        found = by_method[name]
-        pair = found.get(("selected", last)) or found.get(("default", last))
-        return (fmean(judged(pair[1].measured)) if pair else math.inf, name)
-
-    rows = [*_yardsticks(every, rates), *(_row(study.methods[name], by_method[name], rates) for name in by_method)]
-    rows.sort(key=lambda row: (not row.fixed, order(row.name) if row.name in by_method else (0.0, row.name)))
+    seeds = {len(judged(point.measured)) for _, point in every}
+    correct = "correct" in every[0][1].measured
+    best = "asc" if correct else "desc"
+    columns = [column for rate in reversed(rates) for column in _columns(rate, best, shown=rate == rates[-1])]
+    rows = [
+        _row(study.methods[name], by_method.get(name, {}), failed.get(name, {}), rates, noted=len(seeds) > 1)
+        for name in sorted({*by_method, *failed})
+    ]
+    keys = [f"{variant}_{100 * rate:g}" for rate in reversed(rates) for variant in ("selected", "default")]
     caption = (
-        "Mean over seeds ± its standard error, on scoring points, after the training examples with the largest scores "
-        "summed over calibration points were removed and the rest was retrained on. The lower, the better the method "
-        "knew what mattered; one above `removed at random` took out what mattered less than average."
-        if all("correct" in point.measured for _, point in every)
-        else "Perplexity ± its standard error after removal: the higher, the better the method knew what mattered."
+        f"{_measure(every[0][1].measured)}, mean over {'' if len(seeds) > 1 else f'{min(seeds)} '}seeds ± its "
+        "standard error, on scoring points, after the training examples with the largest scores summed over "
+        "calibration points were removed and the rest was trained on. "
+        f"The {'lower' if correct else 'higher'}, the better the method knew what mattered; what does less harm than "
+        "removal at random mattered less than average."
     )
-    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
+    heading = Column("method", "Attributor", numeric=False)
+    return Table(
+        "board", caption, "methods", heading, columns, [*_yardsticks(every, rates), *in_order(rows, keys, best)]
+    )
+
+
+def _measure(measured: Mapping[str, Sequence[float]]) -> str:
+    return "Accuracy in per cent" if "correct" in measured else "Perplexity"
 
 
 def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
@@ -67,40 +102,50 @@ def _found(method: MethodStudy) -> Found:
     found: Found = {}
     for entry in method.uses:
         record = entry.record
-        if isinstance(record, RemovalRecord) and record.variant in VARIANTS:
-            if record.direction != "helpful" or record.balanced:
-                continue
+        if isinstance(record, RemovalRecord) and _counts(record):
             for point in record.points:
                 found[record.variant, point.rate] = Entry(record, entry.id, entry.path), point
     return found
 
 
-def _columns(rate: float, *, shown: bool) -> list[Column]:
+def _failed(method: MethodStudy) -> dict[str, str]:
+    """Variant → the failed record that is its newest."""
+    records = ((entry.record, entry.id) for entry in method.newest_uses.values())
+    return {
+        record.variant: identity
+        for record, identity in records
+        if isinstance(record, RemovalRecord) and record.status == "failed" and _counts(record)
+    }
+
+
+def _counts(record: RemovalRecord) -> bool:
+    """Whether the most helpful examples of the whole set were removed, at one configuration."""
+    return record.variant in VARIANTS and record.direction == "helpful" and not record.balanced
+
+
+def _columns(rate: float, best: str, *, shown: bool) -> list[Column]:
     share = f"{100 * rate:g} %"
     columns = [
-        Column(f"{name}_{100 * rate:g}", f"{name.capitalize()}, {share}", HINTS[name], shown=shown or name != "oracle")
+        Column(f"{name}_{100 * rate:g}", f"{name.capitalize()}, {share}", HINTS[name], best_first=best,
+               shown=shown or name != "oracle")
         for name in VARIANTS
-    ]
-    hint = "Selected minus default, paired over seeds; negative: the selected λ does more damage"
-    return [*columns, Column(f"difference_{100 * rate:g}", f"Difference, {share}", hint, shown=shown)]
+    ]  # fmt: skip
+    hint = "Selected minus default, paired over seeds, ± the standard error"
+    return [*columns, Column(f"difference_{100 * rate:g}", f"Difference, {share}", hint, best_first=best, shown=shown)]
 
 
-def _row(method: MethodStudy, found: Found, rates: Sequence[float]) -> Row:
+def _row(method: MethodStudy, found: Found, failed: Mapping[str, str], rates: Sequence[float], *, noted: bool) -> Row:
     cells = {}
     for rate in rates:
         for variant in VARIANTS:
-            pair = found.get((variant, rate))
-            cells[f"{variant}_{100 * rate:g}"] = _cell(pair[1].measured, pair[0].id) if pair else EMPTY
+            pair, key = found.get((variant, rate)), f"{variant}_{100 * rate:g}"
+            if pair:
+                cells[key] = _cell(pair[1].measured, pair[0].id, noted=noted)
+            elif variant in failed:
+                cells[key] = failed_cell(failed[variant])
         cells[f"difference_{100 * rate:g}"] = _difference(found.get(("selected", rate)), found.get(("default", rate)))
-    info = method.newest.record.attributor if method.newest else None
-    heading = Cell(
-        method.name,
-        method.name,
-        note=info.family if info else "",
-        link=Link(f"attributors/{method.name}.html"),
-        badge="control" if method.control else "",
-    )
-    return Row(method.name, heading, cells, family=info.family if info else "", fixed=False)
+    heading = heading_cell(method.name, method.family, control=method.control)
+    return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 
 def _yardsticks(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
@@ -115,9 +160,10 @@ def _yardsticks(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
     ]
 
 
-def _cell(measured: Mapping[str, Sequence[float]], record: str) -> Cell:
+def _cell(measured: Mapping[str, Sequence[float]], record: str, *, noted: bool = False) -> Cell:
     values = judged(measured)
-    return Cell(mean_and_error(values), fmean(values), note=f"{len(values)} seeds", link=Link(f"records/{record}.html"))
+    note = f"{len(values)} seeds" if noted else ""
+    return Cell(mean_and_error(values), fmean(values), note=note, link=Link(f"records/{record}.html"))
 
 
 def _difference(selected: Pair | None, default: Pair | None) -> Cell:

@@ -6,7 +6,7 @@ from statistics import fmean
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.metrics import category
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.study import TaskStudy
+from attriboard.leaderboard.study import HEADLINE_SELECTOR, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records import GradedConfiguration, SelectionRecord
 
@@ -29,6 +29,12 @@ COLUMNS = (
 SUMMARY = (
     Column("n", "Choices", "Task and attributor pairs on which it chose"),
     Column("regret", "Mean regret", "Over its choices"),
+    Column(
+        "surrogate",
+        "ξ̄'s there",
+        "Mean regret of the surrogate on the same tasks and attributors: what to compare with, "
+        "for not every selector chose everywhere",
+    ),
     Column("worst", "Worst regret"),
     Column("gap_closed", "Mean gap closed", "Where there is a gap", best_first="desc"),
     Column("rank_correlation", "Mean rank corr.", best_first="desc"),
@@ -42,10 +48,10 @@ def _all(studies: Iterable[TaskStudy]) -> list[Entry[SelectionRecord]]:
 
 
 def selector_table(studies: Iterable[TaskStudy]) -> Table | None:
-    """Every choice, best regret first within a task and attributor; none where there is none."""
+    """Every choice, best regret first within a task and attributor, refusals last; none where there is none."""
     found = sorted(
         _all(studies),
-        key=lambda e: (e.record.task.name, e.record.attributor.name, _regret(e.record), e.record.selector),
+        key=lambda e: (e.record.regret is None, *_pair(e.record), _regret(e.record), e.record.selector),
     )
     if not found:
         return None
@@ -59,7 +65,8 @@ def selector_table(studies: Iterable[TaskStudy]) -> Table | None:
         for entry in found
     ]
     caption = "Every choice with what it is worth. Transferred: the spectrum was another method's on the same models."
-    return Table("choices", caption, "choices", Column("selector", "Selector", numeric=False), COLUMNS, rows)
+    heading = Column("selector", "Selector", numeric=False)
+    return Table("choices", caption, "choices", heading, COLUMNS, rows, filtered_by="Task")
 
 
 def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
@@ -69,13 +76,16 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
         by_selector.setdefault(entry.record.selector, []).append(entry.record)
     if not by_selector:
         return None
+    headline = {_pair(r): r.regret.mean for r in by_selector.get(HEADLINE_SELECTOR, ()) if r.regret}
     rows = []
     for name, records in by_selector.items():
         regrets = [r.regret.mean for r in records if r.regret]
+        there = [headline[_pair(r)] for r in records if r.regret and _pair(r) in headline]
         cells = {
             "n": Cell(str(len(regrets)), len(regrets)),
             "failed": Cell(str(len(records) - len(regrets)), len(records) - len(regrets)),
             "regret": _mean(regrets),
+            "surrogate": _mean(there),
             "worst": Cell(formats.fixed(max(regrets)), max(regrets)) if regrets else EMPTY,
             "gap_closed": _mean([r.gap_closed for r in records if r.gap_closed is not None], formats.percent),
             "rank_correlation": _mean([r.rank_correlation for r in records if r.rank_correlation is not None]),
@@ -83,8 +93,15 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
         }
         rows.append(Row(name, Cell(name, name), cells))
     rows.sort(key=lambda row: float(row.cell("regret").value or 0.0) if row.cell("regret").value is not None else 9.0)
-    caption = "Averages over tasks and attributors. A regret of 0 means: as good as choosing with all the retrains."
+    caption = (
+        "Averages over each selector's own choices; beside them ξ̄'s regret on the same tasks and attributors, to "
+        "compare with. A regret of 0 means: as good as choosing with all the retrains."
+    )
     return Table("summary", caption, "selectors", Column("selector", "Selector", numeric=False), SUMMARY, rows)
+
+
+def _pair(record: SelectionRecord) -> tuple[str, str]:
+    return record.task.name, record.attributor.name
 
 
 def _mean(values: Sequence[float], write: Callable[[float], str] = formats.fixed) -> Cell:

@@ -9,36 +9,39 @@ from itertools import groupby
 from pathlib import Path
 
 from attriboard.leaderboard.curves import Curve, curves
-from attriboard.leaderboard.markdown import title_of
-from attriboard.leaderboard.metrics import METRICS, headline_result, rank_methods
+from attriboard.leaderboard.markdown import Picture, pictures, title_of
+from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, rank_methods
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
-from attriboard.leaderboard.tables import Table
+from attriboard.leaderboard.tables import Cell, Row, Table
 from attriboard.records import AnyRecord
 
 __all__ = ["Document", "MatrixRow", "News", "Site", "TaskSummary", "read_documents"]
 
 MATRIX_ROWS = 20
 HEADLINE_ORDER = ("iffim", "trak")
+DOCUMENT = re.compile(r"[a-z0-9_-]+")
 ORDER = ("protocol", "formulas", "submit", "faq")  # of documents; others follow by name
 
 
 @dataclass(frozen=True)
 class Document:
-    """One Markdown document that becomes a page."""
+    """One Markdown document that becomes a page, and the pictures that it shows, by name."""
 
     name: str
     title: str
     text: str
+    pictures: Mapping[str, Picture]
 
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task on the overview."""
+    """A task on the overview: the leaders by LDS, or, where nothing has one, the best of its first leaderboard."""
 
     study: TaskStudy
     leaders: Sequence[MethodStudy]
-    metrics: Sequence[str]
+    metrics: Sequence[Metric]
+    best: tuple[Row, Cell] | None
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ class Site:
         entries: all records, superseded ones included.
         bundles: the published bundles.
         documents: by name.
+        url: where the site will stand, with a slash at its end; empty where that is unknown.
     """
 
     entries: Sequence[Entry[AnyRecord]]
     bundles: Sequence[Bundle]
     documents: Mapping[str, Document]
+    url: str = ""
 
     @cached_property
     def tasks(self) -> dict[str, TaskStudy]:
@@ -118,7 +123,14 @@ class Site:
         ranks = rank_methods(study.methods.values(), headline_result)
         leaders = [study.methods[name] for name, rank in ranks.items() if rank == 1]
         leaders.sort(key=lambda m: -(result.mean if (result := headline_result(m)) else -2.0))
-        return TaskSummary(study, leaders, list(self.tables[study.name]))
+        tables = self.tables[study.name]
+        metrics = [metric for metric in METRICS if metric.key in tables]
+        return TaskSummary(study, leaders, metrics, tables[metrics[0].key].best if metrics else None)
+
+    @cached_property
+    def graded(self) -> list[str]:
+        """Tasks on which something has an LDS."""
+        return [summary.study.name for summary in self.summaries if summary.leaders]
 
     @cached_property
     def matrix(self) -> list[MatrixRow]:
@@ -130,7 +142,7 @@ class Site:
 
         def level(name: str) -> float:
             found = [headline_result(method) for method in self.attributors[name].values()]
-            return sum(result.mean for result in found if result) / max(len(self.tasks), 1)
+            return sum(result.mean for result in found if result) / max(len(self.graded), 1)
 
         ordered = sorted(self.attributors, key=lambda name: (name in CONTROLS, -level(name), name))
         scored = [name for name in ordered if any(headline_result(m) for m in self.attributors[name].values())]
@@ -172,10 +184,10 @@ def _model_size(study: TaskStudy) -> int:
 
 
 def read_documents(folder: Path | None) -> dict[str, Document]:
-    """The Markdown documents of a folder and those of its folder `tasks`, in the order in which they are offered."""
+    """The Markdown documents of a folder, in the order in which they are offered, then those of its folder `tasks`."""
     if folder is None:
         return {}
-    paths = {path.stem.lower(): path for path in sorted([*folder.glob("*.md"), *folder.glob("tasks/*.md")])}
-    names = sorted(paths, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    texts = {name: paths[name].read_text(encoding="utf-8") for name in names if re.fullmatch(r"[a-z0-9_-]+", name)}
-    return {name: Document(name, title_of(text), text) for name, text in texts.items()}
+    own = sorted(folder.glob("*.md"), key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem))
+    found = {path.stem.lower(): path for path in (*own, *sorted(folder.glob("tasks/*.md")))}
+    texts = {name: path.read_text(encoding="utf-8") for name, path in found.items() if DOCUMENT.fullmatch(name)}
+    return {name: Document(name, title_of(t), t, pictures(t, found[name].parent)) for name, t in texts.items()}

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from attriboard.leaderboard.reading import Bundle, Entry
+from attriboard.cards import TaskCard
+from attriboard.leaderboard.reading import Bundle, Entry, published_card
+from attriboard.record_model import GroundTruthInfo
 from attriboard.records import AnyRecord, AnyUse, AttributionRecord, LdsResult, SelectionRecord
 
 __all__ = [
@@ -53,6 +55,11 @@ class MethodStudy:
         """Whether it is a yardstick rather than a method."""
         return self.name in CONTROLS
 
+    @property
+    def family(self) -> str:
+        """As its newest record has it."""
+        return self.newest.record.attributor.family if self.newest else "control"
+
     @cached_property
     def variants(self) -> dict[str, Entry[AttributionRecord]]:
         """The newest record of each variant but sweeps."""
@@ -82,9 +89,19 @@ class MethodStudy:
         return self.selections.get(HEADLINE_SELECTOR)
 
     @property
-    def failures(self) -> list[Entry[AttributionRecord]]:
+    def failures(self) -> list[Entry[AttributionRecord | AnyUse]]:
         """Failed records that count, points of sweeps included."""
-        return [entry for entry in self.points if entry.record.status == "failed"]
+        return [e for e in (*self.points, *self.newest_uses.values()) if e.record.status == "failed"]
+
+    @cached_property
+    def newest_uses(self) -> dict[tuple[str, ...], Entry[AnyUse]]:
+        """The newest record of every question, in the words of `asked`; sweeps left out."""
+        asked = ("kind", "variant", "direction", "balanced", "by")
+        return {
+            tuple(str(getattr(entry.record, name, "")) for name in asked): entry
+            for entry in self.uses
+            if entry.record.variant != "sweep"
+        }
 
     def lds(self, variant: str) -> LdsResult | None:
         """The result of a variant's newest record."""
@@ -132,6 +149,14 @@ class TaskStudy:
         return max((entry for entry in found if entry), key=lambda entry: entry.age, default=None)
 
     @cached_property
+    def truth(self) -> GroundTruthInfo | None:
+        """The ground truth that its records name; none where nothing is graded against retrains."""
+        named = (
+            e.record.ground_truth for m in self.methods.values() for e in (*m.attributions, *m.selections.values())
+        )
+        return next((truth for truth in named if truth), None)
+
+    @cached_property
     def ceiling(self) -> float | None:
         """The noise ceiling, from the newest record that has one."""
         known = [e for m in self.methods.values() for e in m.attributions if e.record.ceiling is not None]
@@ -142,16 +167,23 @@ class TaskStudy:
         """Methods with a record."""
         return [method for method in self.methods.values() if method.newest]
 
+    def failures(self, kind: str) -> list[Entry[AttributionRecord | AnyUse]]:
+        """Failed records of the leaderboard that has this kind; points of sweeps are on the attributors' pages."""
+        shown = (e for m in self.methods.values() for e in (*m.variants.values(), *m.newest_uses.values()))
+        return [entry for entry in shown if entry.record.kind == kind and entry.record.status == "failed"]
+
     @property
-    def failures(self) -> list[Entry[AttributionRecord]]:
-        """Failed records of the leaderboard; failed points of sweeps are on the attributors' pages."""
-        shown = (entry for method in self.methods.values() for entry in method.variants.values())
-        return [entry for entry in shown if entry.record.status == "failed"]
+    def card(self) -> TaskCard | None:
+        """The task's card, from a bundle; else the published one of the same fingerprint."""
+        carried = next((bundle.card for bundle in self.bundles.values() if bundle.card), None)
+        if carried or self.newest is None:
+            return carried
+        return published_card(self.name, self.newest.record.task.fingerprint)
 
     @property
     def title(self) -> str:
         """The card's title; empty where no card is at hand."""
-        return next((b.card.title for b in self.bundles.values() if b.card), "")
+        return self.card.title if self.card else ""
 
 
 def studies(entries: Sequence[Entry[AnyRecord]], bundles: Sequence[Bundle]) -> dict[str, TaskStudy]:

@@ -1,11 +1,12 @@
 """Tables as data: columns, rows and cells, which one template draws and one script sorts, filters and exports."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
-__all__ = ["EMPTY", "Cell", "Column", "Link", "Row", "Table"]
+__all__ = ["EMPTY", "Cell", "Column", "Link", "Row", "Table", "failed_cell", "heading_cell", "in_order"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Cell:
         link: where the text leads.
         drawing: finished markup below.
         badge: draws the text as a badge of this kind: ok, failed, quiet.
-        emphasis: whether it is the best of its column.
+        emphasis: whether it is the number by which its row is ordered.
     """
 
     text: str = "—"
@@ -61,6 +62,17 @@ class Cell:
 
 
 EMPTY = Cell()
+
+
+def failed_cell(record: str) -> Cell:
+    """In place of a number that there is none of: a badge that leads to the record with the reason."""
+    return Cell("failed", None, link=Link(f"records/{record}.html"), badge="failed")
+
+
+def heading_cell(name: str, family: str, *, control: bool, linked: bool = True) -> Cell:
+    """An attributor at the head of its row; a control says so in place of its family."""
+    link = Link(f"attributors/{name}.html") if linked else None
+    return Cell(name, name, note="" if control else family, link=link, badge="control" if control else "")
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class Table:
         heading: the first column.
         columns: the others.
         rows: in the order that a visitor first sees.
+        bibliography: name of a row → BibTeX entry.
+        filtered_by: what the families of the rows are.
     """
 
     id: str
@@ -98,8 +112,36 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row]
     bibliography: Mapping[str, str] = field(default_factory=dict)
+    filtered_by: str = "Family"
 
     @property
     def families(self) -> list[str]:
         """What rows can be filtered by."""
         return sorted({row.family for row in self.rows if row.family and not row.fixed})
+
+    @property
+    def best(self) -> tuple[Row, Cell] | None:
+        """The first row that is no yardstick and has a number that it is ordered by, and that number."""
+        found = ((row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis)
+        return next(found, None)
+
+
+def in_order(rows: Iterable[Row], keys: Sequence[str], best: str) -> list[Row]:
+    """Rows by the first number that they have among some columns, which is emphasised; what has none comes last.
+
+    Args:
+        rows: in any order.
+        keys: columns, the most important first.
+        best: "desc" or "asc", as of columns.
+    """
+
+    def marked(row: Row) -> tuple[tuple[float, str], Row]:
+        key = next((key for key in keys if isinstance(row.cell(key).value, int | float)), None)
+        if key is None:
+            return (math.inf, row.name), row
+        cell = row.cell(key)
+        value = float(cell.value or 0.0)
+        emphasised = replace(row, cells={**row.cells, key: replace(cell, emphasis=True)})
+        return (-value if best == "desc" else value, row.name), emphasised
+
+    return [row for _, row in sorted(map(marked, rows), key=lambda pair: pair[0])]

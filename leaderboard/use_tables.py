@@ -7,7 +7,7 @@ from typing import TypeVar
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table
+from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
 from attriboard.records import BrittlenessRecord, DownstreamRecord, MislabelRecord
 
 __all__ = ["brittleness_table", "mislabel_table"]
@@ -29,13 +29,16 @@ def brittleness_table(study: TaskStudy) -> Table | None:
         for (variant, _), entry in by_key.items():
             cells[variant] = _median(entry)
             record = entry.record
-            cells[f"{variant}_flipped"] = Cell(formats.percent(record.share_flipped), record.share_flipped)
+            if record.status == "ok":
+                cells[f"{variant}_flipped"] = Cell(formats.percent(record.share_flipped), record.share_flipped)
         rows.append(_row(study.methods[method], cells))
+    if not rows:
+        return None
     caption = (
         "How many training examples, in the order of the point's own scores, have to go until most retrains get it "
         "wrong: the median over points. The fewer, the better the method knew what held the prediction up."
     )
-    return _table(caption, columns, rows, "asc")
+    return _table(caption, columns, in_order(rows, ("selected", "default"), "asc"))
 
 
 def mislabel_table(study: TaskStudy) -> Table | None:
@@ -48,21 +51,24 @@ def mislabel_table(study: TaskStudy) -> Table | None:
     for method, by_key in found.items():
         cells = {f"{variant}_{by}": _auc(entry) for (variant, by), entry in by_key.items()}
         rows.append(_row(study.methods[method], cells))
+    if not rows:
+        return None
     caption = (
         "The probability that a training example with a wrong label is more suspicious than one with the right label, "
         "with DeLong's 95 % interval. Self: influence of an example on itself. Summed: minus the scores summed over "
         "calibration points."
     )
-    return _table(caption, columns, rows, "desc")
+    keys = [f"{variant}_{by}" for variant in ("selected", "default") for by in ("self", "summed")]
+    return _table(caption, columns, in_order(rows, keys, "desc"))
 
 
 def _newest(study: TaskStudy, kind: type[R], key: Callable[[R], str]) -> dict[str, dict[tuple[str, str], Entry[R]]]:
-    """Method → (variant, key) → its newest record that did not fail."""
+    """Method → (variant, key) → its newest record."""
     found: dict[str, dict[tuple[str, str], Entry[R]]] = {}
     for name, method in study.methods.items():
         for entry in method.uses:
             record = entry.record
-            if isinstance(record, kind) and record.variant in VARIANTS and record.status == "ok":
+            if isinstance(record, kind) and record.variant in VARIANTS:
                 mine = found.setdefault(name, {})
                 mine[record.variant, key(record)] = Entry(record, entry.id, entry.path)
     return found
@@ -83,6 +89,8 @@ def _columns(key: str, what: str, best: str, variants: Sequence[str]) -> list[Co
 
 def _median(entry: Entry[BrittlenessRecord]) -> Cell:
     record, link = entry.record, Link(f"records/{entry.id}.html")
+    if record.status == "failed":
+        return failed_cell(entry.id)
     median = record.median_removed
     confirmed = record.share_confirmed
     note = f"{len(record.points)} points" + (
@@ -95,35 +103,16 @@ def _median(entry: Entry[BrittlenessRecord]) -> Cell:
 
 def _auc(entry: Entry[MislabelRecord]) -> Cell:
     record = entry.record
-    assert record.auc is not None
-    assert record.ci95 is not None
+    if record.auc is None or record.ci95 is None:
+        return failed_cell(entry.id)
     low, high = map(formats.fixed, record.ci95)
     return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", link=Link(f"records/{entry.id}.html"))
 
 
 def _row(method: MethodStudy, cells: dict[str, Cell]) -> Row:
-    family = method.newest.record.attributor.family if method.newest else ""
-    heading = Cell(
-        method.name,
-        method.name,
-        note=family,
-        link=Link(f"attributors/{method.name}.html"),
-        badge="control" if method.control else "",
-    )
-    return Row(method.name, heading, cells, family=family)
+    heading = heading_cell(method.name, method.family, control=method.control)
+    return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 
-def _table(caption: str, columns: list[Column], rows: list[Row], best: str) -> Table | None:
-    """Rows by their selected number, else the default's."""
-    if not rows:
-        return None
-
-    def order(row: Row) -> tuple[float, str]:
-        keys = [column.key for column in columns if column.key.startswith(("selected", "default"))]
-        ordered = sorted(keys, key=lambda key: not key.startswith("selected"))
-        value = next((v for key in ordered if isinstance(v := row.cell(key).value, int | float)), None)
-        return (math.inf if value is None else -value if best == "desc" else value, row.name)
-
-    return Table(
-        "board", caption, "methods", Column("method", "Attributor", numeric=False), columns, sorted(rows, key=order)
-    )
+def _table(caption: str, columns: list[Column], rows: list[Row]) -> Table:
+    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)

@@ -27,6 +27,12 @@ def build(
             file_okay=False,
         ),
     ] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            help="Address at which the site will stand, for permanent links, badges and the page of missing pages."
+        ),
+    ] = "",
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the site.", file_okay=False)] = Path("site"),
     json: Json = False,
 ) -> None:
@@ -35,7 +41,7 @@ def build(
     from attriboard.leaderboard.board import build_board, published_folders
 
     bundles = groundtruth if results or groundtruth else published_folder()
-    summary = build_board(results or published_folders(), out, bundles)
+    summary = build_board(results or published_folders(), out, bundles, url=url)
     if json:
         emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
     else:

@@ -11,10 +11,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from leaderboard_records import LAMBDAS, make_path, make_removal, make_study, make_use
 
-from attriboard.errors import FormatError
+from attriboard.cards import load_card
+from attriboard.errors import FormatError, InputError
 from attriboard.leaderboard import assets
 from attriboard.leaderboard.board import build_board
-from attriboard.leaderboard.study import CONTROLS
+from attriboard.leaderboard.curves import curves
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.study import CONTROLS, MethodStudy
 from attriboard.records import write_record
 
 ROOT = Path(__file__).parent.parent.parent
@@ -50,7 +53,7 @@ class Page(HTMLParser):
             self.ids.add(values["id"])
         if tag == "a":
             self.links.append(values["href"])
-        elif "src" in values or "href" in values:
+        elif "src" in values or ("href" in values and values.get("rel") != "canonical"):
             self.loaded.append(values.get("src") or values["href"])
         if "data-key" in values:
             self._keys.append(values["data-key"])
@@ -61,6 +64,8 @@ class Page(HTMLParser):
 
     def handle_startendtag(self, tag, attrs):
         self.tags.append(tag)
+        if "src" in dict(attrs):
+            self.loaded.append(dict(attrs)["src"])
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
@@ -137,8 +142,10 @@ def test_selectors_are_averaged_and_listed(build, make_selection):
     )
     text = (site / "selectors.html").read_text()
     summary = text.split('id="summary"')[1].split("</table>")[0]
-    assert [float(x) for x in re.findall(r'data-order="(0\.0300000|0\.03|0\.3)"', summary)] == [0.03, 0.3, 0.3]
-    assert summary.index("surrogate") < summary.index("gcv")
+    order = re.compile(r'data-order="([^"]*)"')
+    cells = {n: order.findall(summary.split(f'<th scope="row" data-order="{n}">')[1]) for n in ("surrogate", "gcv")}
+    assert float(cells["surrogate"][1]) == pytest.approx(0.03), "the mean of 0.02 and 0.04"
+    assert (float(cells["gcv"][1]), float(cells["gcv"][2])) == (0.3, 0.02), "beside the surrogate's on the same pair"
     assert "not applicable" in text
     assert "no spectrum" in text
 
@@ -256,16 +263,23 @@ def test_data_selection_has_a_leaderboard_with_default_beside_selected(build, ma
     ]
     _, site = build(*records)
     page = Page(site / "leaderboards" / "digits_mlp-removal.html")
-    assert list(page.rows) == ["nothing removed", "removed at random", "iffim", "trak"]
+    assert list(page.rows) == ["nothing removed", "removed at random", "iffim", "trak", "datainf"]
     row = page.rows["iffim"]
-    assert (row["default_50"], row["selected_50"]) == ("88.00 ± 0.583 seeds", "80.00 ± 0.583 seeds")
-    assert (row["difference_50"], row["default_10"]) == ("−8.00 ± 0.00", "92.00 ± 0.583 seeds")
+    assert (row["default_50"], row["selected_50"]) == ("88.00 ± 0.58", "80.00 ± 0.58")
+    assert (row["difference_50"], row["default_10"]) == ("−8.00 ± 0.00", "92.00 ± 0.58")
+    assert "mean over 3 seeds" in page.text
+    assert (page.rows["datainf"]["default_50"], page.rows["datainf"]["selected_50"]) == ("failed", "—")
+    assert "datainf, default: nan: every row" in page.text
+    assert "nan: every row" in Page(site / "attributors" / "datainf.html").text
+    assert "nan: every row" not in Page(site / BOARD).text, "a failure stands on the board of what was tried"
     assert float(page.exact["iffim"]["selected_50"]) == pytest.approx(80)
-    assert page.rows["trak"]["default_50"] == "85.00 ± 0.583 seeds", "the newest counts"
-    assert page.rows["nothing removed"]["default_50"] == "95.00 ± 0.583 seeds"
-    assert page.rows["removed at random"]["default_50"] == "94.00 ± 0.583 seeds"
+    assert page.rows["trak"]["default_50"] == "85.00 ± 0.58", "the newest counts"
+    assert page.rows["nothing removed"]["default_50"] == "95.00 ± 0.58"
+    assert page.rows["removed at random"]["default_50"] == "94.00 ± 0.58"
     assert f"../records/{chosen.id}.html" in page.links
     assert "attriboard removal digits_mlp ATTRIBUTOR" in page.text
+    assert Page(site / BOARD).rows["iffim"]["removal"] == "80.0selected"
+    assert float(Page(site / BOARD).exact["trak"]["removal"]) == pytest.approx(85)
     record = Page(site / "records" / f"{default.id}.html")
     assert "attriboard removal digits_mlp iffim --rates 0.1 0.5 --variant default --seeds 3" in record.text
     assert "nan: every row" in Page(site / "records" / f"{failed.id}.html").text
@@ -285,7 +299,8 @@ def test_brittleness_and_mislabel_detection_have_leaderboards(build):
         make_use("mislabel", by="summed", auc=0.7, ci95=[0.6, 0.8], **selected),
     )
     brittle = Page(site / "leaderboards" / "digits_mlp-brittleness.html")
-    assert list(brittle.rows) == ["iffim", "trak"]
+    assert list(brittle.rows) == ["iffim", "trak", "bad"]
+    assert (brittle.rows["bad"]["default"], brittle.rows["bad"]["default_flipped"]) == ("failed", "—")
     row = brittle.rows["iffim"]
     assert (row["default"], row["default_flipped"]) == ("113 points, 50 % confirmed", "67 %")
     assert (row["selected"], row["selected_flipped"]) == ("41 points, 100 % confirmed", "100 %")
@@ -302,6 +317,80 @@ def test_brittleness_and_mislabel_detection_have_leaderboards(build):
         text.split()
     )
     assert "attriboard mislabel digits_mlp iffim --variant default --by self" in text
+
+
+def test_a_task_without_an_lds_shows_its_best_number_its_card_and_no_empty_column(build, make_record):
+    flipped = {"task__name": "digits_mlp_flipped", "ground_truth": None}
+    fingerprint = load_card(ROOT / "tasks" / "digits_mlp_flipped.yaml").fingerprint
+    records = [
+        make_use("mislabel", **flipped, task__fingerprint=fingerprint),
+        make_use("mislabel", "random", **flipped, created="2027-01-01T00:00:00Z"),
+    ]
+    _, site = build(make_record("iffim"), *records[:1])
+    overview = " ".join(Page(site / "index.html").text.split())
+    assert "0.950 AUC of finding wrong labels" in overview
+    matrix = (site / "index.html").read_text().split('<table class="matrix">')[1].split("</thead>")[0]
+    assert "digits_" in matrix
+    assert "flipped" not in matrix
+    task = Page(site / "tasks" / "digits_mlp_flipped.html")
+    assert "None: what is measured here needs no retrains" in task.text
+    assert "1,297 / 500" in task.text
+    _, site = build(records[1])
+    assert "1,297" not in Page(site / "tasks" / "digits_mlp_flipped.html").text, "another fingerprint, another card"
+
+
+def test_controls_stay_in_view_on_every_leaderboard(build):
+    _, site = build(make_use("mislabel"), make_use("mislabel", "random"), make_removal("trak"), make_removal("random"))
+    for metric in ("mislabel", "removal"):
+        text = (site / "leaderboards" / f"digits_mlp-{metric}.html").read_text()
+        assert re.search(r'<tr class="fixed"[^>]*><th scope="row" data-order="random">', text)
+
+
+def test_a_curve_without_points_at_the_default_is_drawn_where_the_selection_has_them(make_record):
+    def at(dim: int, value: float, **changes):
+        record = make_record("trak", hyperparameters={"projection_dim": dim, "regularization": value}, **changes)
+        return Entry(record, record.id, Path())
+
+    grid = [at(dim, value, variant="sweep") for dim in (64, 128, 256) for value in (0.01, 1.0, 100.0)]
+    chosen = at(128, 1.0, variant="selected", selector="surrogate")
+    curve = next(
+        c
+        for c in curves("t", MethodStudy("trak", [*grid, at(128, 0.0), chosen]), None)
+        if c.axis.name == "projection_dim"
+    )
+    assert curve.fixed == {"regularization": 1.0}
+    assert curve.marks["selected"].value == 128
+
+
+def test_pictures_of_documents_come_along_with_their_size(tmp_path, build):
+    folder = tmp_path / "docs"
+    (folder / "figures").mkdir(parents=True)
+    size = (7).to_bytes(4, "big") + (5).to_bytes(4, "big")
+    (folder / "figures" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + size)
+    (folder / "protocol.md").write_text(
+        "# Of `x`\n\n![one](figures/a.png) ![two](figures/b.png) ![3](https://x.org/c.png)"
+    )
+    _, site = build(documents=folder)
+    page = Page(site / "docs" / "protocol.html")
+    assert page.loaded.count("figures/a.png") == 1
+    assert not [url for url in page.loaded if "b.png" in url or "x.org" in url]
+    assert "two" in page.text
+    assert 'width="7" height="5"' in (site / "docs" / "protocol.html").read_text()
+    assert (site / "docs" / "figures" / "a.png").is_file()
+    assert "<title>Of x" in (site / "docs" / "protocol.html").read_text()
+
+
+def test_the_address_of_the_site_stands_in_badges_and_permanent_links(build, make_record):
+    record = make_record("iffim")
+    _, site = build(record, url="https://lab.org/board")
+    snippet = "](https://lab.org/board/badges/digits_mlp-iffim.svg)](https://lab.org/board/attributors/iffim.html)"
+    assert snippet in Page(site / "attributors" / "iffim.html").text
+    assert f"https://lab.org/board/records/{record.id}.html" in Page(site / "records" / f"{record.id}.html").text
+    missing = (site / "404.html").read_text()
+    assert 'href="https://lab.org/board/index.html"' in missing
+    assert 'href="https://lab.org/board/assets/board.css"' in missing
+    with pytest.raises(InputError, match="must be the address of a web site"):
+        build(url="javascript:alert(1)")
 
 
 def test_without_removal_there_is_no_leaderboard_of_it(build, make_record):
