@@ -12,6 +12,7 @@ from attriboard.leaderboard.study import Scalar
 
 __all__ = ["Axis", "make_axis"]
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LOG_RANGE = 20  # largest over smallest, from which on an axis is logarithmic
 
 
@@ -72,8 +73,17 @@ def _ticks(
     zero = [(positions[0], "0")] * (numbers[0] == 0)
     spread = [position for position, number in zip(positions, numbers, strict=False) if number > 0]
     if len(spread) <= 8 and any(abs(place - round(place)) > 0.01 for place in spread):
-        labelled = [(place, plain(10**place if place < 0 else round(10**place))) for place in spread]
+        labelled = [
+            (p, f"{n:.3g}" if n < 1000 else plain(n)) for p, n in zip(positions, numbers, strict=False) if n > 0
+        ]
         return (*zero, *labelled, *ends)
     first, last = math.ceil(spread[0] - 1e-9), math.floor(spread[-1] + 1e-9)
     every = max(1, math.ceil((last - first + 1) / 8))
-    return (*zero, *((float(e), f"{10.0**e:g}") for e in range(first, last + 1, every)), *ends)
+    return (*zero, *((float(e), _power(e)) for e in range(first, last + 1, every)), *ends)
+
+
+def _power(exponent: int) -> str:
+    """A power of ten, written out where that is short."""
+    if -3 <= exponent <= 4:
+        return f"{10.0**exponent:g}"
+    return "10" + str(exponent).translate(RAISED)

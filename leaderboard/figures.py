@@ -9,7 +9,7 @@ from attriboard.leaderboard.formats import fixed, plain
 
 __all__ = ["curve_figure"]
 
-WIDTH, LEFT, RIGHT = 460, 44, 12
+WIDTH, LEFT, RIGHT = 460, 58, 12
 TOP, PANEL, XI_PANEL, GAP, BOTTOM = 26, 190, 74, 14, 44
 
 MARKS = {  # shapes differ as well as colours
@@ -35,11 +35,15 @@ def curve_figure(curve: Curve) -> Markup:
     parts = [_grid(y, low, high), _ticks(curve, x, height), _line(curve, x, y), _marks(curve, x, y)]
     if has_xi:
         parts.append(_xi_panel(curve, x, TOP + PANEL + GAP))
-    name = escape(curve.axis.name)
+    name = escape(curve.axis.name) + (" (log)" if curve.axis.log else "")
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(Markup(f'<text class="axis-title" x="{middle}" y="{height - 6}" text-anchor="middle">{name}</text>'))
     parts.append(
-        Markup(f'<text class="axis-title" x="{WIDTH / 2}" y="{height - 6}" text-anchor="middle">{name}</text>')
+        Markup(
+            f'<text class="axis-title" x="14" y="{TOP + PANEL / 2:g}" transform="rotate(-90 14 {TOP + PANEL / 2:g})" '
+            'text-anchor="middle">LDS</text>'
+        )
     )
-    parts.append(Markup(f'<text class="axis-title" x="4" y="{TOP - 10}">LDS</text>'))
     return Markup('<svg class="figure curve" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, describe(curve), Markup("").join(parts)
     )
@@ -97,8 +101,8 @@ def _line(curve: Curve, x: Callable[[float], float], y: Callable[[float], float]
     if curve.ceiling is not None:
         parts.append(
             Markup(
-                f'<path class="ceiling" d="M{LEFT} {y(curve.ceiling):.1f}H{WIDTH - RIGHT}"/><text class="tick" '
-                f'x="{WIDTH - RIGHT}" y="{y(curve.ceiling) - 5:.1f}" text-anchor="end">'
+                f'<path class="ceiling" d="M{LEFT} {y(curve.ceiling):.1f}H{WIDTH - RIGHT}"/><text class="tick over" '
+                f'x="{LEFT + 4}" y="{y(curve.ceiling) + 15:.1f}">noise '
                 f"ceiling {fixed(curve.ceiling)}</text>"
             )
         )
@@ -156,5 +160,5 @@ def _xi_panel(curve: Curve, x: Callable[[float], float], top: float) -> Markup:
             f'<path class="guide" d="M{at:.1f} {TOP}V{top + XI_PANEL}"/>'
             + MARKS["selected"].format(x=at, y=level, l=0.0, t=0.0)
         )
-    parts.append(f'<text class="axis-title" x="{LEFT + 4}" y="{top + 12}">ξ̄</text>')
+    parts.append(f'<text class="axis-title" x="6" y="{top + XI_PANEL / 2 + 4:g}">ξ̄</text>')
     return Markup("".join(parts))

@@ -98,6 +98,7 @@ def _environment(site: Site) -> Environment:
         "breakable": breakable,
         "count": formats.count,
         "fixed": formats.fixed,
+        "inline_code": inline_code,
         "judged": judged,
         "json_text": json_text,
         "mean_and_error": mean_and_error,
@@ -118,6 +119,12 @@ def _environment(site: Site) -> Environment:
 def breakable(name: str) -> Markup:
     """A name that may break after its underscores."""
     return Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+
+
+def inline_code(text: str) -> Markup:
+    """Prose in which `words` stand between backticks."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def json_text(value: Any) -> Markup:

@@ -47,7 +47,7 @@ def headline_removals(study: TaskStudy) -> Removals | None:
     measured = next(iter(next(iter(by_method.values())).values()))[1].measured
     hint = f"{_measure(measured)} after the {100 * rate:g} % most helpful training examples were removed"
     order = "asc" if "correct" in measured else "desc"
-    return Removals(Column("removal", f"{100 * rate:g} % removed", hint, best_first=order), cells)
+    return Removals(Column("removal", f"{100 * rate:g}\u00a0% removed", hint, best_first=order), cells)
 
 
 def removal_table(study: TaskStudy) -> Table | None:
@@ -124,7 +124,7 @@ def _counts(record: RemovalRecord) -> bool:
 
 
 def _columns(rate: float, best: str, *, shown: bool) -> list[Column]:
-    share = f"{100 * rate:g} %"
+    share = f"{100 * rate:g}\u00a0%"
     columns = [
         Column(f"{name}_{100 * rate:g}", f"{name.capitalize()}, {share}", HINTS[name], best_first=best,
                shown=shown or name != "oracle")

@@ -26,11 +26,12 @@ window.charts = (() => {
     return Object.fromEntries(["ink", "soft", "line", "card", "accent", "default", "selected", "oracle", "bad"].map((name) => [name, read(name)]));
   };
 
+  const narrow = () => chart.clientWidth < 560;
   const config = (c) => ({
     background: "transparent",
     font: getComputedStyle(document.body).fontFamily,
     axis: { labelColor: c.soft, titleColor: c.ink, gridColor: c.line, domainColor: c.soft, tickColor: c.line, labelFontSize: 12, titleFontSize: 13, titleFontWeight: 500 },
-    legend: { labelColor: c.ink, titleColor: c.ink, labelFontSize: 13, orient: "top" },
+    legend: { labelColor: c.ink, titleColor: c.ink, labelFontSize: 13, orient: "top", layout: { top: { direction: narrow() ? "vertical" : "horizontal", margin: 10 } } },
     view: { stroke: null },
     text: { color: c.ink, fontSize: 12 },
   });
@@ -59,7 +60,7 @@ window.charts = (() => {
     }),
   );
 
-  const width = () => Math.max(240, Math.min(1100, chart.clientWidth - 130));
+  const width = () => Math.max(240, Math.min(1200, chart.clientWidth - 108));
 
   const options = (select, names, wanted) => {
     select.replaceChildren(...names.map(([value, label]) => new Option(label, value)));
@@ -68,6 +69,20 @@ window.charts = (() => {
 
   const state = () => new URLSearchParams(location.hash.slice(1));
   const remember = (values) => history.replaceState(null, "", `#${new URLSearchParams(Object.entries(values).filter(([, v]) => v !== "" && v !== undefined))}`);
+
+  // A parameter's value for reading; what identifies it in links has more digits.
+  const shown = (value) => {
+    if (typeof value !== "number") return String(value);
+    const size = Math.abs(value);
+    return size !== 0 && (size < 1e-3 || size >= 1e6) ? Number(value.toPrecision(3)).toExponential().replace("e+", "e") : String(Number.isInteger(value) ? value : Number(value.toPrecision(3)));
+  };
+
+  // The ceiling as a dashed line with its name, for a layer of LDS over something.
+  const ceilingOf = (data, y, c) =>
+    data.ceiling === null ? [] : [
+      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "rule", strokeDash: [5, 4], color: c.soft }, encoding: { y } },
+      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "text", align: "left", x: 6, dy: 10, text: `noise ceiling ${fixed(data.ceiling)}`, color: c.soft }, encoding: { y } },
+    ];
 
   const fixed = (value) => (value === undefined || value === null ? "—" : value.toFixed(3).replace("-", "−"));
   const fillTable = (headings, rows) => {
@@ -102,5 +117,5 @@ window.charts = (() => {
     addEventListener("themechange", render);
   };
 
-  return { load, colours, config, draw, width, options, state, remember, fixed, fillTable, redrawWith };
+  return { load, colours, config, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith };
 })();

@@ -1,12 +1,12 @@
 "use strict";
 // LDS against cost, with the line of what is best for its cost.
 (() => {
-  const { load, colours, config, draw, width, options, state, remember, fixed, fillTable, redrawWith } = window.charts;
+  const { load, colours, config, draw, width, options, state, remember, fixed, ceilingOf, fillTable, redrawWith } = window.charts;
   const form = document.getElementById("controls");
   if (!form) return;
   const task = document.getElementById("task");
   const cost = document.getElementById("cost");
-  const LABELS = 24; // names in the chart at most; hovering tells the others
+  const HEIGHT = 400;
 
   const rowsOf = (data) =>
     Object.entries(data.methods)
@@ -20,28 +20,60 @@
     return rows.filter((row) => row.lds > best && ((best = row.lds), true));
   };
 
+  // Names beside their points where there is room, those on the frontier first; hovering tells the others.
+  const labels = (rows, front, xs, ys, wide) => {
+    const at = (row) => [(wide * Math.log(row.cost / xs[0])) / Math.log(xs[1] / xs[0]), HEIGHT * (1 - (row.lds - ys[0]) / (ys[1] - ys[0]))];
+    const taken = rows.map(at).map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
+    const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+    const sides = [["right", -9, -9], ["left", 9, 9], ["left", 9, -9], ["right", -9, 9], ["left", 10, 0], ["right", -10, 0]];
+    const named = new Set();
+    return [...front].reverse().concat(rows).flatMap((row) => {
+      if (named.has(row.name)) return [];
+      const [x, y] = at(row);
+      const length = 7 * row.name.length;
+      for (const [align, dx, dy] of sides) {
+        const start = align === "left" ? x + dx : x + dx - length;
+        const box = [start, y + dy - 8, start + length, y + dy + 8];
+        if (box[0] < 2 || box[2] > wide || box[1] < 0 || box[3] > HEIGHT || taken.some((other) => overlap(box, other))) continue;
+        taken.push(box);
+        named.add(row.name);
+        return [{ ...row, align, dx, dy, strong: front.includes(row) }];
+      }
+      return [];
+    });
+  };
+
   const render = async () => {
     const data = await load(task.value);
     remember({ task: task.value, cost: cost.value === "seconds" ? "" : cost.value });
     const rows = rowsOf(data);
     const front = frontier(rows);
     const c = colours();
+    const inside = rows.filter((row) => row.family !== "control" || row.lds >= -0.1); // far below zero lies what is wrong on purpose
+    const costs = rows.map((row) => row.cost);
+    const xs = rows.length ? [Math.min(...costs) / 2, Math.max(...costs) * 2] : [0.1, 10];
+    const ys = [Math.min(-0.05, ...inside.map((row) => row.low)), Math.max(0.1, data.ceiling ?? 0, ...inside.map((row) => row.high)) + 0.05];
+    const outside = rows.filter((row) => row.lds < ys[0]);
     const unit = cost.value === "seconds" ? "seconds" : "MB";
-    const x = { field: "cost", type: "quantitative", scale: { type: "log", nice: true }, title: unit === "seconds" ? "seconds (log)" : "peak memory, MB (log)", axis: { grid: false, labelOverlap: true, format: "~g" } };
-    const y = (field) => ({ field, type: "quantitative", title: "LDS", scale: { zero: false } });
+    const x = { field: "cost", type: "quantitative", scale: { type: "log", domain: xs, nice: false }, title: unit === "seconds" ? "seconds (log)" : "peak memory, MB (log)", axis: { grid: false, labelOverlap: true, format: "~g" } };
+    const y = (field) => ({ field, type: "quantitative", title: "LDS", scale: { domain: ys, nice: false, zero: false } });
     const tooltip = [{ field: "name", type: "nominal", title: "attributor" }, { field: "variant", type: "nominal", title: "hyperparameters" }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" }, { field: "cost", type: "quantitative", title: unit, format: ".3~g" }];
-    const ceiling = data.ceiling === null ? [] : [{ data: { values: [{ lds: data.ceiling }] }, mark: { type: "rule", strokeDash: [5, 4], color: c.soft }, encoding: { y: y("lds") } }];
-    reading.textContent = rows.length ? `Best for their ${unit}: ${front.map((row) => `${row.name} (${row.variant}, ${fixed(row.lds)})`).join(", ")}.` : "No measured record on this task yet.";
-    fillTable(["attributor", "hyperparameters", unit, "LDS", "95 % interval", "best for its cost", "record"], rows.map((row) => [row.name, row.variant, Number(row.cost.toPrecision(3)).toString(), fixed(row.lds), `${fixed(row.low)} to ${fixed(row.high)}`, front.includes(row) ? "yes" : "", { text: row.id.slice(0, 10), href: `records/${row.id}.html` }]));
+    const named = (some) => some.map((row) => `${row.name} (${row.variant}, ${fixed(row.lds)})`).join(", ");
+    reading.textContent = rows.length ? `On the frontier of LDS and ${unit}: ${named(front)}.${outside.length ? ` Below the frame: ${named(outside)}.` : ""}` : "No measured record on this task yet.";
+    fillTable(["attributor", "hyperparameters", unit, "LDS", "95 % interval", "on the frontier", "record"], rows.map((row) => [row.name, row.variant, Number(row.cost.toPrecision(3)).toString(), fixed(row.lds), `${fixed(row.low)} to ${fixed(row.high)}`, front.includes(row) ? "yes" : "", { text: row.id.slice(0, 10), href: `records/${row.id}.html` }]));
     const variants = ["default", "selected", "custom"].filter((variant) => rows.some((row) => row.variant === variant));
+    const wide = width();
+    const text = (align, dx, dy) => ({ data: { values: written.filter((row) => row.align === align && row.dx === dx && row.dy === dy) }, mark: { type: "text", align, dx, dy }, encoding: { x, y: y("lds"), text: { field: "name", type: "nominal" }, color: { condition: { test: "datum.strong", value: c.ink }, value: c.soft } } });
+    const written = labels(inside.filter((row) => row.lds >= ys[0]), front, xs, ys, wide);
+    const sides = [...new Map(written.map(({ align, dx, dy }) => [`${align} ${dx} ${dy}`, [align, dx, dy]])).values()];
     await draw({
-      width: width(), height: 400, config: config(c),
+      width: wide, height: HEIGHT, config: config(c),
       layer: [
-        ...ceiling,
+        ...ceilingOf(data, y("lds"), c),
         { data: { values: front }, mark: { type: "line", interpolate: "step-after", color: c.accent, strokeWidth: 2, opacity: 0.6 }, encoding: { x, y: y("lds"), order: { field: "cost", type: "quantitative" } } },
-        { data: { values: rows }, mark: { type: "rule", opacity: 0.5, color: c.soft }, encoding: { x, y: y("low"), y2: { field: "high" } } },
-        { data: { values: rows }, mark: { type: "point", filled: true, size: 100, opacity: 1 }, encoding: { x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },
-        { data: { values: rows.filter((row) => front.includes(row)).slice(0, LABELS) }, mark: { type: "text", align: "right", dx: -9, dy: -9, color: c.ink }, encoding: { x, y: y("lds"), text: { field: "name", type: "nominal" } } },
+        { data: { values: inside }, mark: { type: "rule", opacity: 0.5, color: c.soft }, encoding: { x, y: y("low"), y2: { field: "high" } } },
+        { data: { values: inside }, mark: { type: "point", filled: true, size: 100, opacity: 1 }, encoding: { x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },
+        ...sides.map((side) => text(...side)),
       ],
     });
   };

@@ -1,7 +1,7 @@
 "use strict";
 // Curves over one hyperparameter with ξ̄ below, surfaces over two. Positions on the axes come with the data.
 (() => {
-  const { load, colours, config, draw, width, options, state, remember, fixed, fillTable, redrawWith } = window.charts;
+  const { load, colours, config, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith } = window.charts;
   const form = document.getElementById("controls");
   if (!form) return;
   const pick = Object.fromEntries(["task", "attributor", "x", "y"].map((id) => [id, document.getElementById(id)]));
@@ -21,7 +21,7 @@
     return {
       field: "at", type: "quantitative", title: name + (axis.log ? " (log)" : ""),
       scale: { domain: [places[0] - margin, places[places.length - 1] + margin], nice: false, zero: false },
-      axis: { values: axis.ticks.map(([at]) => Number(at.toFixed(4))), labelExpr: labels(axis), grid: false, labelOverlap: true, ...extra },
+      axis: { values: axis.ticks.map(([at]) => Number(at.toFixed(4))), labelExpr: labels(axis), grid: false, labelOverlap: true, labelSeparation: 5, ...extra },
     };
   };
 
@@ -36,15 +36,15 @@
         const axis = m.axes[pick.x.value];
         const second = j < 0 ? null : m.axes[pick.y.value];
         return {
-          ...point, at: Number(axis.at[point.c[i]].toFixed(4)), value: written(axis.values[point.c[i]]),
-          second: second ? written(second.values[point.c[j]]) : null, marks: point.marks ?? [],
+          ...point, at: Number(axis.at[point.c[i]].toFixed(4)), value: written(axis.values[point.c[i]]), label: shown(axis.values[point.c[i]]),
+          second: second ? written(second.values[point.c[j]]) : null, secondLabel: second ? shown(second.values[point.c[j]]) : null, marks: point.marks ?? [],
         };
       })
       .sort((a, b) => a.at - b.at);
   };
 
   const tooltip = (name) => [
-    { field: "value", type: "nominal", title: name }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" },
+    { field: "label", type: "nominal", title: name }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" },
     { field: "low", type: "quantitative", title: "from", format: ".4f" }, { field: "high", type: "quantitative", title: "to", format: ".4f" },
     { field: "xi", type: "quantitative", title: "ξ̄", format: ".4f" },
   ];
@@ -52,63 +52,64 @@
   const curve = (rows, c) => {
     const name = pick.x.value;
     const x = axisOf(name, c);
+    const SIZES = { default: 140, selected: 110, oracle: 420 };
     const scored = rows.filter((row) => row.lds !== undefined);
-    const marked = scored.flatMap((row) => row.marks.map((mark) => ({ ...row, mark })));
+    const marked = scored.flatMap((row) => row.marks.map((mark) => ({ ...row, mark, size: SIZES[mark] })));
     const failed = rows.filter((row) => row.lds === undefined).map((row) => ({ ...row, level: 0 }));
     const y = (field) => ({ field, type: "quantitative", title: "LDS", scale: { zero: false } });
-    const ceiling = data.ceiling === null ? [] : [
-      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "rule", strokeDash: [5, 4], color: c.soft }, encoding: { y: y("lds") } },
-      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "text", align: "left", x: 4, dy: -7, text: `noise ceiling ${fixed(data.ceiling)}`, color: c.soft }, encoding: { y: y("lds") } },
-    ];
+    const known = rows.filter((row) => row.xi !== undefined);
+    const chosen = known.filter((row) => row.marks.includes("selected"));
+    const guide = () => ({ data: { values: chosen }, mark: { type: "rule", strokeDash: [2, 3], color: c.selected, opacity: 0.7 }, encoding: { x } });
     const upper = {
       width: width(), height: 300,
       layer: [
         { data: { values: [{ lds: 0 }] }, mark: { type: "rule", color: c.soft, opacity: 0.6 }, encoding: { y: y("lds") } },
-        ...ceiling,
+        ...ceilingOf(data, y("lds"), c),
+        guide(),
         { data: { values: scored }, mark: { type: "area", color: c.accent, opacity: 0.17 }, encoding: { x, y: y("low"), y2: { field: "high" } } },
         { data: { values: scored }, mark: { type: "line", color: c.accent, strokeWidth: 2 }, encoding: { x, y: y("lds") } },
         { data: { values: scored }, mark: { type: "point", filled: true, size: 46, color: c.accent, opacity: 1 }, encoding: { x, y: y("lds"), tooltip: tooltip(name) } },
-        ...(failed.length ? [{ data: { values: failed }, mark: { type: "point", shape: "cross", angle: 45, size: 90, color: c.bad, filled: true }, encoding: { x, y: y("level"), tooltip: [{ field: "value", type: "nominal", title: name }, { field: "reason", type: "nominal" }] } }] : []),
+        ...(failed.length ? [{ data: { values: failed }, mark: { type: "point", shape: "cross", angle: 45, size: 90, color: c.bad, filled: true }, encoding: { x, y: y("level"), tooltip: [{ field: "label", type: "nominal", title: name }, { field: "reason", type: "nominal" }] } }] : []),
         {
           data: { values: marked }, mark: { type: "point", strokeWidth: 2.5, filled: true, opacity: 1 },
           encoding: {
             x, y: y("lds"), tooltip: [{ field: "mark", type: "nominal", title: "is" }, ...tooltip(name)],
             shape: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: ["square", "diamond", "circle"] } },
-            size: { field: "mark", type: "ordinal", title: null, scale: { domain: ["default", "selected", "oracle"], range: [140, 110, 420] } },
+            size: { field: "size", type: "quantitative", scale: null, legend: null },
             stroke: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: [c.default, c.selected, c.oracle] } },
             fill: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: ["transparent", c.selected, "transparent"] } },
           },
         },
       ],
     };
-    const known = rows.filter((row) => row.xi !== undefined);
     if (!known.length) return upper;
-    const level = (field) => ({ field, type: "quantitative", title: "ξ̄", scale: { domain: [0, 1] }, axis: { values: [0, 0.5, 1], titleAngle: 0 } });
-    const chosen = known.filter((row) => row.marks.includes("selected"));
+    const level = (field) => ({ field, type: "quantitative", title: "surrogate ξ̄", scale: { domain: [0, 1] }, axis: { values: [0, 0.5, 1] } });
     const lower = {
       width: width(), height: 110,
       layer: [
+        guide(),
         { data: { values: [{ half: 0.5 }] }, mark: { type: "rule", strokeDash: [2, 3], color: c.selected }, encoding: { y: level("half") } },
         { data: { values: known }, mark: { type: "line", color: c.soft, strokeWidth: 2 }, encoding: { x, y: level("xi") } },
         { data: { values: known }, mark: { type: "point", filled: true, color: c.soft, size: 40, opacity: 1 }, encoding: { x, y: level("xi"), tooltip: tooltip(name) } },
         { data: { values: chosen }, mark: { type: "point", shape: "diamond", size: 190, filled: true, color: c.selected, opacity: 1 }, encoding: { x, y: level("xi") } },
       ],
     };
+    for (const layer of upper.layer) if (layer.encoding.x) layer.encoding.x = axisOf(name, c, { title: null });
     return { vconcat: [upper, lower], spacing: 18, resolve: { scale: { x: "shared" } } };
   };
 
   const surface = (rows, c) => {
-    const short = "isNaN(toNumber(datum.label)) ? datum.label : format(toNumber(datum.label), '.2~g')";
+    const short = (name) => `${JSON.stringify(Object.fromEntries(method().axes[name].values.map((value) => [written(value), shown(value)])))}[datum.label]`;
     const order = (name) => method().axes[name].values.map(written);
     const scored = rows.filter((row) => row.lds !== undefined);
-    const x = { field: "value", type: "ordinal", sort: order(pick.x.value), title: pick.x.value, axis: { labelAngle: 0, labelOverlap: "greedy", labelExpr: short } };
-    const y = { field: "second", type: "ordinal", sort: order(pick.y.value).reverse(), title: pick.y.value, axis: { labelExpr: short } };
+    const x = { field: "value", type: "ordinal", sort: order(pick.x.value), title: pick.x.value, axis: { labelAngle: 0, labelOverlap: "greedy", labelSeparation: 4, labelExpr: short(pick.x.value) } };
+    const y = { field: "second", type: "ordinal", sort: order(pick.y.value).reverse(), title: pick.y.value, axis: { labelExpr: short(pick.y.value) } };
     const marked = scored.flatMap((row) => row.marks.map((mark) => ({ ...row, mark })));
-    const tips = [{ field: "second", type: "nominal", title: pick.y.value }, ...tooltip(pick.x.value)];
+    const tips = [{ field: "secondLabel", type: "nominal", title: pick.y.value }, ...tooltip(pick.x.value)];
     return {
-      width: width(), height: Math.max(220, 42 * new Set(rows.map((row) => row.second)).size),
+      width: width(), height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size),
       layer: [
-        { data: { values: scored }, mark: { type: "rect" }, encoding: { x, y, color: { field: "lds", type: "quantitative", title: "LDS", scale: { scheme: "viridis" }, legend: { gradientLength: 200 } }, tooltip: tips } },
+        { data: { values: scored }, mark: { type: "rect" }, encoding: { x, y, color: { field: "lds", type: "quantitative", title: "LDS", scale: { scheme: "viridis" }, legend: { gradientLength: 200, titleFontWeight: 500 } }, tooltip: tips } },
         { data: { values: rows.filter((row) => row.lds === undefined) }, mark: { type: "text", text: "×", fontSize: 18, color: c.bad }, encoding: { x, y, tooltip: [{ field: "reason", type: "nominal" }] } },
         {
           data: { values: marked }, mark: { type: "point", size: 190, strokeWidth: 3, filled: false, opacity: 1, stroke: "#fff" },
@@ -137,7 +138,7 @@
     const failures = rows.filter((row) => row.lds === undefined).length;
     const best = rows.filter((row) => row.lds !== undefined).sort((a, b) => b.lds - a.lds)[0];
     const of = (mark) => rows.find((row) => row.marks.includes(mark) && row.lds !== undefined);
-    const place = (row) => `${row.value}${row.second === null ? "" : `, ${row.second}`}`;
+    const place = (row) => `${row.label}${row.second === null ? "" : `, ${row.secondLabel}`}`;
     reading.textContent = [
       `${rows.length} configurations${failures ? `, ${failures} failed` : ""}`,
       ...["default", "selected", "oracle"].filter(of).map((mark) => `${mark} ${fixed(of(mark).lds)} at ${place(of(mark))}`),
@@ -146,7 +147,7 @@
     chart.setAttribute("aria-label", `LDS of ${pick.attributor.value} on ${data.task} over ${[pick.x.value, pick.y.value].filter(Boolean).join(" and ")}`);
     const heads = [pick.x.value, ...(pick.y.value ? [pick.y.value] : []), "LDS", "95 % interval", "ξ̄", "is", "record"];
     fillTable(heads, rows.map((row) => [
-      row.value, ...(pick.y.value ? [row.second] : []), row.lds === undefined ? row.reason : fixed(row.lds),
+      row.label, ...(pick.y.value ? [row.secondLabel] : []), row.lds === undefined ? row.reason : fixed(row.lds),
       row.lds === undefined ? "—" : `${fixed(row.low)} to ${fixed(row.high)}`, fixed(row.xi), row.marks.join(", "), { text: row.id.slice(0, 10), href: `records/${row.id}.html` },
     ]));
     await draw({ ...(pick.y.value ? surface(rows, c) : curve(rows, c)), config: config(c) });
@@ -166,7 +167,7 @@
       const label = document.createElement("label");
       label.className = "field";
       const select = document.createElement("select");
-      options(select, m.axes[name].values.map((value, i) => [String(i), written(value)]), String(held[name]));
+      options(select, m.axes[name].values.map((value, i) => [String(i), shown(value)]), String(held[name]));
       select.addEventListener("change", () => {
         held[name] = Number(select.value);
         render();

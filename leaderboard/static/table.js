@@ -53,7 +53,8 @@
     const matches = (row) => (!select?.value || row.dataset.family === select.value) && texts.get(row).includes(search.value.trim().toLowerCase());
     const count = () => {
       const n = total.filter(matches).length;
-      output.textContent = n === total.length ? `${n} ${element.dataset.noun}` : `${n} of ${total.length} ${element.dataset.noun}`;
+      const noun = total.length === 1 ? element.dataset.noun.replace(/s$/, "") : element.dataset.noun;
+      output.textContent = n === total.length ? `${n} ${noun}` : `${n} of ${total.length} ${noun}`;
     };
     const show = () => {
       // Controls stay in view whatever is searched for.

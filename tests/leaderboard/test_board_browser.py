@@ -101,9 +101,9 @@ def test_the_leaderboard_sorts_filters_and_hides_columns(page, root):
     page.get_by_label("Search").fill("no such method")
     assert set(names(page)) == CONTROLS
     page.get_by_label("Search").fill("")
-    page.get_by_label("Filter").select_option("gradient similarity")
+    page.get_by_label("Family").select_option("gradient similarity")
     assert set(names(page)) == {"grad_dot"} | CONTROLS
-    page.get_by_label("Filter").select_option("")
+    page.get_by_label("Family").select_option("")
 
     page.locator(".columns summary").click()
     page.get_by_role("checkbox", name="Pearson").check()
@@ -121,7 +121,7 @@ def test_a_link_remembers_search_filter_order_and_columns(page, root):
     )
     page.locator(".tools.ready").wait_for()
     assert page.get_by_label("Search").input_value() == "a"
-    assert page.get_by_label("Filter").input_value() == "influence function"
+    assert page.get_by_label("Family").input_value() == "influence function"
     assert page.locator("#board th[aria-sort=ascending]").inner_text().startswith("Selected")
     heads = page.locator("#board thead th").all_inner_texts()
     assert [head.split()[0] for head in heads] == ["Attributor", "Rank", "Selected"]
