@@ -244,10 +244,12 @@ def test_a_thousand_rows_are_interactive_within_a_second_or_nearly(browser, tmp_
         write_record(make_record(f"method_{i:04d}", i / 2000), tmp_path / "results")
     build_board([tmp_path / "results"], tmp_path / "site")
     page = browser.new_page()
+    meter = page.context.new_cdp_session(page)
+    meter.send("Performance.enable")
     page.goto((tmp_path / "site" / "leaderboards" / "digits_mlp-lds.html").as_uri())
     page.locator(".tools.ready").wait_for()
-    milliseconds = page.evaluate("performance.getEntriesByName('table-ready')[0].startTime")
-    assert milliseconds < 3000  # 600 to 800 on two idle cores; the bound leaves room for a busy machine
+    seconds = {m["name"]: m["value"] for m in meter.send("Performance.getMetrics")["metrics"]}
+    assert seconds["ProcessTime"] < 1.5  # of the processor, for a clock measures how busy the machine is; 0.7 here
     assert page.locator("output").inner_text() == "1000 methods"
     page.get_by_label("Search").fill("method_0999")
     assert "method_0999" in names(page)
