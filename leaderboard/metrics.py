@@ -108,7 +108,8 @@ def lds_table(study: TaskStudy) -> Table | None:
     ]
     caption = (
         "LDS with 95 % intervals on the scoring points. In the drawings: the bar ends at the LDS, the block is its "
-        "interval, the dashed line is the noise ceiling. Controls stay in view whatever is searched for."
+        "interval, the dashed line is the noise ceiling. Bold: what the rank is of. Controls stay in view "
+        "whatever is searched for."
     )
     return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
 

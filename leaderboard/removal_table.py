@@ -72,7 +72,7 @@ def removal_table(study: TaskStudy) -> Table | None:
         "standard error, on scoring points, after the training examples with the largest scores summed over "
         "calibration points were removed and the rest was trained on. "
         f"The {'lower' if correct else 'higher'}, the better the method knew what mattered; what does less harm than "
-        "removal at random mattered less than average."
+        "removal at random mattered less than average. Bold: what orders the rows."
     )
     heading = Column("method", "Attributor", numeric=False)
     return Table(

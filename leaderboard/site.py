@@ -152,16 +152,12 @@ class Site:
 
     @cached_property
     def showcase(self) -> list[Curve]:
-        """LDS against λ for the headline attributors, on the task with the largest models that has such curves."""
-        found: list[Curve] = []
-        for study in sorted(self.tasks.values(), key=lambda s: (-_model_size(s), s.name)):
-            for name in HEADLINE_ORDER:
-                method = study.methods.get(name)
-                every = curves(study.name, method, study.ceiling) if method else []
-                found += [curve for curve in every if curve.axis.name == "regularization"][:1]
-            if found:
-                break
-        return found
+        """LDS against λ for the headline attributors, on the task with most of them and then the largest models."""
+        found: list[tuple[int, int, list[Curve]]] = []
+        for study in self.tasks.values():
+            every = [c for name in HEADLINE_ORDER if name in study.methods for c in _along(study, study.methods[name])]
+            found.append((len(every), _model_size(study), every))
+        return max(found, key=lambda task: task[:2], default=(0, 0, []))[2]
 
     @cached_property
     def news(self) -> list[News]:
@@ -176,6 +172,12 @@ class Site:
     def identity(self, attributor: str) -> tuple[str, str]:
         """Family and paper."""
         return facts(self.attributors[attributor].values())
+
+
+def _along(study: TaskStudy, method: MethodStudy) -> list[Curve]:
+    """The curve over λ, where there is one."""
+    every = curves(study.name, method, study.ceiling)
+    return [curve for curve in every if curve.axis.name == "regularization"][:1]
 
 
 def _model_size(study: TaskStudy) -> int:

@@ -36,7 +36,8 @@ def brittleness_table(study: TaskStudy) -> Table | None:
         return None
     caption = (
         "How many training examples, in the order of the point's own scores, have to go until most retrains get it "
-        "wrong: the median over points. The fewer, the better the method knew what held the prediction up."
+        "wrong: the median over points. The fewer, the better the method knew what held the prediction up. "
+        "Bold: what orders the rows."
     )
     return _table(caption, columns, in_order(rows, ("selected", "default"), "asc"))
 
@@ -56,7 +57,7 @@ def mislabel_table(study: TaskStudy) -> Table | None:
     caption = (
         "The probability that a training example with a wrong label is more suspicious than one with the right label, "
         "with DeLong's 95 % interval. Self: influence of an example on itself. Summed: minus the scores summed over "
-        "calibration points."
+        "calibration points. Bold: what orders the rows."
     )
     keys = [f"{variant}_{by}" for variant in ("selected", "default") for by in ("self", "summed")]
     return _table(caption, columns, in_order(rows, keys, "desc"))

@@ -67,7 +67,8 @@ window.charts = (() => {
     if (names.some(([value]) => value === wanted)) select.value = wanted;
   };
 
-  const state = () => new URLSearchParams(location.hash.slice(1));
+  // A page that was opened without a choice begins where the overview's figure is.
+  const state = () => new URLSearchParams(location.hash.length > 1 ? location.hash.slice(1) : (document.getElementById("controls")?.dataset.first ?? ""));
   const remember = (values) => history.replaceState(null, "", `#${new URLSearchParams(Object.entries(values).filter(([, v]) => v !== "" && v !== undefined))}`);
 
   // A parameter's value for reading; what identifies it in links has more digits.

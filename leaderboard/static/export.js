@@ -27,15 +27,17 @@ window.tableExport = (() => {
   const json = (columns, rows) =>
     JSON.stringify(rows.map((row) => Object.fromEntries(row.map((cell, i) => [columns[i].key, value(cell)]))), null, 2) + "\n";
 
-  const special = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", λ: "$\\lambda$", ξ: "$\\xi$", "—": "--" };
-  const escapeTex = (text) => text.replace(/[\\~^−λξ—]|[&%$#_{}]/g, (c) => special[c] ?? `\\${c}`);
+  const special = { "\\": "\\textbackslash{}", "\u00a0": "~", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "−": "$-$", λ: "$\\lambda$", ξ: "$\\xi$", "—": "--" };
+  const escapeTex = (text) => text.replace(/[\\~^−λξ—\u00a0]|[&%$#_{}]/g, (c) => special[c] ?? `\\${c}`);
   const tex = (columns, rows) => {
-    const body = (cell) => {
+    // Bold are the numbers that share rank 1.
+    const rank = columns.findIndex((column) => column.key === "rank");
+    const body = (cell, i, row) => {
       if (cell.tagName === "TH") return escapeTex(shownText(cell));
       const copy = cell.cloneNode(true);
       copy.querySelectorAll(".note").forEach((part) => part.remove());
       const text = escapeTex(clean(copy.textContent));
-      return cell.classList.contains("best") ? `\\textbf{${text}}` : text;
+      return cell.classList.contains("best") && row[rank]?.dataset.order === "1" ? `\\textbf{${text}}` : text;
     };
     const layout = columns.map((column) => (column.numeric ? "r" : "l")).join("");
     const lines = rows.map((row) => `${row.map(body).join(" & ")} \\\\`);

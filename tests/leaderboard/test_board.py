@@ -362,6 +362,15 @@ def test_a_curve_without_points_at_the_default_is_drawn_where_the_selection_has_
     assert curve.marks["selected"].value == 128
 
 
+def test_the_headline_figure_is_of_the_task_with_most_of_the_headline_attributors(build):
+    names = {name: make_study(name, 0.5, task__name=task) for name, task in (("trak", "a"), ("iffim", "a"))}
+    _, site = build(*names["trak"], *names["iffim"], *make_study("iffim", 0.5, task__name="b"))
+    showcase = (site / "index.html").read_text().split('class="showcase"')[1].split("</section>")[0]
+    assert showcase.count("<figure>") == 2
+    assert "tasks/a.html" in showcase
+    assert "tasks/b.html" not in showcase
+
+
 def test_pictures_of_documents_come_along_with_their_size(tmp_path, build):
     folder = tmp_path / "docs"
     (folder / "figures").mkdir(parents=True)

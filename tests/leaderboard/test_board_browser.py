@@ -146,6 +146,14 @@ def test_exports_have_the_rows_and_columns_in_sight_and_exact_numbers(page, root
     assert r"grad\_dot" in latex
     assert r"\begin{tabular}{lrrl}" in latex
     assert "park2023trak" in download(page, "BibTeX")
+    page.goto("about:blank")
+    page.goto(root + "leaderboards/digits_mlp-lds.html#columns=rank,selected")
+    page.locator(".tools.ready").wait_for()
+    selected = {r.attributor.name: r.lds.mean for r in make_study("trak", 0.6) + make_study("iffim", 0.5)
+                if r.kind == "attribution" and r.variant == "selected"}  # fmt: skip
+    latex = download(page, "LaTeX")
+    assert f"trak & 1 & \\textbf{{{selected['trak']:.3f}}}" in latex
+    assert f"iffim & 2 & {selected['iffim']:.3f}" in latex, "only what shares rank 1 is bold"
 
 
 def test_the_explorer_draws_curves_with_marks_and_follows_its_link(page, root):
@@ -169,6 +177,19 @@ def test_the_explorer_draws_curves_with_marks_and_follows_its_link(page, root):
     page.wait_for_function("before => document.querySelector('#chart svg').innerHTML !== before", arg=before)
     page.locator("#chart svg .mark-symbol path").nth(3).hover(force=True)
     page.locator("#vg-tooltip-element.visible").get_by_text("regularization").wait_for()
+
+
+def test_the_explorer_opens_where_the_headline_figure_is_and_does_not_jump(page, root):
+    page.add_init_script(
+        "window.moved = 0; "
+        "new PerformanceObserver(list => list.getEntries().forEach(entry => { window.moved += entry.value; }))"
+        ".observe({ type: 'layout-shift', buffered: true });"
+    )
+    page.goto(root + "explorer.html")
+    page.locator("#chart[data-ready] svg").wait_for()
+    assert page.locator("#attributor").input_value() == "iffim"
+    assert page.locator("#chart svg").get_by_text("regularization (log)").count() == 1, "one title for both panels"
+    assert page.evaluate("window.moved") < 0.05
 
 
 def test_the_cost_figure_names_the_frontier(page, root):
