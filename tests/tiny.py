@@ -34,10 +34,11 @@ class TinyTask(ClassificationTask):
 
 
 class PlainTinyTask(TinyTask):
-    """The same with a model that does not stack: a Tanh where a ReLU would be."""
+    """The same with a model that does not stack: it has a convolution."""
 
     def build_model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(N_INPUTS, 6), nn.Tanh(), nn.Linear(6, N_CLASSES))
+        image = (nn.Unflatten(1, (1, N_INPUTS)), nn.Conv1d(1, 6, N_INPUTS), nn.Flatten())
+        return nn.Sequential(*image, nn.Tanh(), nn.Linear(6, N_CLASSES))
 
 
 class NormedTinyTask(TinyTask):

@@ -39,6 +39,7 @@ def build(
     from attriboard.catalog import load_task
     from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
     from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.retraining.engine import describe_training
 
     live = load_task(task)
     registry = BundleRegistry(out)
@@ -46,6 +47,7 @@ def build(
     for path in shards.damaged:
         note(f"{path}: damaged shard set aside; its retrains are done again")
     note(f"retrains are kept in {shards.folder}")
+    note(f"{live.card.name} {describe_training(live)}")
     # The checkpoints first: methods can be run on them while the ground truth is still being trained.
     models = out / registry.file_name(live.card, "checkpoints")
     with progress_bar(f"checkpoints of {live.card.name}") as progress:

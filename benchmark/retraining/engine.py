@@ -33,14 +33,16 @@ from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.store import RetrainStore, Shard
 from attriboard.retraining.trainer import State, Trainer, state_parts
+from attriboard.retraining.vmapped import VmapTrainer, obstacle
 
-__all__ = ["Progress", "array_names", "retrain", "trainer_class"]
+__all__ = ["Progress", "array_names", "describe_training", "retrain", "trainer_class"]
 
 Progress = Callable[[int, int], None]
 
 TRAINERS: tuple[type[Trainer], ...] = (
     StackedMLPTrainer,
     StackedGPT2Trainer,
+    VmapTrainer,
     LoopTrainer,
 )  # fastest first; the last fits every task
 
@@ -50,6 +52,14 @@ def trainer_class(task: Task, device: str = "cpu") -> type[Trainer]:
     if device != "cpu":
         return LoopTrainer
     return next(trainer for trainer in TRAINERS if trainer.supports(task))
+
+
+def describe_training(task: Task) -> str:
+    """How many models are trained at once on a processor, or why one after the other, as a predicate."""
+    size = trainer_class(task).stack_size(task)
+    if size > 1:
+        return f"trains up to {size} models at once in each process"
+    return f"trains one model after the other in each process: {obstacle(task) or 'one fills the cache'}"
 
 
 def array_names(task: Task, request: RetrainRequest) -> list[str]:

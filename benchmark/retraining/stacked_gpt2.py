@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor, nn
 
 from attriboard.contracts import Dataset, Task
-from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
+from attriboard.retraining.optimisation import build_optimizer, clip_stacked, learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.trainer import State, initial_parameters
 
@@ -88,7 +88,7 @@ class StackedGPT2Trainer:
                 optimizer.zero_grad()
                 _backward(stacked, self._data.train.inputs[batch], self._shape)
                 if recipe.clip_norm is not None:
-                    _clip(list(stacked.values()), recipe.clip_norm)
+                    clip_stacked(list(stacked.values()), recipe.clip_norm)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(recipe, step, total)
                 optimizer.step()
@@ -188,12 +188,3 @@ class _Head(torch.autograd.Function):
         """The gradients of the mean losses; upstream is 1."""
         d_hidden, d_table = ctx.saved_tensors
         return d_hidden, d_table, None
-
-
-def _clip(stacked: Sequence[Tensor], largest: float) -> None:
-    """Scale each model's gradient down to a norm of `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
-    gradients = [value.grad for value in stacked if value.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients], dim=1)  # [M, n_tensors]
-    scale = (largest / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
-    for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))

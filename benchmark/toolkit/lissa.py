@@ -58,7 +58,7 @@ def lissa(
     """
     total = torch.zeros_like(vectors)
     together = max(1, CACHE_BYTES // (vectors.element_size() * vectors.shape[1]))
-    for sums, rows in zip(total.split(together), vectors.split(together), strict=True):
+    for sums, rows in zip(torch.split(total, together), torch.split(vectors, together), strict=True):
         norms = rows.norm(dim=1)
         for repeat in range(repeats):
             random = np.random.default_rng((*seed, repeat))

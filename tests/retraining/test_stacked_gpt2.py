@@ -13,6 +13,7 @@ from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import State, Trainer
+from attriboard.retraining.vmapped import VmapTrainer
 
 RECIPES = {
     "one cycle, decay, clipped": {},
@@ -114,13 +115,23 @@ def test_training_fits_the_blocks():
     ("card", "trainer"),
     [
         (tiny_card(), StackedGPT2Trainer),
-        (tiny_card(recipe={"optimizer": "sgd"}), LoopTrainer),
-        (tiny_card(model=model_options(width=48)), LoopTrainer),
+        (tiny_card(recipe={"optimizer": "sgd"}), VmapTrainer),
+        (tiny_card(model=model_options(width=48)), VmapTrainer),
+        (tiny_card(recipe={"precision": "bfloat16"}), LoopTrainer),
     ],
-    ids=["adamw", "sgd", "a width with remainders"],
+    ids=["adamw", "sgd", "a width with remainders", "bfloat16"],
 )
-def test_what_does_not_stack_falls_to_the_loop(card, trainer):
+def test_what_this_stack_does_not_compute_falls_to_the_others(card, trainer):
     assert trainer_class(TinyLanguageTask(card)) is trainer
+
+
+def test_by_vmap_a_gpt2_has_the_same_bits_in_any_stack_and_is_what_the_loop_trains():
+    task, three = TinyLanguageTask(tiny_card(model=model_options(width=48))), requests(3)
+    stacked = train(VmapTrainer, task, three)
+    for one, state in zip(three, stacked, strict=True):
+        assert identical(state, train(VmapTrainer, task, [one])[0])
+        (looped,) = train(LoopTrainer, task, [one])
+        assert max(float((state[3][name] - looped[3][name]).abs().max()) for name in looped[3]) < 1e-4
 
 
 def test_a_variant_of_gpt2_is_not_mistaken_for_it():
@@ -135,7 +146,7 @@ def test_a_variant_of_gpt2_is_not_mistaken_for_it():
         model = task.build_model()
         setattr(model.gpt2.config, name, value)
         task.build_model = lambda model=model: model
-        assert trainer_class(task) is LoopTrainer, name
+        assert trainer_class(task) is not StackedGPT2Trainer, name
         del task.build_model
 
 

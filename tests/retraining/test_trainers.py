@@ -16,12 +16,13 @@ from tiny import N_TRAIN, NormedTinyTask, PlainTinyTask, TinyTask, tiny_card, ti
 from torch import nn
 
 from attriboard.cards import Recipe
-from attriboard.retraining.engine import trainer_class
+from attriboard.retraining.engine import describe_training, trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.optimisation import learning_rate
 from attriboard.retraining.request import RetrainRequest, epoch_order, random_subset
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.trainer import State, Trainer, initial_parameters, state_parts
+from attriboard.retraining.vmapped import VmapTrainer
 
 RECIPES = {
     "plain": {"momentum": 0.0},
@@ -146,12 +147,16 @@ def test_in_float64_a_trainer_computes_what_plain_pytorch_does(
             assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
 
 
+@pytest.mark.parametrize("trainer", [VmapTrainer, LoopTrainer])
 @pytest.mark.parametrize("recipe", LOOP_RECIPES.values(), ids=LOOP_RECIPES.keys())
-def test_what_the_stack_does_not_compute_the_plain_trainer_does_as_pytorch(recipe: dict[str, object]) -> None:
+def test_other_recipes_than_the_stacks_are_computed_as_pytorch_does(
+    trainer: type[Trainer], recipe: dict[str, object]
+) -> None:
     with double_precision():
-        task, request = tiny_task(**recipe), subset_requests(1)[0]
-        assert trainer_class(task) is LoopTrainer
-        assert largest_difference(train(LoopTrainer, task, [request])[0][3], plain_loop(task, request, 3)) < 1e-12
+        task, requests = tiny_task(**recipe), subset_requests(3)
+        assert trainer_class(task) is VmapTrainer
+        for request, trained in zip(requests, train(trainer, task, requests), strict=True):
+            assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
 
 
 def test_clipping_bounds_every_update_and_leaves_smaller_gradients_alone() -> None:
@@ -191,7 +196,7 @@ def test_in_float32_the_stacked_trainer_stays_near_the_plain_one(recipe: dict[st
         assert largest_difference(a[3], b[3]) < 1e-5
 
 
-@pytest.mark.parametrize("trainer", [StackedMLPTrainer, LoopTrainer])
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, VmapTrainer, LoopTrainer])
 def test_parameters_kept_on_the_way_are_those_of_a_shorter_training(trainer: type[Trainer]) -> None:
     requests = subset_requests(2)
     long = train(trainer, tiny_task(epochs=4), requests, (1, 2, 4))
@@ -232,14 +237,15 @@ def test_a_retrain_has_the_same_bits_in_any_stack_order_and_company(hidden: list
     assert all(identical(epochs[3], alone[i]) for epochs, i in zip(shuffled, order, strict=True))
 
 
-def test_a_diverging_neighbour_does_not_reach_a_retrain() -> None:
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, VmapTrainer])
+def test_a_diverging_neighbour_does_not_reach_a_retrain(trainer: type[Trainer]) -> None:
     task, requests = tiny_task(), subset_requests(2)
     data = task.load_data()
     sick = copy.deepcopy(data)
     only_second = sorted(set(requests[1].indices.tolist()) - set(requests[0].indices.tolist()))
     sick.train.inputs[only_second] = float("nan")
-    healthy = StackedMLPTrainer(task, data).train(requests, (3,))
-    beside = StackedMLPTrainer(task, sick).train(requests, (3,))
+    healthy = trainer(task, data).train(requests, (3,))
+    beside = trainer(task, sick).train(requests, (3,))
     assert identical(beside[0][3], healthy[0][3])
     assert beside[1][3]["0.weight"].isnan().any()
 
@@ -326,15 +332,81 @@ class Modelled(TinyTask):
         nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 3)),
         nn.Sequential(nn.ReLU(), nn.Linear(5, 3), nn.ReLU()),
         nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)),
-        nn.Sequential(),
-        nn.ModuleList([nn.Linear(5, 3)]),
         nn.Sequential(nn.Linear(5, 1), nn.ReLU(), nn.Linear(1, 3)),
         nn.Linear(5, 3),
     ],
     ids=str,
 )
-def test_a_model_that_the_stack_does_not_compute_falls_to_the_plain_trainer(model: nn.Module) -> None:
-    assert trainer_class(Modelled(model)) is LoopTrainer
+def test_a_model_that_is_no_plain_perceptron_is_stacked_by_vmap(model: nn.Module) -> None:
+    assert trainer_class(Modelled(model)) is VmapTrainer
+    with double_precision():
+        task, requests = Modelled(model.double()), subset_requests(2)
+        for request, trained in zip(requests, train(VmapTrainer, task, requests), strict=True):
+            assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.LayerNorm(7), nn.Linear(7, 3)),
+        nn.Sequential(nn.Linear(5, 1), nn.Tanh(), nn.Linear(1, 3)),
+        nn.Sequential(nn.Linear(5, 33), nn.SiLU(), nn.Linear(33, 17), nn.Softplus(), nn.Linear(17, 3)),
+    ],
+    ids=["layer norm", "one unit", "odd"],
+)
+@pytest.mark.parametrize("recipe", [{"momentum": 0.9, "weight_decay": 0.01}, LOOP_RECIPES["clipped"]])
+def test_vmap_gives_a_retrain_the_same_bits_in_any_stack_and_company(
+    model: nn.Module, recipe: dict[str, object]
+) -> None:
+    task, requests = Modelled(model, **recipe), subset_requests(17)
+    with threads(1):
+        alone = [train(VmapTrainer, task, [request])[0][3] for request in requests]
+        for size in (2, 3, 16):
+            for start in range(0, len(requests), size):
+                trained = train(VmapTrainer, task, requests[start : start + size])
+                assert len(trained) == len(requests[start : start + size])
+                for offset, epochs in enumerate(trained):
+                    assert identical(epochs[3], alone[start + offset])
+
+
+class Looking(nn.Linear):
+    """Asks for a value, which vmap cannot give."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(inputs)
+        return outputs if float(outputs.detach().sum()) > 0 else outputs + 0
+
+
+def test_what_vmap_refuses_is_trained_one_by_one_and_says_so() -> None:
+    task, requests = Modelled(Looking(5, 3)), subset_requests(2)
+    with pytest.warns(UserWarning, match=r"tiny: trains one model after another: vmap: .*\.item\(\)"):
+        trained = train(VmapTrainer, task, requests)
+    assert all(identical(a[3], b[3]) for a, b in zip(trained, train(LoopTrainer, task, requests), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "why"),
+    [
+        (nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.1)), {}, "1 draws random numbers"),
+        (convolutional(), {}, "the convolution 1 has other bits beside other models"),
+        (NormedTinyTask(tiny_card()).build_model(), {}, "training may change the buffer 1.running_mean"),
+        (nn.Sequential(), {}, "0 parameters are nothing to train"),
+        (nn.Sequential(nn.Linear(5, 40_000), nn.Tanh()), {}, "240,000 parameters are more than gain from it"),
+        (nn.Linear(5, 3), {"precision": "bfloat16"}, "its products are in bfloat16"),
+    ],
+)
+def test_the_plain_trainer_is_left_with_what_does_not_stack_and_the_reason_is_said(
+    model: nn.Module, recipe: dict[str, object], why: str
+) -> None:
+    task = Modelled(model, **recipe)
+    assert trainer_class(task) is LoopTrainer
+    assert describe_training(task) == f"trains one model after the other in each process: {why}"
+
+
+def test_how_many_models_are_trained_at_once_is_said() -> None:
+    assert describe_training(tiny_task()) == "trains up to 128 models at once in each process"
+    tanh = Modelled(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)))
+    assert describe_training(tanh) == "trains up to 16 models at once in each process"
 
 
 def test_perceptrons_and_logistic_regression_are_stacked() -> None:
