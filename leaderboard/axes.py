@@ -76,10 +76,24 @@ def _ticks(
         labelled = [
             (p, f"{n:.3g}" if n < 1000 else plain(n)) for p, n in zip(positions, numbers, strict=False) if n > 0
         ]
-        return (*zero, *labelled, *ends)
+        return (
+            *zero,
+            *_apart(labelled, (positions[-1] - positions[0]) / 10, positions[0] if zero else -math.inf),
+            *ends,
+        )
     first, last = math.ceil(spread[0] - 1e-9), math.floor(spread[-1] + 1e-9)
     every = max(1, math.ceil((last - first + 1) / 8))
     return (*zero, *((float(e), _power(e)) for e in range(first, last + 1, every)), *ends)
+
+
+def _apart(ticks: Sequence[tuple[float, str]], gap: float, last: float) -> list[tuple[float, str]]:
+    """Ticks that do not run into each other, nor into one that stands at `last`."""
+    kept = []
+    for place, label in ticks:
+        if place - last >= gap:
+            kept.append((place, label))
+            last = place
+    return kept
 
 
 def _power(exponent: int) -> str:

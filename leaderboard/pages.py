@@ -2,8 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
-from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import Table
 from attriboard.records import AttributionRecord
 
 __all__ = ["render_site"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_FAILURES = 30  # listed on an attributor's page, per task
+MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason
 
 
 def render_site(site: Site) -> Iterator[tuple[str, str]]:
@@ -193,10 +193,37 @@ def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[
         "by_task": by_task,
         "uses": _uses(site, name),
         "commands": _commands(name, origin, by_task),
+        "failures": {task: _failures(method) for task, method in by_task.items() if method.failures},
         "figures": hyperparameters,
         "badges": {task: text for task, method in by_task.items() if (text := badge_text(task, method))},
-        "max_failures": MAX_FAILURES,
     }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reason, and the records that failed for it: how each differs from the others, and its id."""
+
+    reason: str
+    shared: str
+    records: Sequence[tuple[str, str]]
+    n_more: int
+
+
+def _failures(method: MethodStudy) -> list[Failure]:
+    """What failed, by reason; what fails for the same reason is told once."""
+    groups: dict[str, list[tuple[Mapping[str, Scalar], str]]] = {}
+    for entry in method.failures:
+        groups.setdefault(entry.record.reason or "", []).append((entry.record.hyperparameters, entry.id))
+    found = []
+    for reason, members in groups.items():
+        first = members[0][0]
+        shared = {k: v for k, v in first.items() if all(other.get(k, ...) == v for other, _ in members)}
+        own = [({k: v for k, v in settings.items() if k not in shared}, identity) for settings, identity in members]
+        records = [(formats.settings(what) if what else identity[:10], identity) for what, identity in own]
+        found.append(
+            Failure(reason, formats.settings(shared), records[:MAX_FAILURES], max(0, len(records) - MAX_FAILURES))
+        )
+    return found
 
 
 def _uses(site: Site, name: str) -> list[tuple[Metric, list[str]]]:

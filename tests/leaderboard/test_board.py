@@ -212,6 +212,20 @@ def test_a_failure_is_a_row_with_its_reason(build, make_record):
     assert "nan: 500 of 500 rows" in Page(site / "attributors" / "datainf.html").text
 
 
+def test_what_fails_for_one_reason_is_told_once_with_a_link_to_every_record(build, make_record):
+    failed = [
+        make_record("datainf", variant="sweep", status="failed", reason="nan: all",
+                    hyperparameters={"regularization": value, "epoch": 3})
+        for value in (0.1, 0.2)
+    ]  # fmt: skip
+    other = make_record("datainf", variant="sweep", status="failed", reason="crash: 9", hyperparameters={"epoch": 5})
+    _, site = build(*failed, other)
+    page = Page(site / "attributors" / "datainf.html")
+    assert page.text.count("nan: all") == 1
+    assert "With epoch = 3: regularization = 0.1; regularization = 0.2" in " ".join(page.text.split())
+    assert {f"../records/{record.id}.html" for record in (*failed, other)} <= set(page.links)
+
+
 def test_the_newest_record_of_a_variant_wins(build, make_record):
     old, new = make_record("iffim", 0.5), make_record("iffim", 0.3, created="2025-12-01T00:00:00Z")
     _, site = build(new, old)
