@@ -84,6 +84,7 @@ def study_selection(
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
     described = describe_attributor(job)
+    own = not job.configurations[0]
     start = described.configurations[0]
     name = regularization_name(start)
     if name is not None:
@@ -104,7 +105,7 @@ def study_selection(
         else:
             points[event.index] = _graded(grader, event)
             progress(len(points), max(len(job.configurations), len(points)))
-    return _Report(task, grader, job, points, name or "regularization").study(list(choices.values()), oracle)
+    return _Report(task, grader, job, points, name or "regularization", own).study(list(choices.values()), oracle)
 
 
 def _graded(grader: Grader, outcome: Outcome) -> _Point:
@@ -122,13 +123,18 @@ def _graded(grader: Grader, outcome: Outcome) -> _Point:
 
 @dataclass(frozen=True)
 class _Report:
-    """Turns graded points and choices into records."""
+    """Turns graded points and choices into records.
+
+    `own`: whether it started from the attributor's own defaults. What started elsewhere is no default, nor what was
+    selected from there.
+    """
 
     task: Task
     grader: Grader
     job: Job
     points: dict[int, _Point]
     hyperparameter: str
+    own: bool
 
     def study(self, choices: list[Selected], oracle: GroundTruthSelector) -> Study:
         """All records of the job."""
@@ -169,7 +175,8 @@ class _Report:
     def _attributions(self, choices: list[Selected], best: int | None) -> Iterator[AttributionRecord]:
         """A record for every part that a configuration plays: default, selected, oracle, else a point of the sweep."""
         criteria = self._criteria(choices)
-        parts: dict[int, list[tuple[Variant, str | None]]] = {0: [("default", None)]}
+        parts: dict[int, list[tuple[Variant, str | None]]] = {0: [("default" if self.own else "custom", None)]}
+        choices, best = (choices, best) if self.own else ([], None)
         for choice in choices:
             if choice.selector == HEADLINE_SELECTOR and choice.configuration is not None:
                 parts.setdefault(choice.configuration, []).append(("selected", choice.selector))

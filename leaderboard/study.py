@@ -41,7 +41,7 @@ class MethodStudy:
     Attributes:
         name: the attributor.
         attributions: its current records, oldest first.
-        selections: selector → its newest record.
+        selections: selector → its newest record, of those that start from the method's defaults if there are any.
         uses: its current records of data selection and other uses, oldest first.
     """
 
@@ -208,7 +208,7 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         current = _yardstick(graded[-1].record) if graded else None
     superseded = [entry for entry in entries if not _is_current(entry.record, current)]
     attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
-    selections: dict[str, dict[str, Entry[SelectionRecord]]] = defaultdict(dict)
+    selections: dict[str, list[Entry[SelectionRecord]]] = defaultdict(list)
     uses: dict[str, list[Entry[AnyUse]]] = defaultdict(list)
     for entry in entries:
         record = entry.record
@@ -219,11 +219,23 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         if isinstance(record, AttributionRecord):
             attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))
         elif isinstance(record, SelectionRecord):
-            selections[method][record.selector] = Entry(record, entry.id, entry.path, entry.verification)
+            selections[method].append(Entry(record, entry.id, entry.path, entry.verification))
         else:
             uses[method].append(Entry(record, entry.id, entry.path, entry.verification))
-    methods = {m: MethodStudy(m, attributions[m], selections[m], uses[m]) for m in sorted(attributions)}
+    methods = {
+        m: MethodStudy(m, attributions[m], _by_selector(selections[m], attributions[m]), uses[m])
+        for m in sorted(attributions)
+    }
     return TaskStudy(name, methods, bundles, superseded)
+
+
+def _by_selector(
+    selections: Sequence[Entry[SelectionRecord]], attributions: Sequence[Entry[AttributionRecord]]
+) -> dict[str, Entry[SelectionRecord]]:
+    """Selector → the last of the selections, given oldest first; those from the defaults come after all others."""
+    defaults = {configuration_key(e.record.hyperparameters) for e in attributions if e.record.variant == "default"}
+    ordered = sorted(selections, key=lambda e: configuration_key(e.record.default.hyperparameters) in defaults)
+    return {entry.record.selector: entry for entry in ordered}
 
 
 def truth_of(record: AnyRecord) -> str:

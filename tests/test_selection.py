@@ -146,6 +146,16 @@ def test_every_configuration_becomes_a_record_for_each_part_it_plays(watched: An
     assert criteria[0.0] is None
 
 
+def test_what_starts_from_other_values_than_the_defaults_is_neither_default_nor_selected(
+    published: Published, grader: Grader
+) -> None:
+    found = study(published, grader, "iffim", "surrogate", configuration={"checkpoints": "2"}, candidates=LAMBDAS)
+    assert {record.variant for record in found.records} == {"custom", "sweep"}
+    (selection,) = found.selections
+    assert selection.default.hyperparameters["checkpoints"] == selection.selected.hyperparameters["checkpoints"] == 2
+    assert selection.oracle.lds is not None
+
+
 def test_cost_is_counted(watched: Any, grader: Grader) -> None:
     found, _ = watched
     for record in found.selections:

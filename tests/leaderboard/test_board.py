@@ -235,6 +235,23 @@ def test_the_newest_record_of_a_variant_wins(build, make_record):
     assert (site / "records" / f"{old.id}.html").is_file()
 
 
+def test_a_newer_selection_that_starts_elsewhere_does_not_replace_that_of_the_defaults(
+    build, make_record, make_selection
+):
+    default = make_record("iffim", 0.5)
+    own = make_selection("iffim", default__hyperparameters=default.hyperparameters)
+    elsewhere = make_selection(
+        "iffim",
+        created="2027-12-01T00:00:00Z",
+        default__hyperparameters=default.hyperparameters | {"checkpoints": 5},
+        regret={"mean": 0.25, "ci95": [0.2, 0.3]},
+    )
+    _, site = build(default, elsewhere)
+    assert Page(site / BOARD).rows["iffim"]["regret"].startswith("0.250")
+    _, site = build(own)
+    assert Page(site / BOARD).rows["iffim"]["regret"].startswith("0.020")
+
+
 @pytest.mark.parametrize(
     "change",
     [{"ground_truth__sha256": "ee" * 32}, {"task__version": 2}, {"task__fingerprint": "ee" * 32}],
