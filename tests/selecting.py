@@ -3,6 +3,7 @@
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 from tiny import Published, tiny_task
 
+from attriboard import evaluation, selection
 from attriboard.attribution import runner
 from attriboard.attribution.job import Folder, Job, Refused, TaskSpec
 from attriboard.attribution.worker import run_job
@@ -19,6 +21,7 @@ from attriboard.errors import AttriboardError
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.retraining import executors
 from attriboard.retraining.executors import InProcess
+from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -115,6 +118,12 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
 def retrain_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on commands retrain in this process, without worker processes that import PyTorch."""
     monkeypatch.setattr(executors, "LocalProcesses", lambda n_workers: InProcess())
+
+
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on bootstrap intervals come from 20 resamples; tests/scoring has the tests of what they are."""
+    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
+    monkeypatch.setattr(selection, "paired_bootstrap", partial(paired_bootstrap, n_resamples=20))
 
 
 def write_ridge(

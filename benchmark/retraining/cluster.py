@@ -18,7 +18,9 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,9 @@ BEAT_SECONDS = 5.0
 
 QUEUED = 2
 """Stacks submitted per worker: one that it trains, and the next, so that it need not wait for us."""
+
+BATCH_BYTES = 8 << 20
+"""Payloads are submitted, and shards fetched, together up to this size: a message costs far more than what is in it."""
 
 PACKAGES = ("attriboard", "torch")
 """What must have the same version on both sides: a retrain's bits depend on it."""
@@ -157,47 +162,75 @@ class _Run:
     workers: Mapping[str, int] = field(default_factory=dict)  # address → threads
     looked: float = float("-inf")
     last_result: float = field(default_factory=time.monotonic)
+    largest: int = BATCH_BYTES  # bytes of a shard; until there is one, they are fetched one by one
 
     def results(self) -> Iterator[bytes]:
         """Shards as they come."""
         while self.waiting or self.running:
             self._look()
-            while self.waiting and len(self.running) < QUEUED * max(1, len(self.workers)):
-                number, payload = self.waiting.popleft()
-                self.running[number] = _Stack(payload, [self._submit(number, payload)])
-            try:
-                number, future = self.ended.get(timeout=BEAT_SECONDS)
-            except Empty:
+            while self.waiting and (room := QUEUED * max(1, len(self.workers)) - len(self.running)) > 0:
+                count = min(room, len(self.waiting), max(1, BATCH_BYTES // len(self.waiting[0][1])))
+                stacks = dict(self.waiting.popleft() for _ in range(count))
+                for (number, payload), future in zip(stacks.items(), self._submit(stacks), strict=True):
+                    self.running[number] = _Stack(payload, [future])
+            if ended := self._ended():
+                yield from self._shards(ended)
+            else:
                 self._repeat_stragglers()
-                continue
-            if number in self.running:  # else its copy was faster
-                content = self._result(number, future)
-                if content is not None:
-                    yield content
 
-    def _submit(self, number: int, payload: str, workers: list[str] | None = None) -> "Future[bytes]":
-        future = self.client.submit(_serve, self.function, payload, _versions(), pure=False, workers=workers)
+    def _submit(self, stacks: Mapping[int, str], workers: list[str] | None = None) -> "list[Future[bytes]]":
+        """Number → payload of some stacks, in one message."""
+        serve = partial(_serve, self.function, versions=_versions())
+        payloads = list(stacks.values())
+        futures: list[Future[bytes]] = self.client.map(serve, payloads, key="retrain", pure=False, workers=workers)
+        for number, future in zip(stacks, futures, strict=True):
+            self._listen(number, future)
+        return futures
+
+    def _listen(self, number: int, future: "Future[bytes]") -> None:
         future.add_done_callback(lambda done: self.ended.put((number, done)))
-        return future
 
-    def _result(self, number: int, future: "Future[bytes]") -> bytes | None:
-        """The shard; `None` where it lies on a worker that does not give it."""
-        if future.status == "cancelled":  # dask's word for all futures once the scheduler is gone
-            raise ConnectionError
-        if future.status == "error":
-            raise _failure(future.exception())
+    def _ended(self) -> "dict[int, Future[bytes]]":
+        """Stacks that have ended, as many as may be fetched at once; waits for the first one, but not for long."""
+        found: dict[int, Future[bytes]] = {}
+        with suppress(Empty):
+            while len(found) * self.largest < BATCH_BYTES:
+                number, future = self.ended.get(timeout=0 if found else BEAT_SECONDS)
+                found[number] = future
+        return {number: future for number, future in found.items() if number in self.running}  # else a copy was faster
+
+    def _shards(self, ended: "Mapping[int, Future[bytes]]") -> Iterator[bytes]:
+        """What ended stacks gave; one that lies on a worker which does not give it is trained again."""
+        for future in ended.values():
+            _raise_failure(future)
         try:
-            content: bytes = future.result(timeout=self._grace())
+            contents = self.client.sync(self._fetch, dict(ended), callback_timeout=self._grace())
         except TimeoutError:
-            self._train_again(number)
-            return None
+            if len(ended) == 1:
+                self._train_again(*ended)
+            else:  # perhaps one worker's alone
+                for number, future in ended.items():
+                    yield from self._shards({number: future})
+            return
+        self.largest = max(map(len, contents.values()))
+        for number, content in contents.items():
+            self._finish(number, ended[number])
+            yield content
+
+    async def _fetch(self, futures: "dict[int, Future[bytes]]") -> dict[int, bytes]:
+        contents: dict[int, bytes | None] = await self.client.gather(futures, errors="skip", asynchronous=True)
+        given = {number: content for number, content in contents.items() if content is not None}
+        for number in futures.keys() - given.keys():  # lost with its worker, and failed when it was done again
+            _raise_failure(futures[number])
+        return given
+
+    def _finish(self, number: int, future: "Future[bytes]") -> None:
         stack = self.running.pop(number)
         for copy in stack.futures:
             if copy is not future:
                 copy.cancel()
         self.last_result = time.monotonic()
         self.seconds.append(self.last_result - stack.since)
-        return content
 
     def _look(self) -> None:
         """Every few seconds: who is there, and a word to the user."""
@@ -220,12 +253,14 @@ class _Run:
     def _train_again(self, number: int) -> None:
         """Have a finished stack done once more, by workers other than those that keep it to themselves."""
         stack = self.running[number]
-        if not all(future.done() for future in stack.futures):
-            return  # a copy is under way
+        if under_way := [future for future in stack.futures if not future.done()]:  # a copy, or lost with its worker
+            for future in under_way:
+                self._listen(number, future)
+            return
         holders = {worker for workers in self.client.who_has(stack.futures).values() for worker in workers}
         others = [worker for worker in self.workers if worker not in holders]
         self.heartbeat(f"{', '.join(sorted(holders)) or 'a worker'} does not give its result: tried elsewhere")
-        stack.futures.append(self._submit(number, stack.payload, others or None))
+        stack.futures += self._submit({number: stack.payload}, others or None)
 
     def _repeat_stragglers(self) -> None:
         """Give an idle worker a copy of what another one has had for much longer than the others took."""
@@ -239,7 +274,15 @@ class _Run:
             holder = holders.get(stack.futures[0].key)
             if idle and holder and len(stack.futures) == 1 and time.monotonic() - stack.since > patience:
                 self.heartbeat(f"{holder} has had a stack for {time.monotonic() - stack.since:.0f} s: tried elsewhere")
-                stack.futures.append(self._submit(number, stack.payload, [idle.pop()]))
+                stack.futures += self._submit({number: stack.payload}, [idle.pop()])
+
+
+def _raise_failure(future: "Future[bytes]") -> None:
+    """Raise what keeps an ended future from having a result, if anything does."""
+    if future.status == "cancelled":  # dask's word for all futures once the scheduler is gone
+        raise ConnectionError
+    if future.status == "error":
+        raise _failure(future.exception())
 
 
 def _failure(error: BaseException | None) -> AttriboardError:

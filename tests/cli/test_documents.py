@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from selecting import few_resamples
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.groundtruth.registry import published_folder
@@ -33,6 +34,11 @@ class Failing(Attributor):
     def score(self, state):
         return state
 """
+
+
+@pytest.fixture(autouse=True)
+def quick_intervals(monkeypatch):
+    few_resamples(monkeypatch)
 
 
 def test_tasks(attriboard):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import retrain_inline, run_inline, write_ridge
+from selecting import few_resamples, retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
@@ -20,6 +20,7 @@ Run = Callable[..., Result]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
     retrain_inline(monkeypatch)
+    few_resamples(monkeypatch)
 
     def invoke(*arguments: object, code: int = 0) -> Result:
         words = ["removal", "digits_mlp", *map(str, arguments), "--store", str(tmp_path / "store")]

@@ -2,18 +2,15 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import calls, retrain_inline, run_inline, write_ridge
+from selecting import calls, few_resamples, retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
-from attriboard import evaluation
 from attriboard.cli.app import app
 from attriboard.records import AttributionRecord, RemovalRecord, read_records
-from attriboard.scoring.bootstrap import bootstrap
 
 Run = Callable[..., Result]
 REMOVAL = ("--metric", "removal", "--seeds", "2")
@@ -23,7 +20,7 @@ REMOVAL = ("--metric", "removal", "--seeds", "2")
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
     retrain_inline(monkeypatch)
-    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
+    few_resamples(monkeypatch)
 
     def invoke(*arguments: object, code: int = 0) -> Result:
         words = ["sweep", "digits_mlp", *map(str, arguments), "--threads", "1", "--out", str(tmp_path / "out")]

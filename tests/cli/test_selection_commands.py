@@ -3,18 +3,15 @@
 import json
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selecting import PLAIN, run_inline, write, write_ridge
+from selecting import PLAIN, few_resamples, run_inline, write, write_ridge
 from typer.testing import CliRunner, Result
 
-from attriboard import evaluation, selection
 from attriboard.cli.app import app
 from attriboard.records import read_records
-from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
 
 Run = Callable[..., Result]
 SMALL = ("--hp", "projection_dim=48", "--threads", "1")
@@ -23,9 +20,7 @@ SMALL = ("--hp", "projection_dim=48", "--threads", "1")
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
-    # Intervals are not what is tested here, and a thousand resamples are most of the time.
-    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
-    monkeypatch.setattr(selection, "paired_bootstrap", partial(paired_bootstrap, n_resamples=20))
+    few_resamples(monkeypatch)
 
     def invoke(*arguments: str, code: int = 0) -> Result:
         result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])

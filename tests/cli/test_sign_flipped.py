@@ -1,22 +1,19 @@
 """The control that negates the best record's scores."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
 from leaderboard_records import make_record
-from selecting import run_inline
+from selecting import few_resamples, run_inline
 from typer.testing import CliRunner, Result
 
-from attriboard import evaluation
 from attriboard.cli.app import app
 from attriboard.cli.sign_flipped import best_record
 from attriboard.cli.workbench import Workbench
 from attriboard.errors import InputError
 from attriboard.leaderboard import board
 from attriboard.records import read_records, write_record
-from attriboard.scoring.bootstrap import bootstrap
 
 Run = Callable[..., Result]
 
@@ -29,7 +26,7 @@ def bench() -> Workbench:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
-    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
+    few_resamples(monkeypatch)
     monkeypatch.setattr(board, "published_results", lambda: tmp_path / "published")
 
     def invoke(*arguments: str, code: int = 0) -> Result:

@@ -2,21 +2,19 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster_site import Site
-from selecting import retrain_inline, run_inline
+from selecting import few_resamples, retrain_inline, run_inline
 from tiny import small_digits_yaml
 from typer.testing import CliRunner, Result
 
-from attriboard import drawing, evaluation
+from attriboard import drawing
 from attriboard.cli.app import app
 from attriboard.retraining import cluster, executors
 from attriboard.retraining.store import RetrainStore
-from attriboard.scoring.bootstrap import bootstrap
 
 Run = Callable[..., Result]
 REMOVAL = ("removal", "random", "--rates", "0.5", "--seeds", "2")
@@ -29,7 +27,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`attriboard COMMAND small_digits.yaml …` in a folder of its own, where all that it keeps is too."""
     run_inline(monkeypatch)
     monkeypatch.setattr(cluster, "BEAT_SECONDS", 0.3)
-    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
+    few_resamples(monkeypatch)
     monkeypatch.setattr(drawing, "save_figure", lambda figure, stem: stem)  # seconds that say nothing of clusters
     card = small_digits_yaml(tmp_path)
 
