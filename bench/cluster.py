@@ -20,7 +20,7 @@ from attriboard.retraining.cluster import DaskCluster
 from bench.report import Measured
 
 WORKERS, TASKS = 100, 2_000
-SECONDS = 3.0  # half of what a stack of mnist_mlp takes on one core, about the shortest task there is
+SECONDS = 6.0  # of a stack of mnist_mlp on one core, about the shortest task there is
 
 
 # What a worker does many times a second for itself is its own core's work; here hundreds of them share one.
