@@ -105,15 +105,21 @@ def _projection(records: Sequence[AttributionRecord]) -> Verdict:
     }
     tuned = [max(table.get((d, λ), -1.0) for λ in lambdas) for d in dimensions]
     smallest = [table.get((d, lambdas[0]), -1.0) for d in dimensions]
-    alone = max(smallest) - smallest[-1]
-    together = max(tuned) - tuned[-1]
-    holds = alone > _CLEAR and together <= _CLEAR
+    (before, after), together = _deepest_fall(smallest), _deepest_fall(tuned)
+    holds = smallest[before] - smallest[after] > _CLEAR and tuned[together[0]] - tuned[together[1]] <= _CLEAR
+    beyond = "" if dimensions[after] == dimensions[-1] else f" and is {smallest[-1]:.3f} at d = {dimensions[-1]}"
     return Verdict(
         holds,
-        f"At λ = {lambdas[0]:g}, LDS goes from {max(smallest):.3f} (d = {dimensions[smallest.index(max(smallest))]}) "
-        f"to {smallest[-1]:.3f} at d = {dimensions[-1]}; with λ tuned at each d it goes from {tuned[0]:.3f} "
+        f"At λ = {lambdas[0]:g}, LDS goes from {smallest[before]:.3f} (d = {dimensions[before]}) to "
+        f"{smallest[after]:.3f} at d = {dimensions[after]}{beyond}; with λ tuned at each d it goes from {tuned[0]:.3f} "
         f"(d = {dimensions[0]}) to {tuned[-1]:.3f}.",
     )
+
+
+def _deepest_fall(values: Sequence[float]) -> tuple[int, int]:
+    """Positions i ≤ j between which a sequence falls most."""
+    pairs = [(i, j) for i in range(len(values)) for j in range(i, len(values))]
+    return max(pairs, key=lambda pair: values[pair[0]] - values[pair[1]])
 
 
 def _where(record: AttributionRecord, records: Sequence[AttributionRecord]) -> str:

@@ -51,6 +51,13 @@ def test_projection_alone_hurts_and_tuned_does_not() -> None:
     )
 
 
+def test_a_dip_on_the_way_counts_although_the_last_dimension_is_the_best() -> None:
+    dips = {(64, 1e-9): 0.2, (128, 1e-9): 0.05, (512, 1e-9): 0.4, (64, 1.0): 0.2, (128, 1.0): 0.3, (512, 1.0): 0.3}
+    verdict = JUDGES["c"](surface(dips))
+    assert verdict.holds
+    assert "from 0.200 (d = 64) to 0.050 at d = 128 and is 0.400 at d = 512; with λ" in verdict.sentence
+
+
 @pytest.mark.parametrize(
     "values",
     [
