@@ -49,5 +49,5 @@ def measure(repetitions: int = 3) -> Measured:
     for _ in range(repetitions):
         mine.append(seconds_per_retrain(task, n_threads, count))
         theirs.append(dattri(task, data))
-    what = f"one retrain of wikitext2_gpt2_mini on half the data, {n_threads} cores"
+    what = f"one retrain of wikitext2_gpt2_mini on half the data, {n_threads} core{'s' * (n_threads > 1)}"
     return Measured([Comparison(what, "dattri 0.3.0", mine, theirs, "a GPT-2 of the mini's size in dattri's loop")])

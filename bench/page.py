@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attriboard.provenance import provenance
-from bench.report import draw, losses
+from bench.report import draw, losses, short
 
 __all__ = ["write_page"]
 
@@ -21,7 +21,7 @@ def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
     comparisons = [one for result in results.values() for one in result["comparisons"]]
     rows = [
         f"| {one['what']} | {_seconds(one['ours'])} | {one['peer']} | {_seconds(one['theirs'])} "
-        f"| {one['ratio']:.3g} × ({one['ratio_range'][0]:.3g} … {one['ratio_range'][1]:.3g}) | {one['note']} |"
+        f"| {short(one['ratio'])} × ({' … '.join(map(short, one['ratio_range']))}) | {one['note']} |"
         for one in comparisons
     ]
     numbers = [
@@ -36,7 +36,7 @@ def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
             [
                 "# Speed against peers",
                 "",
-                f"Made by `python -m bench --page` in one run on {cores} of the cores of one machine "
+                f"Made by `python -m bench --page` in one run on {cores} core{'s' * (cores > 1)} of one machine "
                 f"({provenance().hardware.cpu}), ours and theirs in turn, up to {repetitions} repetitions. Seconds are "
                 "medians; ratios are theirs over ours, with their range.",
                 "",
@@ -63,7 +63,7 @@ def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
 
 
 def _seconds(several: list[float]) -> str:
-    return f"{statistics.median(several):.3g} s"
+    return f"{short(statistics.median(several))} s"
 
 
 def _number(value: float | str) -> str:

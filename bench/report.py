@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Comparison", "Measured", "draw", "interleaved", "losses", "table"]
+__all__ = ["Comparison", "Measured", "draw", "interleaved", "losses", "short", "table"]
 
 INK, LOSS = "#1f5fa8", "#b5432f"
 
@@ -73,6 +73,11 @@ def seconds(work: Callable[[], Any]) -> float:
     return perf_counter() - started
 
 
+def short(value: float) -> str:
+    """Three digits, and never an exponent for what people count in."""
+    return f"{float(f'{value:.3g}'):,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Comparisons and numbers as text."""
     lines = []
@@ -81,8 +86,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             low, high = one["ratio_range"]
             ours, theirs = statistics.median(one["ours"]), statistics.median(one["theirs"])
             lines.append(
-                f"{name:<11} {one['what']:<52} {ours:>9.3g} s  {one['peer']:<24} {theirs:>9.3g} s"
-                f"  {one['ratio']:>7.3g} × ({low:.3g} … {high:.3g}, {len(one['ours'])} repetitions)"
+                f"{name:<11} {one['what']:<52} {short(ours):>9} s  {one['peer']:<24} {short(theirs):>9} s"
+                f"  {short(one['ratio']):>7} × ({short(low)} … {short(high)}, {len(one['ours'])} repetitions)"
             )
         lines += [f"{name:<11} {key:<52} {value}" for key, value in result["numbers"].items()]
     return "\n".join(lines)
@@ -113,10 +118,12 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot([low, high], [position, position], color=colour, linewidth=2)
         axes.plot(one["ratio"], position, "o", color=colour)
         axes.annotate(
-            f"{one['ratio']:.3g} ×", (one["ratio"], position), (0, 6), textcoords="offset points", ha="center"
+            f"{short(one['ratio'])} ×", (one["ratio"], position), (0, 6), textcoords="offset points", ha="center"
         )
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
+    axes.margins(x=0.12)
+    axes.xaxis.set_major_formatter(lambda value, position: short(value))
     axes.set_yticks(range(len(rows)), [f"{one['what']}\n{one['peer']}" for one in rows], fontsize=8)
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlabel("their seconds over ours: right of the line we are faster")

@@ -83,7 +83,7 @@ def measure(repetitions: int = 5) -> Measured:
         mine.append(seconds_per_retrain(task, n_threads, N_OURS))
         theirs.append(dattri(task, data))
     fractions = [flops / m / rate for m, rate in zip(mine, rates, strict=True)]
-    what = f"one retrain of mnist_mlp on half the data, {n_threads} cores"
+    what = f"one retrain of mnist_mlp on half the data, {n_threads} core{'s' * (n_threads > 1)}"
     return Measured(
         [Comparison(what, "dattri 0.3.0", mine, theirs)],
         {
