@@ -251,7 +251,8 @@ def per_example_gradients(
     rows = _dense_rows(checkpoint, memory_bytes)
     for chunk in layer_gradients(context, checkpoint, function, examples, memory_bytes=memory_bytes):
         for start in range(0, len(chunk[0]), rows):
-            yield torch.cat([layer.cut(slice(start, start + rows), dtype).dense() for layer in chunk], dim=1)
+            layers = [layer.cut(slice(start, start + rows), dtype) for layer in chunk]
+            yield torch.cat([part.gradient() for layer in layers for part in layer.parts], dim=1)
 
 
 @torch.no_grad()
