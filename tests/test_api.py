@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from selecting import few_resamples
 
 import attriboard as ab
 from attriboard import api
@@ -18,6 +19,11 @@ from attriboard.tasks.catalogue import task_from_file
 @pytest.fixture(scope="module")
 def task():
     return ab.load_task("digits_mlp")
+
+
+@pytest.fixture(autouse=True)
+def quick_intervals(monkeypatch):
+    few_resamples(monkeypatch)
 
 
 def test_all_is_sorted_and_every_name_is_there():

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from attriboard.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,7 +57,7 @@ def test_every_command_of_the_table_exists():
     help_text = run("attriboard --help", ROOT)
     for name in names:
         assert re.search(rf"│ {name}\b", help_text), name
-        run(f"attriboard {name} --help", ROOT)
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0, name
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

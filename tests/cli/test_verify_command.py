@@ -1,5 +1,8 @@
 """`attriboard verify`: runs a published record's method again; tests/test_verifications.py has what is judged."""
 
+import pytest
+from selecting import few_resamples
+
 from attriboard.leaderboard.board import published_results
 from attriboard.records import read_record, write_record
 from attriboard.verifications import read_verification
@@ -8,6 +11,11 @@ from attriboard.verifications import read_verification
 def published(attributor: str):
     found = [read_record(path) for path in (published_results() / "digits_mlp" / attributor).glob("*.json")]
     return next(r for r in found if r.kind == "attribution" and r.variant == "default")
+
+
+@pytest.fixture(autouse=True)
+def quick_intervals(monkeypatch):
+    few_resamples(monkeypatch)
 
 
 def test_a_published_record_is_run_again_and_verified(attriboard, tmp_path):

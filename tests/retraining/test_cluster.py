@@ -112,7 +112,7 @@ def test_a_lost_scheduler_is_an_error_and_the_next_run_goes_on_from_what_was_don
         retrain(task, requests(30), store_of(task, folder), DaskCluster(site.address), kill)
     kept = len(store_of(task, folder))
     assert 5 <= kept < 30
-    site.kill("one")  # it would end by itself, after half a minute
+    site.kill("one")  # it would end by itself, but not at once
     site.up("one")
     store = store_of(task, folder)
     retrain(task, requests(30), store, DaskCluster(site.address), lambda *count: counts.append(count))
