@@ -8,7 +8,7 @@ import typer
 
 from attriboard.cli.run import setting
 from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, show_table
-from attriboard.cli.uses import AttributorNames, chosen_variants, variant_parts
+from attriboard.cli.uses import AttributorNames, chosen_variants, one_of, variant_parts
 from attriboard.cli.workbench import (
     Bundles,
     Device,
@@ -25,7 +25,6 @@ from attriboard.cli.workbench import (
 )
 
 if TYPE_CHECKING:
-    from attriboard.downstream.mislabel import By
     from attriboard.records import MislabelRecord
 
 __all__ = ["mislabel"]
@@ -54,14 +53,14 @@ def mislabel(
     json: Json = False,
 ) -> None:
     """Rank training examples by suspicion on a task with wrong labels: AUC and recall. Nothing is retrained."""
-    from attriboard.downstream.mislabel import MislabelBench
+    from attriboard.downstream.mislabel import BY, MislabelBench
     from attriboard.downstream.parts import attribute_parts, finished_parts
     from attriboard.records import MislabelRecord, write_record
     from attriboard.removal_figures import draw_recall
 
     variants = tuple(v for v in chosen_variants(variant or ["default", "selected"]) if v != "oracle")
     workbench = Workbench(task, groundtruth, graded=False)
-    bench = MislabelBench(workbench.task, workbench.grader_if_any, _checked(by))
+    bench = MislabelBench(workbench.task, workbench.grader_if_any, one_of("--by", by, BY))
     prepare_folder(out)
     bounds, names = limits(time_limit, memory_limit), list(dict.fromkeys(attributors))
     finished = [record for record in workbench.records(out) if isinstance(record, MislabelRecord)]
@@ -92,21 +91,6 @@ def mislabel(
         return
     _show(records, workbench.task.card.title)
     print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
-
-
-def _checked(by: str) -> "By":
-    """`self` or `summed`.
-
-    Raises:
-        InputError: another word.
-    """
-    from attriboard.errors import InputError
-
-    if by == "self":
-        return "self"
-    if by == "summed":
-        return "summed"
-    raise InputError(f"--by {by}: must be self or summed")
 
 
 def _document(record: "MislabelRecord") -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from attriboard.cli.shell import progress_bar
 from attriboard.cli.workbench import Workbench
+
+Word = TypeVar("Word", bound=str)
 
 if TYPE_CHECKING:
     from attriboard.attribution.job import Described, Job
@@ -26,6 +28,7 @@ __all__ = [
     "Variants",
     "checked_direction",
     "chosen_variants",
+    "one_of",
     "say_work",
     "variant_parts",
     "work_document",
@@ -106,19 +109,25 @@ def chosen_variants(given: Sequence[str] | None) -> "tuple[Variant, ...]":
     return tuple(variant for variant in VARIANTS if not given or variant in given)
 
 
-def checked_direction(text: str) -> "Direction":
-    """`helpful` or `harmful`.
+def one_of(option: str, text: str, words: "tuple[Word, ...]") -> "Word":
+    """The word of an option, as the type of its alternatives.
 
     Raises:
         InputError: another word.
     """
     from attriboard.errors import InputError
 
-    if text == "helpful":
-        return "helpful"
-    if text == "harmful":
-        return "harmful"
-    raise InputError(f"--direction {text}: must be helpful or harmful")
+    for word in words:
+        if text == word:
+            return word
+    raise InputError(f"{option} {text}: must be {' or '.join(words)}")
+
+
+def checked_direction(text: str) -> "Direction":
+    """`helpful` or `harmful`; see `one_of`."""
+    from attriboard.scoring.removal import DIRECTIONS
+
+    return one_of("--direction", text, DIRECTIONS)
 
 
 def work_document(work: "Work") -> dict[str, Any]:

@@ -19,9 +19,10 @@ from attriboard.scoring.mislabel import INSPECTED, Detection, detect, suspicion_
 from attriboard.scoring.removal import summed_scores
 from attriboard.scoring.split import split_test_points
 
-__all__ = ["By", "MislabelBench"]
+__all__ = ["BY", "By", "MislabelBench"]
 
 By = Literal["self", "summed"]
+BY: tuple[By, ...] = ("self", "summed")
 
 
 class MislabelBench:

@@ -14,10 +14,11 @@ from scipy.stats import t as student
 
 from attriboard.errors import InputError
 
-__all__ = ["Direction", "PairedDifference", "kept_rows", "mean_and_error", "paired_difference", "removal_order",
-           "removal_size", "summed_scores"]  # fmt: skip
+__all__ = ["DIRECTIONS", "Direction", "PairedDifference", "kept_rows", "mean_and_error", "paired_difference",
+           "removal_order", "removal_size", "summed_scores"]  # fmt: skip
 
 Direction = Literal["helpful", "harmful"]
+DIRECTIONS: tuple[Direction, ...] = ("helpful", "harmful")
 
 
 @dataclass(frozen=True)
