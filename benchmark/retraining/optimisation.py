@@ -1,13 +1,13 @@
 """A recipe's optimiser and its learning rate, step by step, for all trainers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 
 from attriboard.cards import Recipe
 
-__all__ = ["build_optimizer", "clip_stacked", "learning_rate", "n_steps"]
+__all__ = ["build_optimizer", "learning_rate", "n_steps"]
 
 
 def n_steps(recipe: Recipe, n_examples: int) -> int:
@@ -48,12 +48,3 @@ def build_optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> torch
     return torch.optim.SGD(
         parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-
-
-def clip_stacked(stacked: Sequence[torch.Tensor], largest: float) -> None:
-    """Scale each model's gradient down to a norm of `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
-    gradients = [value.grad for value in stacked if value.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients], dim=1)  # [M, n_tensors]
-    scale = (largest / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
-    for g in gradients:
-        g.mul_(scale.view(-1, *[1] * (g.dim() - 1)))

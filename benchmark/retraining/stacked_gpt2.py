@@ -20,9 +20,9 @@ import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor, nn
 
 from attriboard.contracts import Dataset, Task
-from attriboard.retraining.optimisation import build_optimizer, clip_stacked, learning_rate, n_steps
-from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import State, initial_parameters
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.stacking import train_stacked
+from attriboard.retraining.trainer import State
 
 __all__ = ["StackedGPT2Trainer"]
 
@@ -74,29 +74,11 @@ class StackedGPT2Trainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
-        recipe = self._task.card.recipe
-        models = [initial_parameters(self._task, request.seed) for request in requests]
-        stacked = {name: torch.stack([m[name] for m in models]).requires_grad_() for name in models[0]}
-        optimizer = build_optimizer(recipe, stacked.values())
-        rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
-        M, n = rows.shape
-        total, step = n_steps(recipe, n), 0
-        kept: list[dict[int, State]] = [{} for _ in requests]
-        for epoch in range(1, epochs[-1] + 1):
-            order = torch.stack([torch.from_numpy(epoch_order(n, request.seed, epoch)) for request in requests])
-            for batch in torch.split(rows.gather(1, order), recipe.batch_size, dim=1):
-                optimizer.zero_grad()
-                _backward(stacked, self._data.train.inputs[batch], self._shape)
-                if recipe.clip_norm is not None:
-                    clip_stacked(list(stacked.values()), recipe.clip_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step, total)
-                optimizer.step()
-                step += 1
-            if epoch in epochs:
-                for m in range(M):
-                    kept[m][epoch] = {name: value.detach()[m].clone() for name, value in stacked.items()}
-        return kept
+
+        def backward(stacked: Mapping[str, Tensor], batch: Tensor) -> None:
+            _backward(stacked, self._data.train.inputs[batch], self._shape)
+
+        return train_stacked(self._task, requests, epochs, backward)
 
 
 def _config(model: nn.Module) -> Any:

@@ -19,9 +19,9 @@ from torch.func import functional_call, vmap
 
 from attriboard.contracts import Dataset, Task
 from attriboard.retraining.loop import LoopTrainer
-from attriboard.retraining.optimisation import build_optimizer, clip_stacked, learning_rate, n_steps
-from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import State, initial_parameters, state_parts
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.stacking import train_stacked
+from attriboard.retraining.trainer import State, state_parts
 
 __all__ = ["VmapTrainer", "obstacle"]
 
@@ -63,30 +63,7 @@ class VmapTrainer:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
         if self._alone is not None:
             return self._alone.train(requests, epochs)
-        count, requests = len(requests), [*requests, requests[-1]]
-        recipe = self._task.card.recipe
-        models = [initial_parameters(self._task, request.seed) for request in requests]
-        stacked = {name: torch.stack([m[name] for m in models]).requires_grad_() for name in models[0]}
-        optimizer = build_optimizer(recipe, stacked.values())
-        rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
-        n = rows.shape[1]
-        total, step = n_steps(recipe, n), 0
-        kept: list[dict[int, State]] = [{} for _ in range(count)]
-        for epoch in range(1, epochs[-1] + 1):
-            order = torch.stack([torch.from_numpy(epoch_order(n, request.seed, epoch)) for request in requests])
-            for batch in torch.split(rows.gather(1, order), recipe.batch_size, dim=1):
-                optimizer.zero_grad()
-                self._backward(stacked, batch)
-                if recipe.clip_norm is not None:
-                    clip_stacked(list(stacked.values()), recipe.clip_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step, total)
-                optimizer.step()
-                step += 1
-            if epoch in epochs:
-                for model, states in enumerate(kept):
-                    states[epoch] = {name: value.detach()[model].clone() for name, value in stacked.items()}
-        return kept
+        return train_stacked(self._task, [*requests, requests[-1]], epochs, self._backward)[:-1]
 
     def _backward(self, stacked: Mapping[str, Tensor], batch: Tensor) -> None:
         """Add the gradients of every model's mean loss on its batch, (M, B) rows of the training set."""
