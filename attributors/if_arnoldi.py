@@ -27,6 +27,7 @@ from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.krylov import krylov_basis
+from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["IFArnoldi"]
 
@@ -46,6 +47,7 @@ class IFArnoldi(Attributor):
     name = "if_arnoldi"
     paper = "arXiv:2112.03052"
     family = "influence function"
+    curvature = "hessian"
     hyperparameters = (
         knobs.regularization(0.0, "dattri 0.3.0 IFAttributorArnoldi: regularization=0.0"),
         Hyperparameter(
@@ -95,6 +97,10 @@ class IFArnoldi(Attributor):
         """Average over checkpoints."""
         products = [(one.test / (one.eigenvalues + regularization)[:, None]).T @ one.train for one in state]
         return -torch.stack(products).mean(0).float()
+
+    def spectrum(self, state: tuple[Projected, ...]) -> list[Spectrum]:
+        """The Ritz values that are kept, with g' along their vectors."""
+        return [Spectrum.of_curvature(one.eigenvalues, one.test.T.square(), one.train.shape[1]) for one in state]
 
     def _project(
         self, context: Context, checkpoint: Checkpoint, projection_dim: int, max_iterations: int, stream: int

@@ -28,6 +28,7 @@ from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients, working_precision
 from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
+from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["IFCG"]
 
@@ -38,6 +39,7 @@ class IFCG(Attributor):
     name = "if_cg"
     paper = "arXiv:1703.04730"
     family = "influence function"
+    curvature = "hessian"
     hyperparameters = (
         replace(
             knobs.regularization(0.0, "dattri 0.3.0 IFAttributorCG: regularization=0.0"),
@@ -94,3 +96,7 @@ class IFCG(Attributor):
         """Combine the basis as λ asks; average over checkpoints."""
         products = [solution.products(regularization, tolerance) for solution in state]
         return -torch.stack(products).mean(0).float()
+
+    def spectrum(self, state: tuple[KrylovSolution, ...]) -> list[Spectrum]:
+        """H along every g', by Gauss quadrature with as many nodes as there were iterations."""
+        return [solution.spectrum() for solution in state]

@@ -24,7 +24,7 @@ from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.spectrum import symmetric_eigen
+from attriboard.toolkit.spectrum import Spectrum, symmetric_eigen
 
 __all__ = ["IFExplicit"]
 
@@ -43,9 +43,18 @@ class Decomposition:
     def products(self, regularization: float) -> Tensor:
         """g'ᵀ (H + λI)⁻¹ Gᵀ, (n_test, n_train)."""
         shifted = self.eigenvalues + regularization
-        floor = len(shifted) * torch.finfo(shifted.dtype).eps * self.eigenvalues.abs().amax()
-        inverse = shifted.reciprocal().where(shifted.abs() > floor, torch.zeros_like(shifted))
+        inverse = shifted.reciprocal().where(shifted.abs() > self._floor, torch.zeros_like(shifted))
         return (self.test * inverse) @ self.train
+
+    def spectrum(self) -> Spectrum:
+        """H's eigenvalues above rounding, and g'."""
+        above = self.eigenvalues > self._floor
+        return Spectrum.of_curvature(self.eigenvalues[above], self.test[:, above].square(), self.train.shape[1])
+
+    @property
+    def _floor(self) -> float:
+        """At or below it, the size of an eigenvalue is rounding."""
+        return float(len(self.eigenvalues) * torch.finfo(self.eigenvalues.dtype).eps * self.eigenvalues.abs().amax())
 
 
 class IFExplicit(Attributor):
@@ -54,6 +63,7 @@ class IFExplicit(Attributor):
     name = "if_explicit"
     paper = "arXiv:1703.04730"
     family = "influence function"
+    curvature = "hessian"
     hyperparameters = (
         knobs.regularization(0.0, "dattri 0.3.0 IFAttributorExplicit: regularization=0.0"),
         knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
@@ -79,6 +89,10 @@ class IFExplicit(Attributor):
     def score(self, state: tuple[Decomposition, ...], *, regularization: float) -> Tensor:
         """Average over checkpoints."""
         return -torch.stack([one.products(regularization) for one in state]).mean(0).float()
+
+    def spectrum(self, state: tuple[Decomposition, ...]) -> list[Spectrum]:
+        """The positive part of H's spectrum, with g' in its eigenbasis."""
+        return [one.spectrum() for one in state]
 
 
 def _decompose(context: Context, checkpoint: Checkpoint) -> Decomposition:

@@ -34,6 +34,7 @@ class IFLiSSA(Attributor):
     name = "if_lissa"
     paper = "arXiv:1703.04730"
     family = "influence function"
+    curvature = "hessian"
     hyperparameters = (
         replace(
             knobs.regularization(0.0, "dattri 0.3.0 IFAttributorLiSSA: damping=0.0"),

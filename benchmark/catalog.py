@@ -9,7 +9,7 @@ from typing import Any
 
 from attriboard.attribution.job import PluginSpec
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.contracts import Attributor, Task
+from attriboard.contracts import Attributor, Curvature, Task
 from attriboard.errors import InputError
 from attriboard.registry import Registry
 from attriboard.selector import GroundTruthSelector, Selector
@@ -24,7 +24,7 @@ __all__ = [
     "load_task",
     "selector_names",
     "selector_spec",
-    "spectrum_donor",
+    "spectrum_donors",
     "task_names",
 ]
 
@@ -100,9 +100,9 @@ def load_oracle() -> GroundTruthSelector:
     return Oracle()
 
 
-def spectrum_donor() -> PluginSpec:
-    """The attributor whose spectrum is the task's Fisher spectrum."""
-    return attributor_spec("iffim")
+def spectrum_donors() -> dict[Curvature, PluginSpec]:
+    """The attributors whose spectra are the task's, of the Fisher matrix and of the Hessian."""
+    return {"fisher": attributor_spec("iffim"), "hessian": attributor_spec("if_cg")}
 
 
 def _spec(registry: Registry[Any], builtins: dict[str, str], name: str | Path) -> PluginSpec:

@@ -25,6 +25,7 @@ __all__ = [
     "Attributor",
     "Checkpoint",
     "Context",
+    "Curvature",
     "Dataset",
     "Examples",
     "Hyperparameter",
@@ -37,6 +38,7 @@ MAX_INTEGER = 2**53
 """Every JSON reader holds whole numbers up to here exactly."""
 
 HyperparameterValue = float | int | str | bool | None
+Curvature = Literal["fisher", "hessian"]
 Stage = Literal["fit", "score"]
 
 
@@ -323,6 +325,7 @@ class Attributor(ABC):
         paper: where it comes from.
         family: what it is grouped under.
         hyperparameters: its table.
+        curvature: which matrix λ is added to. Where the method has no `spectrum`, selectors get one of that matrix.
         blind: whether its scores are drawn by position, whatever the examples are: a control.
     """
 
@@ -330,6 +333,7 @@ class Attributor(ABC):
     paper: ClassVar[str] = ""
     family: ClassVar[str] = "other"
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
+    curvature: ClassVar[Curvature] = "fisher"
     blind: ClassVar[bool] = False
 
     @abstractmethod

@@ -40,7 +40,7 @@ class Evidence:
         configuration: the complete hyperparameters that it starts from (the defaults, and what the user fixed).
         candidates: hyperparameter → values to choose from, ascending, numbers above zero only; see `options`.
         spectra: of the fitted kernels, one per checkpoint, with the coefficients of the calibration points;
-            empty where neither the method nor the task's Fisher matrix offers one.
+            empty where neither the method nor a donor for its curvature offers one.
         recipe: how the models were trained.
         n_train: training examples of the task.
         seed: for a selector's randomness.

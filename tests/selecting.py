@@ -16,7 +16,7 @@ from attriboard import evaluation, selection
 from attriboard.attribution import runner
 from attriboard.attribution.job import Folder, Job, Refused, TaskSpec
 from attriboard.attribution.worker import run_job
-from attriboard.catalog import attributor_spec, selector_spec, spectrum_donor
+from attriboard.catalog import attributor_spec, selector_spec, spectrum_donors
 from attriboard.errors import AttriboardError
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.retraining import executors
@@ -161,7 +161,7 @@ def make_job(
         configurations=configurations or ({},),
         checkpoints=made.checkpoints,
         selectors=tuple(selector_spec(name) for name in selectors),
-        donor=spectrum_donor(),
+        donors=spectrum_donors(),
         **changes,
     )
 

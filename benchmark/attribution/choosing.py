@@ -1,15 +1,14 @@
 """The child's side of selection: gathers the evidence of a fitted attributor and lets selectors choose.
 
-A method that offers its spectrum is asked for it. One that adds an absolute λ to the same curvature, but has no cheap
-spectrum, gets the λ found on a *donor*: another attributor's spectrum on the same models (the task's Fisher spectrum).
-Such a choice is marked as transferred. Coefficients are cut down to the calibration points before any selector sees
-them.
+A method that offers its spectrum is asked for it. One that has no cheap spectrum gets the λ found on a *donor*: another
+attributor's spectrum on the same models, of the matrix that λ is added to, Fisher's or the Hessian. Such a choice is
+marked as transferred. Selectors see coefficients of calibration points alone.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -88,8 +87,8 @@ class Chooser:
             if name is None and selector.hyperparameter == "regularization" and selector.name != "default":
                 raise NotApplicableError("the method has no regularization to choose")
             if selector.needs_spectrum and not found.spectra:
-                why = found.failure or "neither the method nor the task's Fisher matrix has a spectrum"
-                raise NotApplicableError(why)
+                missing = f"neither the method nor its curvature, {self.attributor.curvature}, has a spectrum"
+                raise NotApplicableError(found.failure or missing)
             choice = _checked(selector.select(evidence), candidates)
             changes = {_own_name(key, name): value for key, value in choice.values.items()}
             complete = self.attributor.configure(dict(evidence.configuration) | changes)
@@ -123,7 +122,7 @@ class Chooser:
         """Spectra on calibration points."""
         own = self.attributor.spectrum(state)
         if own is not None:
-            return _Spectra(self._calibrated(own))
+            return _Spectra(tuple(spectrum.at(self._calibration) for spectrum in own))
         if self.donor is None or name is None:
             return _Spectra()
         epoch = configuration.get("epoch")
@@ -132,15 +131,13 @@ class Chooser:
             donor = self.donor()
             values = donor.configure({"epoch": epoch})
             fit_values = donor.stage(values, "fit")
-            require_memory(donor.memory_need(self.context, **fit_values), self.context.device)
-            found = donor.spectrum(donor.fit(self.context, **fit_values))
+            context = replace(self.context, test=self.context.test[self._calibration])
+            require_memory(donor.memory_need(context, **fit_values), context.device)
+            found = donor.spectrum(donor.fit(context, **fit_values))
             assert found is not None, "a donor is chosen for its spectrum"
             seconds = time.perf_counter() - started
-            self._donated[epoch] = _Spectra(self._calibrated(found), transferred=True, seconds=seconds)
+            self._donated[epoch] = _Spectra(tuple(found), transferred=True, seconds=seconds)
         return self._donated[epoch]
-
-    def _calibrated(self, spectra: Sequence[Spectrum]) -> tuple[Spectrum, ...]:
-        return tuple(spectrum.at(self._calibration) for spectrum in spectra)
 
 
 def _checked(choice: Choice, candidates: Sequence[float]) -> Choice:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attriboard.canonical import digest_file
 from attriboard.cards import TaskCard
-from attriboard.contracts import Attributor, HyperparameterValue, Task
+from attriboard.contracts import Attributor, Curvature, HyperparameterValue, Task
 from attriboard.errors import InputError
 from attriboard.record_model import AttributorInfo
 from attriboard.registry import load_plugin_file, resolve_reference
@@ -107,7 +107,7 @@ class Job(_Message):
         checkpoints: path of the task's checkpoint bundle.
         device, seed, threads: of the run.
         selectors: to run on every fit, each of which may add a configuration.
-        donor: whose spectrum selectors get where the attributor has none.
+        donors: whose spectrum selectors get where the attributor has none, by the matrix that it adds λ to.
         candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
@@ -122,7 +122,7 @@ class Job(_Message):
     seed: int = 0
     threads: int = 1
     selectors: tuple[PluginSpec, ...] = ()
-    donor: PluginSpec | None = None
+    donors: dict[Curvature, PluginSpec] = {}
     candidates: dict[str, tuple[float, ...]] = {}
     memory_limit: int | None = None
     queries: Literal["test", "train"] = "test"

@@ -164,7 +164,7 @@ class Workbench:
     ) -> "Job":
         """A job on this task, with its checkpoints: published, cached, or trained now."""
         from attriboard.attribution.job import Job, TaskSpec
-        from attriboard.catalog import attributor_spec, selector_spec, spectrum_donor
+        from attriboard.catalog import attributor_spec, selector_spec, spectrum_donors
 
         return Job(
             task=TaskSpec.of(self.task),
@@ -175,7 +175,7 @@ class Workbench:
             seed=seed,
             threads=threads or len(os.sched_getaffinity(0)),
             selectors=tuple(selector_spec(name) for name in selectors),
-            donor=spectrum_donor() if selectors else None,
+            donors=spectrum_donors() if selectors else {},
         )
 
     def _checkpoints(self) -> Path:

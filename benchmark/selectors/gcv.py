@@ -19,14 +19,23 @@ __all__ = ["GeneralizedCrossValidation", "gcv"]
 
 
 def gcv(spectrum: Spectrum, regularization: float) -> torch.Tensor:
-    """GCV(λ)/(|r|²/n) of each test point, (n_test,); NaN where r = 0."""
+    """GCV(λ)/(|r|²/n) of each test point, (n_test,); NaN where r = 0.
+
+    Raises:
+        NotApplicableError: the spectrum is not that of a kernel of the training examples.
+    """
+    if len(spectrum.shared) > spectrum.n_train:
+        raise NotApplicableError(
+            f"GCV is about a kernel of the {spectrum.n_train} training examples; the method's curvature has "
+            f"{len(spectrum.shared)} eigenvalues"
+        )
     size = spectrum.coefficients.square().sum(1)
     if spectrum.remainder is not None:
         size = size + spectrum.remainder.square()
     residual = regularization**2 * spectrum.moment(2, regularization) / size
     # tr(I − A) summed term by term: n minus the effective dimension cancels where λ is far below the spectrum.
     unfitted = (regularization / spectrum.shifted(regularization)).sum()
-    freedom = (spectrum.n_train - len(spectrum.eigenvalues) + float(unfitted)) / spectrum.n_train
+    freedom = (spectrum.n_train - len(spectrum.shared) + float(unfitted)) / spectrum.n_train
     return residual / freedom**2
 
 

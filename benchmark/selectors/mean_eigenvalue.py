@@ -24,5 +24,5 @@ class MeanEigenvalue(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Scale the mean eigenvalue."""
-        means = [float(spectrum.eigenvalues.mean()) for spectrum in evidence.spectra]
+        means = [float(spectrum.shared.mean()) for spectrum in evidence.spectra]
         return Choice({"regularization": self._c * sum(means) / len(means)})

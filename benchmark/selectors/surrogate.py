@@ -10,6 +10,9 @@ rises in λ exactly where ξ < ω, and ω, which does need retraining, tends to 
 
 Reading of the paper: the text was not at hand; the form was derived anew from its stated properties, which the tests
 check (bounds, limit, the sign equivalence). Where a method has several checkpoints, ξ is averaged over them too.
+
+ξ̄ of a whole spectrum rises all along. Gauss quadrature of a few Lanczos steps does not know the smallest eigenvalues:
+below those it knows, its ξ̄ is flat or turns back up, and may pass one half more than once. Only the last time counts.
 """
 
 import math
@@ -41,7 +44,8 @@ def pick_by_xi(spectra: Sequence[Spectrum], candidates: Sequence[float]) -> Choi
     if not criterion or any(value != value for value in criterion):
         raise NotApplicableError("ξ needs at least one candidate λ and one test point whose r is not zero")
     objective = tuple(abs(value - TARGET) for value in criterion)
-    best = min(range(len(objective)), key=objective.__getitem__)
+    last_below = max((i for i, value in enumerate(criterion) if value < TARGET), default=0)
+    best = min(range(last_below, len(objective)), key=objective.__getitem__)
     return Choice({"regularization": candidates[best]}, criterion, objective)
 
 

@@ -4,17 +4,22 @@ Lanczos and conjugate gradients are one method: after m steps from b, with basis
 CG iterate of (H + λI) x = b is x = Q (T + λI)⁻¹ e₁ ‖b‖, and the basis is the same for every λ. Scores need only
 G x, so of the basis only G Q is kept, and every λ costs a product with it.
 
-Paige & Saunders 1975; Golub & Van Loan, "Matrix Computations", section 11.3.
+Paige & Saunders 1975; Golub & Van Loan, "Matrix Computations", section 11.3. The eigenvalues θ of T and the squared
+first components of its eigenvectors are nodes and weights of a Gauss quadrature: bᵀ φ(H) b ≈ ‖b‖² Σ_j w_j φ(θ_j), exact
+for polynomials φ of degree 2m − 1 (Golub & Meurant 2010, chapter 6).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
 from attriboard.toolkit.curvature import TrainingLoss
+from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["LANCZOS_BYTES", "KrylovSolution", "krylov_basis", "lanczos"]
 
@@ -61,6 +66,17 @@ class KrylovSolution:
                 running = running & (residual > tolerance) & (pivots > 0)
                 pivots = pivots.where(running, torch.ones_like(pivots))
         return self._combine(regularization, steps)
+
+    def spectrum(self) -> Spectrum:
+        """H along every b: nodes and weights of the quadrature, (k, m)."""
+        diagonal, off_diagonal = self.diagonal.cpu().numpy(), self.off_diagonal[:, :-1].cpu().numpy()
+        solved = [scipy.linalg.eigh_tridiagonal(d, e) for d, e in zip(diagonal, off_diagonal, strict=True)]
+        nodes = torch.from_numpy(np.stack([values for values, _ in solved]))
+        weights = torch.from_numpy(np.stack([vectors[0] ** 2 for _, vectors in solved]))
+        squares = weights * self.norms.cpu().square()[:, None]
+        rounding = nodes.shape[1] * torch.finfo(nodes.dtype).eps * nodes.abs().amax(1, keepdim=True)
+        nodes = nodes.where(nodes > rounding, torch.zeros_like(nodes))
+        return Spectrum.of_curvature(nodes, squares, self.slopes.shape[2])
 
     def _combine(self, regularization: float, steps: Tensor) -> Tensor:
         """Solve the leading `steps` rows of T + λI; the identity stands for the rest."""

@@ -16,6 +16,12 @@ gets −r⊥/λ, t_k gets ‖r⊥‖²/λᵏ. A λ at or below the floor, λ = 0
 noise and leaves them out: λ = 0 is the pseudo-inverse. On the feature side they are always left out.
 
 Where only the leading eigenpairs are known (`attriboard.toolkit.lowrank`), r⊥ counts with one eigenvalue, the *tail*.
+
+**Other curvatures.** A method that inverts a matrix C ≠ F has its own spectrum: with (h, U) the positive eigenpairs of
+C, t_k = n g'ᵀ C₊ (C + λI)⁻ᵏ g', so c = diag(nh)^(½) Uᵀ g' as on the feature side (`Spectrum.of_curvature`). A negative
+h is left out: where it matters, λ is smaller than its size, and no τ there is worth choosing. Where only products
+with C are known, Lanczos from g' gives t_k by Gauss quadrature, with eigenvalues of each test point's own (Golub &
+Meurant, "Matrices, Moments and Quadrature", 2010, chapter 6).
 """
 
 from __future__ import annotations
@@ -36,7 +42,8 @@ class Spectrum:
     """What selectors may know of a fitted method.
 
     Attributes:
-        eigenvalues: σ (m,), float64, descending: those of K/n above the floor.
+        eigenvalues: σ (m,), float64, descending: those of K/n above the floor; or (n_test, m), each test point's own,
+            where only quadratic forms of it are known.
         coefficients: c (n_test, m), float64: r of each test point in the eigenbasis.
         n_train: n of K/n.
         remainder: ‖r⊥‖ (n_test,): what r has outside the eigenbasis; `None` for nothing.
@@ -53,6 +60,42 @@ class Spectrum:
     tail: float = 0.0
     unseen: float = 0.0
 
+    @classmethod
+    def of_curvature(cls, eigenvalues: Tensor, squares: Tensor, n_train: int) -> Spectrum:
+        """Spectrum of a method that inverts a matrix C of its own.
+
+        Args:
+            eigenvalues: h (m,), or (n_test, m), in any order; what is not positive is left out.
+            squares: (u_jᵀ g')² of each test point along each eigenvector, (n_test, m), float64.
+            n_train: n.
+
+        Raises:
+            NotApplicableError: no h is positive.
+        """
+        positive = eigenvalues > 0
+        if not bool(positive.any()):
+            raise NotApplicableError("the curvature has no positive eigenvalue")
+        coefficients = (n_train * eigenvalues.clamp_min(0) * squares).sqrt()
+        if eigenvalues.dim() == 1:
+            kept = eigenvalues.argsort(descending=True)[: int(positive.sum())]
+            return cls(eigenvalues[kept], coefficients[:, kept], n_train)
+        # Rows keep their length: what is left out has no coefficient, and an eigenvalue that does no harm.
+        harmless = eigenvalues.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+        return cls(eigenvalues.where(positive, harmless), coefficients, n_train)
+
+    @property
+    def shared(self) -> Tensor:
+        """The eigenvalues (m,), for what asks about the matrix and not about quadratic forms of it.
+
+        Raises:
+            NotApplicableError: every test point has its own.
+        """
+        if self.eigenvalues.dim() > 1:
+            raise NotApplicableError(
+                "the method knows its curvature along each test gradient only: eigenvalues and trace are not known"
+            )
+        return self.eigenvalues
+
     def moment(self, order: int, regularization: float) -> Tensor:
         """t_k(λ) = Σ_j c_j² / (σ_j + λ)ᵏ, (n_test,)."""
         shifted, coefficients = self._visible(regularization)
@@ -65,20 +108,20 @@ class Spectrum:
         """
         shifted, coefficients = self._visible(regularization)
         weights = (coefficients / coefficients.abs().amax(1, keepdim=True)).square()
-        inverse = shifted.amin() / shifted
-        t1, t2, t3 = (weights @ inverse**order for order in (1, 2, 3))
+        inverse = shifted.amin(-1, keepdim=True) / shifted
+        t1, t2, t3 = ((inverse**order * weights).sum(1) for order in (1, 2, 3))
         return (t2 / t1.sqrt() / t3.sqrt()).clamp(0, 1)
 
     def effective_dimension(self, regularization: float) -> float:
         """Σ_j σ_j / (σ_j + λ): how many directions λ leaves in play; unseen eigenvalues count as equal ones."""
-        seen = float((self.eigenvalues / self.shifted(regularization)).sum())
+        seen = float((self.shared / self.shifted(regularization)).sum())
         if not self.unseen:
             return seen
-        each = self.unseen / (self.n_train - len(self.eigenvalues))
+        each = self.unseen / (self.n_train - len(self.shared))
         return seen + self.unseen / (each + regularization)
 
     def shifted(self, regularization: float) -> Tensor:
-        """σ + λ, (m,).
+        """σ + λ, (m,) or (n_test, m).
 
         Raises:
             HyperparameterError: λ < 0.
@@ -89,12 +132,13 @@ class Spectrum:
 
     def at(self, points: Tensor) -> Spectrum:
         """The same kernel with the coefficients of some test points only."""
+        eigenvalues = self.eigenvalues if self.eigenvalues.dim() == 1 else self.eigenvalues[points]
         remainder = None if self.remainder is None else self.remainder[points]
-        return replace(self, coefficients=self.coefficients[points], remainder=remainder)
+        return replace(self, eigenvalues=eigenvalues, coefficients=self.coefficients[points], remainder=remainder)
 
     def without_leading(self, count: int) -> Spectrum:
         """The spectrum without its `count` largest eigenvalues."""
-        return replace(self, eigenvalues=self.eigenvalues[count:], coefficients=self.coefficients[:, count:])
+        return replace(self, eigenvalues=self.shared[count:], coefficients=self.coefficients[:, count:])
 
     def shifted_tail(self, regularization: float) -> float | None:
         """What the remainder is divided by; `None` where it does not count."""

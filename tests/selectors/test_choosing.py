@@ -15,8 +15,9 @@ from tiny import Published
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import build_context
 from attriboard.attribution.job import Selected
+from attriboard.attributors.if_cg import IFCG
 from attriboard.attributors.iffim import IFFIM
-from attriboard.catalog import attributor_spec, selector_names, selector_spec
+from attriboard.catalog import attributor_spec, selector_names, selector_spec, spectrum_donors
 from attriboard.contracts import Attributor, Context, Hyperparameter
 from attriboard.errors import InputError, NotApplicableError, UnknownNameError
 from attriboard.selectors.surrogate import pick_by_xi
@@ -72,6 +73,20 @@ def test_method_without_a_spectrum_gets_the_lambda_of_the_fisher_spectrum(
     assert choice.candidates == GRID
 
 
+def test_method_that_inverts_the_hessian_gets_the_lambda_of_the_hessian(published: Published, context: Context) -> None:
+    donors = {curvature: spec.load_attributor() for curvature, spec in spectrum_donors().items()}
+    assert donors == {"fisher": IFFIM, "hessian": IFCG}
+    lissa = attributor_spec("if_lissa").load_attributor()
+    candidates = {"regularization": GRID}
+    values = {"recursion_depth": 2, "scaling": 1e6}
+    donor = donors[lissa.curvature]
+    (given,) = choose(published, context, lissa, ["surrogate"], donor=donor, candidates=candidates, **values)
+    (own,) = choose(published, context, IFCG, ["surrogate"], candidates=candidates)
+    assert (given.transferred, own.transferred) == (True, False)
+    assert given.values == own.values
+    assert given.criterion == pytest.approx(own.criterion, rel=1e-4)
+
+
 def test_seconds_of_a_transferred_choice_include_the_donors_fit(
     published: Published, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +118,7 @@ def test_every_refusal_is_a_choice_with_a_reason(published: Published, context: 
     by_name = {choice.selector: choice for choice in choose(published, context, plain, names)}
     assert by_name.pop("default").reason is None
     assert by_name.pop("effective_dimension").reason == (
-        "not_applicable: neither the method nor the task's Fisher matrix has a spectrum"
+        "not_applicable: neither the method nor its curvature, fisher, has a spectrum"
     )
     assert {choice.reason for choice in by_name.values()} == {
         "not_applicable: the method has no regularization to choose"

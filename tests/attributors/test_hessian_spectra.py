@@ -1,0 +1,151 @@
+"""What methods with the Hessian tell selectors of it: ξ's moments, against dense float64 linear algebra."""
+
+import pytest
+import torch
+from dense import dense_gradients, dense_hessian
+from torch import Tensor
+
+from attriboard.attributors.if_arnoldi import IFArnoldi
+from attriboard.attributors.if_cg import IFCG
+from attriboard.attributors.if_explicit import IFExplicit
+from attriboard.attributors.iffim import IFFIM
+from attriboard.contracts import Attributor, Context
+from attriboard.errors import NotApplicableError
+from attriboard.selectors.gcv import gcv
+from attriboard.selectors.surrogate import mean_xi, pick_by_xi
+from attriboard.toolkit.krylov import KrylovSolution
+from attriboard.toolkit.spectrum import Spectrum
+
+LAMBDAS = (1e-3, 1e-2, 0.2, 10.0)
+
+
+def spectrum_of(method: type[Attributor], context: Context, **values: object) -> Spectrum:
+    attributor = method()
+    (spectrum,) = attributor.spectrum(attributor.fit(context, **method.stage(method.configure(values), "fit"))) or ()
+    return spectrum
+
+
+@pytest.fixture(scope="module")
+def positive(double_context: Context) -> tuple[Tensor, Tensor]:
+    """H's positive eigenvalues, and g' (n_test, m) along their vectors."""
+    checkpoint = double_context.select_checkpoints()[0]
+    values, vectors = torch.linalg.eigh(dense_hessian(double_context, checkpoint, double_context.train))
+    kept = values > 1e-12
+    g = dense_gradients(double_context, checkpoint, double_context.target, double_context.test)
+    return values[kept], g @ vectors[:, kept]
+
+
+def moment(positive: tuple[Tensor, Tensor], n_train: int, order: int, regularization: float) -> Tensor:
+    h, g = positive
+    return n_train * (g.square() * h / (h + regularization) ** order).sum(1)
+
+
+@pytest.mark.parametrize("regularization", LAMBDAS)
+def test_explicit_has_the_moments_of_the_positive_part(
+    double_context: Context, positive: tuple[Tensor, Tensor], regularization: float
+) -> None:
+    spectrum = spectrum_of(IFExplicit, double_context)
+    assert bool((spectrum.eigenvalues[:-1] >= spectrum.eigenvalues[1:]).all())
+    for order in (1, 2, 3):
+        expected = moment(positive, len(double_context.train), order, regularization)
+        torch.testing.assert_close(spectrum.moment(order, regularization), expected, rtol=1e-8, atol=0)
+
+
+def test_quadrature_of_cg_approaches_the_explicit_moments(
+    double_context: Context, positive: tuple[Tensor, Tensor]
+) -> None:
+    n, errors = len(double_context.train), []
+    for iterations in (3, 10, 30):
+        spectrum = spectrum_of(IFCG, double_context, max_iterations=iterations)
+        ratio = spectrum.moment(2, 0.2) / moment(positive, n, 2, 0.2)
+        errors.append(float((ratio - 1).abs().max()))
+    # What is left out below zero makes a kink, so convergence is slow, but it is no slower than this.
+    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+    assert errors[2] < 0.01
+    exact = mean_xi([spectrum_of(IFExplicit, double_context)], 0.2)
+    assert mean_xi([spectrum], 0.2) == pytest.approx(exact, abs=0.002)
+
+
+def test_quadrature_is_exact_for_low_powers_of_a_positive_matrix() -> None:
+    """‖b‖² Σ w θᵏ = bᵀ Hᵏ b up to k = 2m − 1 (Golub & Meurant 2010)."""
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    H, b = root @ root.T, torch.randn(12, dtype=torch.float64, generator=generator)
+    basis, diagonal, off_diagonal = [b / b.norm()], [], []
+    for _ in range(4):
+        following = H @ basis[-1] - sum((q @ (H @ basis[-1])) * q for q in basis)
+        diagonal.append(basis[-1] @ H @ basis[-1])
+        off_diagonal.append(following.norm())
+        basis.append(following / following.norm())
+    solution = KrylovSolution(
+        torch.stack(diagonal)[None], torch.stack(off_diagonal)[None], b.norm()[None], torch.empty(1, 4, 7)
+    )
+    spectrum = solution.spectrum()
+    for power in range(1, 8):
+        # c² = n θ ‖b‖² w
+        found = (spectrum.coefficients.square() / 7 * spectrum.eigenvalues ** (power - 1)).sum()
+        torch.testing.assert_close(found, b @ torch.linalg.matrix_power(H, power) @ b, rtol=1e-9, atol=0)
+
+
+def test_one_iteration_is_one_node(double_context: Context) -> None:
+    assert spectrum_of(IFCG, double_context, max_iterations=1).eigenvalues.shape == (len(double_context.test), 1)
+
+
+@pytest.mark.parametrize("regularization", LAMBDAS)
+def test_arnoldi_has_the_moments_of_the_directions_that_it_keeps(
+    double_context: Context, positive: tuple[Tensor, Tensor], regularization: float
+) -> None:
+    spectrum = spectrum_of(IFArnoldi, double_context, projection_dim=5, max_iterations=150)
+    leading = (positive[0][-5:], positive[1][:, -5:])
+    expected = moment(leading, len(double_context.train), 2, regularization)
+    torch.testing.assert_close(spectrum.moment(2, regularization), expected, rtol=1e-6, atol=0)
+
+
+def test_where_the_hessian_is_the_fisher_matrix_xi_is_that_of_iffim(double_context: Context) -> None:
+    fisher = spectrum_of(IFFIM, double_context)
+    along = fisher.coefficients.square() / (fisher.n_train * fisher.eigenvalues)
+    same = Spectrum.of_curvature(fisher.eigenvalues, along, fisher.n_train)
+    torch.testing.assert_close(same.xi(1e-3), fisher.xi(1e-3), rtol=1e-6, atol=0)
+
+
+def test_own_eigenvalues_of_every_point_give_each_points_xi() -> None:
+    h = torch.tensor([[4.0, 1.0, -2.0], [0.5, 3.0, 0.0]], dtype=torch.float64)
+    squares = torch.tensor([[1.0, 2.0, 5.0], [3.0, 1.0, 4.0]], dtype=torch.float64)
+    both = Spectrum.of_curvature(h, squares, 10)
+    for point in range(2):
+        alone = Spectrum.of_curvature(h[point], squares[point : point + 1], 10)
+        torch.testing.assert_close(both.xi(0.1)[point], alone.xi(0.1)[0])
+        torch.testing.assert_close(both.at(torch.tensor([point])).xi(0.1)[0], alone.xi(0.1)[0])
+
+
+def test_a_point_without_positive_curvature_is_left_out_and_a_matrix_without_any_refused() -> None:
+    h = torch.tensor([[4.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    spectrum = Spectrum.of_curvature(h, torch.ones(2, 2, dtype=torch.float64), 10)
+    assert mean_xi([spectrum], 0.1) == float(spectrum.xi(0.1)[0])
+    with pytest.raises(NotApplicableError, match="no positive eigenvalue"):
+        Spectrum.of_curvature(h[1:], torch.ones(1, 2, dtype=torch.float64), 10)
+
+
+def test_what_asks_for_the_matrix_itself_is_refused_a_quadrature() -> None:
+    spectrum = Spectrum.of_curvature(torch.ones(2, 3).double(), torch.ones(2, 3).double(), 10)
+    asked = (lambda: spectrum.effective_dimension(1.0), lambda: spectrum.without_leading(1), lambda: spectrum.shared)
+    for ask in asked:
+        with pytest.raises(NotApplicableError, match="along each test gradient only"):
+            ask()
+
+
+def test_gcv_is_refused_more_eigenvalues_than_training_examples() -> None:
+    spectrum = Spectrum.of_curvature(torch.ones(30).double(), torch.ones(2, 30).double(), 10)
+    with pytest.raises(NotApplicableError, match="kernel of the 10 training examples"):
+        gcv(spectrum, 1.0)
+
+
+def test_only_the_last_time_that_xi_passes_one_half_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of a short quadrature: ξ̄ is near one half at λ → 0 too."""
+    curve = {1e-4: 0.49, 1e-3: 0.40, 1e-2: 0.44, 1e-1: 0.60, 1.0: 0.9}
+    monkeypatch.setattr("attriboard.selectors.surrogate.mean_xi", lambda _, value: curve[value])
+    assert pick_by_xi([], tuple(curve)).values == {"regularization": 1e-2}
+    above = {1e-4: 0.6, 1e-3: 0.55, 1e-2: 0.7}
+    curve.clear()
+    curve.update(above)
+    assert pick_by_xi([], tuple(above)).values == {"regularization": 1e-3}
