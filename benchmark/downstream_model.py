@@ -22,7 +22,18 @@ from attriboard.record_model import (
     Variant,
 )
 
-__all__ = ["BrittlePoint", "BrittlenessRecord", "DownstreamRecord", "MislabelRecord", "RemovalPoint", "RemovalRecord"]
+__all__ = [
+    "INFLUENCES",
+    "BrittlePoint",
+    "BrittlenessRecord",
+    "DownstreamRecord",
+    "MislabelRecord",
+    "RemovalPoint",
+    "RemovalRecord",
+]
+
+INFLUENCES = {"self": "self-influence", "summed": "summed influence"}
+"""`MislabelRecord.by` in words."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 PerSeed = dict[Name, tuple[float, ...]]
@@ -166,6 +177,11 @@ class MislabelRecord(DownstreamRecord):
     average_precision: Share | None
     inspected: tuple[Share, ...] = Field(description="shares of the training set, the most suspicious first")
     recall: tuple[Share, ...] | None = Field(description="share of the wrong labels found, at each of inspected")
+
+    @property
+    def influence(self) -> str:
+        """`by` in words."""
+        return INFLUENCES[self.by]
 
     @model_validator(mode="after")
     def _result_agrees(self) -> Self:

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from attriboard.documents import parse_json, read_bounded
 from attriboard.downstream_model import (
+    INFLUENCES,
     BrittlenessRecord,
     BrittlePoint,
     DownstreamRecord,
@@ -40,6 +41,7 @@ from attriboard.record_model import (
 )
 
 __all__ = [
+    "INFLUENCES",
     "AnyRecord",
     "AnyUse",
     "AttributionRecord",

@@ -168,7 +168,7 @@ def draw_recall(records: Sequence[MislabelRecord]) -> "Figure":
             axis.plot(x, [0.0, *(100 * share for share in record.recall or ()), 100.0], label=label, **style)
         axis.set_xlabel("training set inspected, the most suspicious first (%)")
         axis.set_ylabel("wrong labels found (%)")
-        axis.set_title(f"{ranked[0].task.name}, by {ranked[0].by} influence", loc="left")
+        axis.set_title(f"{ranked[0].task.name}, by {ranked[0].influence}", loc="left")
         figure.legend(**{**LEGEND, "ncols": 2})
     return figure
 

@@ -8,7 +8,7 @@ from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
-from attriboard.records import BrittlenessRecord, DownstreamRecord, MislabelRecord
+from attriboard.records import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord
 
 __all__ = ["brittleness_table", "mislabel_table"]
 
@@ -46,7 +46,7 @@ def mislabel_table(study: TaskStudy) -> Table | None:
     """AUC of finding wrong labels; none where nobody looked."""
     found = _newest(study, MislabelRecord, lambda record: record.by)
     columns = [
-        column for by in ("self", "summed") for column in _columns(by, f"AUC by {by} influence", "desc", VARIANTS[:2])
+        column for by, name in INFLUENCES.items() for column in _columns(by, f"AUC by {name}", "desc", VARIANTS[:2])
     ]
     rows = []
     for method, by_key in found.items():

@@ -127,5 +127,5 @@ def _show(records: "Sequence[MislabelRecord]", title: str) -> None:
         )
     headings = ("attributor", "variant", "λ", "AUC", "95 % interval", "found in 10 %", "found in 20 %", "note")
     first = records[0]
-    show_table(f"{title}: {first.n_mislabelled} wrong labels, by {first.by} influence", headings, rows,
+    show_table(f"{title}: {first.n_mislabelled} wrong labels, by {first.influence}", headings, rows,
                numeric=(3, 4, 5, 6))  # fmt: skip

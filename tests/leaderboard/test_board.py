@@ -344,7 +344,7 @@ def test_brittleness_and_mislabel_detection_have_leaderboards(build):
     assert "11 training examples" in text
     assert "attriboard brittleness digits_mlp iffim --variant default --points 3 --seeds 3 --confirm 2" in text
     text = Page(site / "records" / f"{found.id}.html").text
-    assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self influence" in " ".join(
+    assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self-influence" in " ".join(
         text.split()
     )
     assert "attriboard mislabel digits_mlp iffim --variant default --by self" in text
