@@ -106,3 +106,33 @@ def test_slope_of_the_correlation_has_the_sign_of_its_closed_form(
     if o1 > 0 and o2 > 0:
         omega = (o1 / math.sqrt(t1)) / (o2 / math.sqrt(t3))
         assert (slope > 0) == (float(solution.spectrum.xi(value)[0]) < omega)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS, st.floats(-3, 2))
+def test_sign_rule_holds_for_a_method_that_inverts_any_other_matrix(seed: int, log_lambda: float) -> None:
+    """docs/formulas.md, "Other curvatures": τ = −G (C + λI)⁻¹ g' with C no Gram matrix of G, and any ψ."""
+    value = 10**log_lambda
+    G, g = gradients(seed, n=20, d=12, n_test=1)
+    generator = torch.Generator().manual_seed(seed + 3)
+    root = torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    psi = torch.randn(20, dtype=torch.float64, generator=generator)
+
+    def inverse(at: float) -> Tensor:
+        return torch.linalg.inv(root @ root.T / 12 + at * torch.eye(12, dtype=torch.float64))
+
+    def correlation(at: float) -> float:
+        tau = -(G @ inverse(at) @ g[0])
+        return float(tau @ psi / tau.norm())
+
+    tau, slope = -(G @ inverse(value) @ g[0]), G @ inverse(value) @ inverse(value) @ g[0]
+    t1, t2, t3 = (float(t) for t in (-(G @ g[0]) @ tau, tau @ tau, -(tau @ slope)))
+    o1, o2 = float(tau @ psi), -float(slope @ psi)
+    step = 1e-4 * value
+    rising = (correlation(value + step) - correlation(value - step)) / (2 * step)
+    assume(abs(rising) * value > 1e-6 * abs(correlation(value)))
+    assert rising == pytest.approx((o1 * t3 - o2 * t2) / t2**1.5, rel=1e-3)
+    assert (rising > 0) == (o2 * t2 < o1 * t3)
+    if min(o1, o2, t1, t3) > 0:
+        xi, omega = t2 / math.sqrt(t1 * t3), (o1 / math.sqrt(t1)) / (o2 / math.sqrt(t3))
+        assert (rising > 0) == (xi < omega)
