@@ -25,10 +25,11 @@ NAMES = {
     "board": "the site of 10,000 records",
     "peers": "the page that sets our methods beside the peers' on one task: an hour",
     "theory": "the sign rule of ξ and ω on real ground truth",
+    "score_xi": "ξ from scores alone beside ξ from spectra, and ω at the peak of LDS",
     "cluster": "scheduling overhead of a dask cluster",
     "large": "kernels of 1,000 to 50,000 examples: minutes to half an hour",
 }
-BY_DEFAULT = tuple(name for name in NAMES if name not in ("peers", "theory", "cluster", "large"))
+BY_DEFAULT = tuple(name for name in NAMES if name not in ("peers", "theory", "score_xi", "cluster", "large"))
 
 
 def arguments() -> argparse.Namespace:
@@ -36,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure against peers, in ratios, on this machine.",
-        epilog=f"measurements (by default all but peers, theory, cluster and large):\n{listed}",
+        epilog=f"measurements (by default all but peers, theory, score_xi, cluster and large):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure")
