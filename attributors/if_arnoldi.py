@@ -26,7 +26,7 @@ from attriboard.errors import NotApplicableError
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.krylov import krylov_basis
+from attriboard.toolkit.krylov import krylov_basis, rounding
 from attriboard.toolkit.spectrum import Spectrum
 
 __all__ = ["IFArnoldi"]
@@ -100,7 +100,10 @@ class IFArnoldi(Attributor):
 
     def spectrum(self, state: tuple[Projected, ...]) -> list[Spectrum]:
         """The Ritz values that are kept, with g' along their vectors."""
-        return [Spectrum.of_curvature(one.eigenvalues, one.test.T.square(), one.train.shape[1]) for one in state]
+        return [
+            Spectrum.of_curvature(one.eigenvalues, one.test.T.square(), one.train.shape[1], whole=False)
+            for one in state
+        ]
 
     def _project(
         self, context: Context, checkpoint: Checkpoint, projection_dim: int, max_iterations: int, stream: int
@@ -110,8 +113,7 @@ class IFArnoldi(Attributor):
         start = torch.randn(loss.n_params, dtype=torch.float64, generator=generator).to(context.device)
         Q, projected, slopes = krylov_basis(loss, start, max_iterations)
         eigenvalues, rotation = torch.linalg.eigh(projected)
-        rounding = max(loss.n_params * torch.finfo(torch.float64).eps, 16 * torch.finfo(loss.dtype).eps)
-        floor = rounding * eigenvalues.abs().amax()
+        floor = rounding(loss.n_params, loss.dtype) * eigenvalues.abs().amax()
         if not eigenvalues[-1] > floor:
             raise NotApplicableError("the Hessian has no positive eigenvalue in the Krylov space")
         kept = eigenvalues.argsort(descending=True)[:projection_dim]

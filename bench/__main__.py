@@ -29,7 +29,8 @@ NAMES = {
     "cluster": "scheduling overhead of a dask cluster",
     "large": "kernels of 1,000 to 50,000 examples: minutes to half an hour",
 }
-BY_DEFAULT = tuple(name for name in NAMES if name not in ("peers", "theory", "score_xi", "cluster", "large"))
+ON_REQUEST = ("peers", "theory", "score_xi", "cluster", "large")
+BY_DEFAULT = tuple(name for name in NAMES if name not in ON_REQUEST)
 
 
 def arguments() -> argparse.Namespace:
@@ -37,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure against peers, in ratios, on this machine.",
-        epilog=f"measurements (by default all but peers, theory, score_xi, cluster and large):\n{listed}",
+        epilog=f"measurements (by default all but {', '.join(ON_REQUEST)}):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure")

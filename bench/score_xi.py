@@ -18,7 +18,7 @@ from attriboard.evaluation import Grader
 from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.scoring.lds import correlate
 from attriboard.selector import regularization_name
-from attriboard.selectors.surrogate import mean_xi
+from attriboard.selectors.surrogate import last_passage, mean_xi
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from bench.report import Measured
 
@@ -39,7 +39,7 @@ def measure(repetitions: int = 1) -> Measured:
             lds, curves = _curves(context, grader, name)
             peak = max(range(len(lds)), key=lds.__getitem__)
             for kind, xi in curves.items():
-                pick = min(range(len(xi)), key=lambda at, xi=xi: abs(xi[at] - 0.5))
+                pick = last_passage(xi)
                 numbers[f"{task_name}, {name}, ξ from {kind}"] = (
                     f"pick {REGULARIZATION_GRID[pick]:.1e} with LDS {lds[pick]:.3f}; "
                     f"peak {REGULARIZATION_GRID[peak]:.1e} with {lds[peak]:.3f}, where ξ̄ = {xi[peak]:.2f}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attriboard.errors import InputError, NotApplicableError
-from attriboard.selectors.surrogate import pick_by_xi
+from attriboard.selectors.surrogate import HALF, pick_by_xi
 from attriboard.toolkit.spectrum import Spectrum, solve_features, solve_kernel
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = ["RegularizationChoice", "select_regularization"]
 
 PER_DECADE = 4
 WIDEST = 1e-12  # times σ_max: below it eigenvalues of float32 gradients are rounding
-HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class RegularizationChoice:
             average over examples and add a number take it as it is: kronfluence's `damping_factor`, logix's `damping`.
         candidates: the λ that were compared, ascending.
         xi: ξ̄ of each.
-        at_edge: whether ξ̄ lies on one side of one half for all candidates. Then the pick is an end of the range and no
-            answer: widen the candidates; where they span the whole spectrum, ξ does not settle λ.
+        at_edge: whether ξ̄ does not rise through one half within the candidates. Then the pick is no answer: widen the
+            candidates; where they span the whole spectrum, ξ does not settle λ.
         effective_dimension: Σσ/(σ + λ) at the pick: a projection should keep a small multiple of it.
         n_train: how many training examples the spectrum is of.
         mean_eigenvalue: trace(F)/d.
@@ -96,7 +95,8 @@ def select_regularization(
             test points are enough.
         candidates: λ to choose from, positive; by default four a decade from a tenth of the smallest eigenvalue (not
             below 1e-13 of the largest) to ten times the largest.
-        eigenvalues: instead of gradients: all d eigenvalues σ of F = GᵀG/n, or of K/n, zeros included.
+        eigenvalues: instead of gradients: all d eigenvalues σ of F = GᵀG/n, or of K/n, zeros included; or of the
+            Hessian that your method inverts, negative ones as zeros.
         coefficients: with them: c (n_test, d), r = G g' in the eigenbasis of K/n. From F's eigenvectors u_j they are
             c_j = √(n σ_j) ⟨u_j, g'⟩.
         n_train: with them: n.
@@ -129,7 +129,7 @@ def select_regularization(
         regularization=pick,
         candidates=values,
         xi=choice.criterion,
-        at_edge=not min(choice.criterion) <= HALF <= max(choice.criterion),
+        at_edge=not min(choice.criterion) <= HALF <= choice.criterion[-1],
         effective_dimension=spectrum.effective_dimension(pick),
         n_train=spectrum.n_train,
         mean_eigenvalue=float(spectrum.eigenvalues.sum()) / dimension,

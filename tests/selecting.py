@@ -42,6 +42,7 @@ class Ridge(Attributor):
     """Kernel ridge regression on the inputs."""
 
     name = "ridge"
+    curvature = {curvature!r}
     hyperparameters = (
         Hyperparameter({name!r}, 0.0, source="here", stage={stage!r}, grid={grid}, minimum=0.0),
         Hyperparameter("power", 1, source="here"),
@@ -127,11 +128,18 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_ridge(
-    folder: Path, *, name: str = "regularization", stage: str = "score", grid: Sequence[float] = GRID, broken: Any = ()
+    folder: Path,
+    *,
+    name: str = "regularization",
+    stage: str = "score",
+    grid: Sequence[float] = GRID,
+    broken: Any = (),
+    curvature: str = "fisher",
 ) -> Path:
     """The plugin file of a method without a spectrum; λ in `broken` raises."""
     path = folder / "ridge.py"
-    path.write_text(RIDGE.format(name=name, stage=stage, grid=tuple(grid), broken=tuple(broken)), encoding="utf-8")
+    values = {"name": name, "stage": stage, "grid": tuple(grid), "broken": tuple(broken), "curvature": curvature}
+    path.write_text(RIDGE.format(**values), encoding="utf-8")
     return path
 
 

@@ -13,6 +13,7 @@ from tiny import Published
 from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
 from attriboard.catalog import load_oracle
+from attriboard.errors import InputError
 from attriboard.evaluation import Grader
 from attriboard.records import SelectionRecord
 from attriboard.selection import Study, study_selection
@@ -161,6 +162,24 @@ def test_cost_is_counted(watched: Any, grader: Grader) -> None:
     for record in found.selections:
         assert record.n_retrains == 24  # 8 masks × 3 repeats
         assert record.seconds > 0
+
+
+def test_a_method_gets_the_spectrum_of_the_matrix_that_it_names(
+    published: Published, grader: Grader, tmp_path: Path
+) -> None:
+    criteria = {}
+    for curvature, donor in (("fisher", "iffim"), ("hessian", "if_cg")):
+        found = study(published, grader, write_ridge(tmp_path, curvature=curvature), "surrogate")
+        record = by_selector(found)["surrogate"]
+        assert record.transferred
+        assert record.note == f"spectrum of {donor}"
+        criteria[curvature] = record.criterion
+    assert criteria["fisher"] != criteria["hessian"]
+
+
+def test_a_curvature_that_nobody_knows_is_refused(published: Published, grader: Grader, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Ridge.curvature = 'Hessian': must be fisher or hessian"):
+        study(published, grader, write_ridge(tmp_path, curvature="Hessian"), "surrogate")
 
 
 @pytest.mark.parametrize("stage", ["score", "fit"])

@@ -143,6 +143,7 @@ class DattriCG(Adapter):
     """dattri's IFAttributorCG."""
 
     name = "dattri-if_cg"
+    curvature = "hessian"
     hyperparameters = (
         damping("regularization", f"{LIBRARY} IFAttributorCG: regularization=0.0"),
         Hyperparameter(

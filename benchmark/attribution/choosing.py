@@ -30,7 +30,7 @@ class _Spectra:
     """What there is for selectors: spectra on calibration points, or why there are none."""
 
     spectra: tuple[Spectrum, ...] = ()
-    transferred: bool = False
+    donor: str | None = None  # whose they are, if not the method's own
     seconds: float = 0.0  # of the donor's fit
     failure: str | None = None
 
@@ -87,7 +87,7 @@ class Chooser:
             if name is None and selector.hyperparameter == "regularization" and selector.name != "default":
                 raise NotApplicableError("the method has no regularization to choose")
             if selector.needs_spectrum and not found.spectra:
-                missing = f"neither the method nor its curvature, {self.attributor.curvature}, has a spectrum"
+                missing = "the method has no spectrum, and no regularization that one of another method could be for"
                 raise NotApplicableError(found.failure or missing)
             choice = _checked(selector.select(evidence), candidates)
             changes = {_own_name(key, name): value for key, value in choice.values.items()}
@@ -97,17 +97,17 @@ class Chooser:
             choice, reason = Choice({}), f"not_applicable: {error}"
         except Exception as error:  # a selector's crash is a row, like an attributor's
             choice, reason = Choice({}), f"error: {_text(error)}"
-        transferred = found.transferred and selector.needs_spectrum
+        donor = found.donor if selector.needs_spectrum else None
         return Selected(
             selector=selector.name,
             hyperparameter=_own_name(selector.hyperparameter, name),
             values=values,
-            transferred=transferred,
+            transferred=donor is not None,
             candidates=candidates,
             criterion=choice.criterion,
             objective=choice.objective,
-            note=choice.note,
-            seconds=time.perf_counter() - started + (found.seconds if transferred else 0.0),
+            note="; ".join(part for part in (choice.note, donor and f"spectrum of {donor}") if part),
+            seconds=time.perf_counter() - started + (found.seconds if donor else 0.0),
             reason=reason,
         )
 
@@ -132,11 +132,11 @@ class Chooser:
             values = donor.configure({"epoch": epoch})
             fit_values = donor.stage(values, "fit")
             context = replace(self.context, test=self.context.test[self._calibration])
-            require_memory(donor.memory_need(context, **fit_values), context.device)
+            require_memory(donor.memory_need(context, **fit_values), context.device, context.memory_bytes)
             found = donor.spectrum(donor.fit(context, **fit_values))
             assert found is not None, "a donor is chosen for its spectrum"
             seconds = time.perf_counter() - started
-            self._donated[epoch] = _Spectra(tuple(found), transferred=True, seconds=seconds)
+            self._donated[epoch] = _Spectra(tuple(found), donor=donor.name, seconds=seconds)
         return self._donated[epoch]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -72,6 +72,9 @@ class PluginSpec(_Message):
             problem = error.errors()[0]
             what = f"{loaded.__name__}.{problem['loc'][0]} = {problem['input']!r}"
             raise InputError(f"attributor {self.name!r}: {what}: {problem['msg']}") from error
+        if loaded.curvature not in get_args(Curvature):
+            what, known = f"{loaded.__name__}.curvature = {loaded.curvature!r}", " or ".join(get_args(Curvature))
+            raise InputError(f"attributor {self.name!r}: {what}: must be {known}, the matrix that λ is added to")
         return loaded
 
     def load_selector(self) -> type[Selector]:

@@ -67,12 +67,10 @@ def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> No
         return
     _check_device(job.device)
     selectors = [spec.load_selector()() for spec in job.selectors]
-    donor = job.donors.get(attributor_class.curvature)
+    donor = job.donors[attributor_class.curvature].load_attributor() if job.donors else None
     report(Began(configurations=tuple(range(len(configurations)))))
     attributor, (task, context) = attributor_class(), _load(job)
-    chooser = Chooser(
-        selectors, task.card, context, attributor, donor.load_attributor() if donor else None, job.candidates
-    )
+    chooser = Chooser(selectors, task.card, context, attributor, donor, job.candidates)
     _Run(attributor, context, configurations, chooser, folder, report, job.memory_limit).run()
 
 

@@ -20,7 +20,7 @@ MAX_OUTLIERS = 10
 
 def n_outliers(spectrum: Spectrum) -> int:
     """How many leading eigenvalues a gap of at least `MIN_GAP` sets apart; 0 where there is none."""
-    leading = spectrum.shared[: MAX_OUTLIERS + 1]
+    leading = spectrum.leading[: MAX_OUTLIERS + 1]
     gaps = (leading[:-1] / leading[1:] >= MIN_GAP).nonzero().flatten()
     return int(gaps[-1]) + 1 if len(gaps) else 0
 

@@ -24,10 +24,9 @@ def gcv(spectrum: Spectrum, regularization: float) -> torch.Tensor:
     Raises:
         NotApplicableError: the spectrum is not that of a kernel of the training examples.
     """
-    if len(spectrum.shared) > spectrum.n_train:
+    if not spectrum.gram or len(spectrum.all_eigenvalues) > spectrum.n_train:
         raise NotApplicableError(
-            f"GCV is about a kernel of the {spectrum.n_train} training examples; the method's curvature has "
-            f"{len(spectrum.shared)} eigenvalues"
+            "GCV is about a kernel of the training examples, and the method inverts another matrix"
         )
     size = spectrum.coefficients.square().sum(1)
     if spectrum.remainder is not None:
@@ -35,7 +34,7 @@ def gcv(spectrum: Spectrum, regularization: float) -> torch.Tensor:
     residual = regularization**2 * spectrum.moment(2, regularization) / size
     # tr(I − A) summed term by term: n minus the effective dimension cancels where λ is far below the spectrum.
     unfitted = (regularization / spectrum.shifted(regularization)).sum()
-    freedom = (spectrum.n_train - len(spectrum.shared) + float(unfitted)) / spectrum.n_train
+    freedom = (spectrum.n_train - len(spectrum.eigenvalues) + float(unfitted)) / spectrum.n_train
     return residual / freedom**2
 
 

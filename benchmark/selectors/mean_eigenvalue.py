@@ -1,4 +1,4 @@
-"""`mean_eigenvalue`: λ = c · trace(F)/rank(F), with c = 0.1.
+"""`mean_eigenvalue`: λ = c · the mean of the positive eigenvalues of the matrix that is inverted, with c = 0.1.
 
 What kronfluence does where no damping is given (0.1 × mean eigenvalue) and what logix does; both take the mean over the
 eigenvalues of their factors, here it is over the eigenvalues above numerical rank. Averaged over checkpoints.
@@ -24,5 +24,5 @@ class MeanEigenvalue(Selector):
 
     def select(self, evidence: Evidence) -> Choice:
         """Scale the mean eigenvalue."""
-        means = [float(spectrum.shared.mean()) for spectrum in evidence.spectra]
+        means = [float(spectrum.all_eigenvalues.mean()) for spectrum in evidence.spectra]
         return Choice({"regularization": self._c * sum(means) / len(means)})

@@ -11,12 +11,12 @@ rises in λ exactly where ξ < ω, and ω, which does need retraining, tends to 
 Reading of the paper: the text was not at hand; the form was derived anew from its stated properties, which the tests
 check (bounds, limit, the sign equivalence). Where a method has several checkpoints, ξ is averaged over them too.
 
-ξ̄ of a whole spectrum rises all along. Gauss quadrature of a few Lanczos steps does not know the smallest eigenvalues:
-below those it knows, its ξ̄ is flat or turns back up, and may pass one half more than once. Only the last time counts.
+ξ̄ need not rise all along: an outlying eigenvalue can make it dip, and Gauss quadrature of a few Lanczos steps, which
+does not know the smallest eigenvalues, leaves it flat below those that it knows, or turns it up again. So ξ̄ may pass
+one half more than once, and only the last time counts.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -24,9 +24,10 @@ from attriboard.errors import NotApplicableError
 from attriboard.selector import Choice, Evidence, Selector
 from attriboard.toolkit.spectrum import Spectrum
 
-__all__ = ["Surrogate", "mean_xi", "pick_by_xi"]
+__all__ = ["HALF", "Surrogate", "last_passage", "mean_xi", "pick_by_xi"]
 
-TARGET = 0.5
+HALF = 0.5
+"""What ξ̄ should be: where ω, which needs retrains, tends to lie."""
 
 
 def mean_xi(spectra: Sequence[Spectrum], regularization: float) -> float:
@@ -34,8 +35,18 @@ def mean_xi(spectra: Sequence[Spectrum], regularization: float) -> float:
     return float(torch.cat([spectrum.xi(regularization) for spectrum in spectra]).nanmean())
 
 
+def last_passage(criterion: Sequence[float]) -> int:
+    """Where ξ̄, for ascending λ, is closest to one half, at or after the last candidate below it."""
+    start = max((at for at, value in enumerate(criterion) if value < HALF), default=0)
+    return min(range(start, len(criterion)), key=lambda at: abs(criterion[at] - HALF))
+
+
 def pick_by_xi(spectra: Sequence[Spectrum], candidates: Sequence[float]) -> Choice:
-    """Algorithm 1 on given spectra.
+    """Algorithm 1 on given spectra; of several passages of ξ̄ through one half, the last.
+
+    Args:
+        spectra: one per checkpoint.
+        candidates: λ, ascending.
 
     Raises:
         NotApplicableError: no candidate, or every test point has r = 0.
@@ -43,40 +54,16 @@ def pick_by_xi(spectra: Sequence[Spectrum], candidates: Sequence[float]) -> Choi
     criterion = tuple(mean_xi(spectra, value) for value in candidates)
     if not criterion or any(value != value for value in criterion):
         raise NotApplicableError("ξ needs at least one candidate λ and one test point whose r is not zero")
-    objective = tuple(abs(value - TARGET) for value in criterion)
-    last_below = max((i for i, value in enumerate(criterion) if value < TARGET), default=0)
-    best = min(range(last_below, len(objective)), key=objective.__getitem__)
-    return Choice({"regularization": candidates[best]}, criterion, objective)
-
-
-def interpolated(xi: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:
-    """The λ in [low, high] with ξ̄ = ½, by bisection on log λ; an end where ½ is not passed."""
-    if not xi(low) < TARGET < xi(high):
-        return low if abs(xi(low) - TARGET) <= abs(xi(high) - TARGET) else high
-    for _ in range(steps):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if xi(middle) < TARGET else (low, middle)
-    return math.sqrt(low * high)
+    objective = tuple(abs(value - HALF) for value in criterion)
+    return Choice({"regularization": candidates[last_passage(criterion)]}, criterion, objective)
 
 
 class Surrogate(Selector):
-    """Algorithm 1 on the grid.
-
-    Args:
-        interpolate: choose λ between grid points, where ξ̄ is exactly one half.
-    """
+    """Algorithm 1 on the grid."""
 
     name = "surrogate"
     source = "Wang et al. 2025 (arXiv:2505.24261), Algorithm 1"
 
-    def __init__(self, interpolate: bool = False) -> None:
-        self._interpolate = interpolate
-
     def select(self, evidence: Evidence) -> Choice:
         """Pick the candidate whose ξ̄ is closest to one half."""
-        candidates = evidence.options("regularization")
-        choice = pick_by_xi(evidence.spectra, candidates)
-        if not self._interpolate:
-            return choice
-        value = interpolated(lambda λ: mean_xi(evidence.spectra, λ), candidates[0], candidates[-1])
-        return Choice({"regularization": value}, choice.criterion, choice.objective)
+        return pick_by_xi(evidence.spectra, evidence.options("regularization"))

@@ -18,10 +18,11 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from attriboard.errors import NotApplicableError
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.spectrum import Spectrum
 
-__all__ = ["LANCZOS_BYTES", "KrylovSolution", "krylov_basis", "lanczos"]
+__all__ = ["LANCZOS_BYTES", "KrylovSolution", "krylov_basis", "lanczos", "rounding"]
 
 LANCZOS_BYTES = 2 * 2**30
 """Memory for three vectors of n_params per start."""
@@ -36,12 +37,14 @@ class KrylovSolution:
         off_diagonal: T_{j,j+1} (k, m), float64; the last is the norm of what m steps have not captured.
         norms: ‖b‖ (k,), float64.
         slopes: G Q (k, m, n_train).
+        precision: of the products with H.
     """
 
     diagonal: Tensor
     off_diagonal: Tensor
     norms: Tensor
     slopes: Tensor
+    precision: torch.dtype = torch.float64
 
     def products(self, regularization: float, tolerance: float) -> Tensor:
         """G x (k, n_train), x the last CG iterate of (H + λI) x = b.
@@ -68,14 +71,20 @@ class KrylovSolution:
         return self._combine(regularization, steps)
 
     def spectrum(self) -> Spectrum:
-        """H along every b: nodes and weights of the quadrature, (k, m)."""
+        """H along every b: nodes and weights of the quadrature, (k, m).
+
+        Raises:
+            NotApplicableError: H is not finite, or has no positive node.
+        """
+        if not bool(self.diagonal.isfinite().all() & self.off_diagonal.isfinite().all()):
+            raise NotApplicableError("the Hessian is not finite: the model diverged")
         diagonal, off_diagonal = self.diagonal.cpu().numpy(), self.off_diagonal[:, :-1].cpu().numpy()
         solved = [scipy.linalg.eigh_tridiagonal(d, e) for d, e in zip(diagonal, off_diagonal, strict=True)]
         nodes = torch.from_numpy(np.stack([values for values, _ in solved]))
         weights = torch.from_numpy(np.stack([vectors[0] ** 2 for _, vectors in solved]))
         squares = weights * self.norms.cpu().square()[:, None]
-        rounding = nodes.shape[1] * torch.finfo(nodes.dtype).eps * nodes.abs().amax(1, keepdim=True)
-        nodes = nodes.where(nodes > rounding, torch.zeros_like(nodes))
+        floor = rounding(nodes.shape[1], self.precision) * nodes.abs().amax(1, keepdim=True)
+        nodes = nodes.where(nodes > floor, torch.zeros_like(nodes))
         return Spectrum.of_curvature(nodes, squares, self.slopes.shape[2])
 
     def _combine(self, regularization: float, steps: Tensor) -> Tensor:
@@ -98,6 +107,16 @@ class KrylovSolution:
         return torch.einsum("km,kmn->kn", x.to(self.slopes.dtype), self.slopes)
 
 
+def rounding(size: int, precision: torch.dtype) -> float:
+    """How large an eigenvalue may be that rounding made, in parts of the largest.
+
+    Args:
+        size: of the matrix that was decomposed.
+        precision: of products with the Hessian.
+    """
+    return max(size * torch.finfo(torch.float64).eps, 16 * torch.finfo(precision).eps)
+
+
 def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int = LANCZOS_BYTES) -> KrylovSolution:
     """Run Lanczos from every row of `starts`, without reorthogonalisation, as CG does.
 
@@ -115,6 +134,7 @@ def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int
         torch.cat([part.off_diagonal for part in parts]),
         torch.cat([part.norms for part in parts]),
         torch.cat([part.slopes for part in parts]),
+        loss.dtype,
     )
 
 

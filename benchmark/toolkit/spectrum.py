@@ -19,9 +19,9 @@ Where only the leading eigenpairs are known (`attriboard.toolkit.lowrank`), r⊥
 
 **Other curvatures.** A method that inverts a matrix C ≠ F has its own spectrum: with (h, U) the positive eigenpairs of
 C, t_k = n g'ᵀ C₊ (C + λI)⁻ᵏ g', so c = diag(nh)^(½) Uᵀ g' as on the feature side (`Spectrum.of_curvature`). A negative
-h is left out: where it matters, λ is smaller than its size, and no τ there is worth choosing. Where only products
-with C are known, Lanczos from g' gives t_k by Gauss quadrature, with eigenvalues of each test point's own (Golub &
-Meurant, "Matrices, Moments and Quadrature", 2010, chapter 6).
+h is left out: it matters only where λ is not well above its size, and there C + λI is indefinite or nearly singular.
+Where only products with C are known, Lanczos from g' gives t_k by Gauss quadrature, with eigenvalues of each test
+point's own (Golub & Meurant, "Matrices, Moments and Quadrature", 2010, chapter 6).
 """
 
 from __future__ import annotations
@@ -42,14 +42,16 @@ class Spectrum:
     """What selectors may know of a fitted method.
 
     Attributes:
-        eigenvalues: σ (m,), float64, descending: those of K/n above the floor; or (n_test, m), each test point's own,
-            where only quadratic forms of it are known.
+        eigenvalues: σ (m,), float64, descending: those of K/n above the floor; or (n_test, m), each test point's own in
+            any order, where only quadratic forms are known.
         coefficients: c (n_test, m), float64: r of each test point in the eigenbasis.
         n_train: n of K/n.
         remainder: ‖r⊥‖ (n_test,): what r has outside the eigenbasis; `None` for nothing.
         floor: the remainder counts for λ above it.
         tail: the eigenvalue that the remainder counts with; where it is above 0, the remainder counts for every λ.
         unseen: the sum of the eigenvalues of K/n outside the eigenbasis.
+        whole: whether all eigenvalues are there, or counted in `unseen`.
+        gram: whether the matrix is a kernel of the training examples, K/n or F, and not another curvature.
     """
 
     eigenvalues: Tensor
@@ -59,41 +61,58 @@ class Spectrum:
     floor: float = 0.0
     tail: float = 0.0
     unseen: float = 0.0
+    whole: bool = True
+    gram: bool = True
 
     @classmethod
-    def of_curvature(cls, eigenvalues: Tensor, squares: Tensor, n_train: int) -> Spectrum:
+    def of_curvature(cls, eigenvalues: Tensor, squares: Tensor, n_train: int, *, whole: bool = True) -> Spectrum:
         """Spectrum of a method that inverts a matrix C of its own.
 
         Args:
             eigenvalues: h (m,), or (n_test, m), in any order; what is not positive is left out.
             squares: (u_jᵀ g')² of each test point along each eigenvector, (n_test, m), float64.
             n_train: n.
+            whole: whether these are all eigenvalues of C.
 
         Raises:
-            NotApplicableError: no h is positive.
+            NotApplicableError: no h is positive, or not all are finite.
         """
+        if not bool(eigenvalues.isfinite().all()):
+            raise NotApplicableError("the curvature is not finite: the model diverged")
         positive = eigenvalues > 0
         if not bool(positive.any()):
             raise NotApplicableError("the curvature has no positive eigenvalue")
         coefficients = (n_train * eigenvalues.clamp_min(0) * squares).sqrt()
         if eigenvalues.dim() == 1:
             kept = eigenvalues.argsort(descending=True)[: int(positive.sum())]
-            return cls(eigenvalues[kept], coefficients[:, kept], n_train)
+            return cls(eigenvalues[kept], coefficients[:, kept], n_train, whole=whole, gram=False)
         # Rows keep their length: what is left out has no coefficient, and an eigenvalue that does no harm.
-        harmless = eigenvalues.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-        return cls(eigenvalues.where(positive, harmless), coefficients, n_train)
+        largest = eigenvalues.amax(1, keepdim=True)
+        harmless = largest.where(largest > 0, torch.ones_like(largest))
+        return cls(eigenvalues.where(positive, harmless), coefficients, n_train, whole=False, gram=False)
 
     @property
-    def shared(self) -> Tensor:
-        """The eigenvalues (m,), for what asks about the matrix and not about quadratic forms of it.
+    def leading(self) -> Tensor:
+        """The eigenvalues (m,), for what asks about the largest ones of the matrix.
 
         Raises:
             NotApplicableError: every test point has its own.
         """
         if self.eigenvalues.dim() > 1:
             raise NotApplicableError(
-                "the method knows its curvature along each test gradient only: eigenvalues and trace are not known"
+                "the method knows its curvature along each test gradient only, not its eigenvalues"
             )
+        return self.eigenvalues
+
+    @property
+    def all_eigenvalues(self) -> Tensor:
+        """The eigenvalues (m,), for what asks about the trace or the rank.
+
+        Raises:
+            NotApplicableError: they are not all there.
+        """
+        if not self.whole:
+            raise NotApplicableError("the method knows a part of its curvature only, not its trace")
         return self.eigenvalues
 
     def moment(self, order: int, regularization: float) -> Tensor:
@@ -114,10 +133,10 @@ class Spectrum:
 
     def effective_dimension(self, regularization: float) -> float:
         """Σ_j σ_j / (σ_j + λ): how many directions λ leaves in play; unseen eigenvalues count as equal ones."""
-        seen = float((self.shared / self.shifted(regularization)).sum())
+        seen = float((self.all_eigenvalues / self.shifted(regularization)).sum())
         if not self.unseen:
             return seen
-        each = self.unseen / (self.n_train - len(self.shared))
+        each = self.unseen / (self.n_train - len(self.eigenvalues))
         return seen + self.unseen / (each + regularization)
 
     def shifted(self, regularization: float) -> Tensor:
@@ -138,7 +157,7 @@ class Spectrum:
 
     def without_leading(self, count: int) -> Spectrum:
         """The spectrum without its `count` largest eigenvalues."""
-        return replace(self, eigenvalues=self.shared[count:], coefficients=self.coefficients[:, count:])
+        return replace(self, eigenvalues=self.leading[count:], coefficients=self.coefficients[:, count:])
 
     def shifted_tail(self, regularization: float) -> float | None:
         """What the remainder is divided by; `None` where it does not count."""

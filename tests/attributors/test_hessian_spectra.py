@@ -1,5 +1,7 @@
 """What methods with the Hessian tell selectors of it: ξ's moments, against dense float64 linear algebra."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dense import dense_gradients, dense_hessian
@@ -11,9 +13,11 @@ from attriboard.attributors.if_explicit import IFExplicit
 from attriboard.attributors.iffim import IFFIM
 from attriboard.contracts import Attributor, Context
 from attriboard.errors import NotApplicableError
+from attriboard.selectors.deflated_surrogate import n_outliers
 from attriboard.selectors.gcv import gcv
 from attriboard.selectors.surrogate import mean_xi, pick_by_xi
-from attriboard.toolkit.krylov import KrylovSolution
+from attriboard.toolkit.curvature import TrainingLoss
+from attriboard.toolkit.krylov import KrylovSolution, lanczos
 from attriboard.toolkit.spectrum import Spectrum
 
 LAMBDAS = (1e-3, 1e-2, 0.2, 10.0)
@@ -101,11 +105,15 @@ def test_arnoldi_has_the_moments_of_the_directions_that_it_keeps(
     torch.testing.assert_close(spectrum.moment(2, regularization), expected, rtol=1e-6, atol=0)
 
 
-def test_where_the_hessian_is_the_fisher_matrix_xi_is_that_of_iffim(double_context: Context) -> None:
-    fisher = spectrum_of(IFFIM, double_context)
-    along = fisher.coefficients.square() / (fisher.n_train * fisher.eigenvalues)
-    same = Spectrum.of_curvature(fisher.eigenvalues, along, fisher.n_train)
-    torch.testing.assert_close(same.xi(1e-3), fisher.xi(1e-3), rtol=1e-6, atol=0)
+def test_given_the_fisher_matrix_itself_xi_is_that_of_iffim(double_context: Context) -> None:
+    checkpoint = double_context.select_checkpoints()[0]
+    G = dense_gradients(double_context, checkpoint, double_context.loss, double_context.train)
+    g = dense_gradients(double_context, checkpoint, double_context.target, double_context.test)
+    values, vectors = torch.linalg.eigh(G.T @ G / len(G))
+    dense = Spectrum.of_curvature(values.where(values > 1e-12, 0.0), (g @ vectors).square(), len(G))
+    for regularization in LAMBDAS:
+        expected = spectrum_of(IFFIM, double_context).xi(regularization)
+        torch.testing.assert_close(dense.xi(regularization), expected, rtol=1e-6, atol=0)
 
 
 def test_own_eigenvalues_of_every_point_give_each_points_xi() -> None:
@@ -126,18 +134,72 @@ def test_a_point_without_positive_curvature_is_left_out_and_a_matrix_without_any
         Spectrum.of_curvature(h[1:], torch.ones(1, 2, dtype=torch.float64), 10)
 
 
-def test_what_asks_for_the_matrix_itself_is_refused_a_quadrature() -> None:
+def test_what_asks_for_eigenvalues_is_refused_a_quadrature() -> None:
     spectrum = Spectrum.of_curvature(torch.ones(2, 3).double(), torch.ones(2, 3).double(), 10)
-    asked = (lambda: spectrum.effective_dimension(1.0), lambda: spectrum.without_leading(1), lambda: spectrum.shared)
-    for ask in asked:
+    for ask in (lambda: n_outliers(spectrum), lambda: spectrum.without_leading(1)):
         with pytest.raises(NotApplicableError, match="along each test gradient only"):
             ask()
 
 
-def test_gcv_is_refused_more_eigenvalues_than_training_examples() -> None:
-    spectrum = Spectrum.of_curvature(torch.ones(30).double(), torch.ones(2, 30).double(), 10)
-    with pytest.raises(NotApplicableError, match="kernel of the 10 training examples"):
+def test_what_asks_for_a_trace_is_refused_a_part_of_the_spectrum(double_context: Context) -> None:
+    quadrature = spectrum_of(IFCG, double_context)
+    leading = spectrum_of(IFArnoldi, double_context, projection_dim=5, max_iterations=20)
+    assert n_outliers(leading) <= 5
+    for spectrum in (quadrature, leading):
+        with pytest.raises(NotApplicableError, match="a part of its curvature only"):
+            spectrum.effective_dimension(1.0)
+
+
+def test_gcv_is_refused_what_is_no_kernel_of_the_training_examples() -> None:
+    spectrum = Spectrum.of_curvature(torch.ones(3).double(), torch.ones(2, 3).double(), 10)
+    with pytest.raises(NotApplicableError, match="kernel of the training examples"):
         gcv(spectrum, 1.0)
+
+
+@pytest.mark.parametrize("method", [IFExplicit, IFCG, IFArnoldi])
+def test_every_checkpoint_has_a_spectrum(double_context: Context, method: type[Attributor]) -> None:
+    checkpoint = double_context.select_checkpoints()[0]
+    twice = replace(double_context, checkpoints=(checkpoint, checkpoint))
+    attributor = method()
+    state = attributor.fit(twice, **method.stage(method.configure({"checkpoints": 2}), "fit"))
+    first, second = attributor.spectrum(state) or ()
+    assert first.xi(0.1).shape == second.xi(0.1).shape == (len(double_context.test),)
+    assert float((first.xi(0.1) - second.xi(0.1)).abs().max()) < 0.2  # Arnoldi's starts differ
+
+
+def test_a_model_that_diverged_is_refused_by_name(double_context: Context) -> None:
+    checkpoint = double_context.select_checkpoints()[0]
+    broken = {name: value * torch.nan for name, value in checkpoint.parameters.items()}
+    diverged = replace(double_context, checkpoints=(replace(checkpoint, parameters=broken),))
+    with pytest.raises(NotApplicableError, match="the Hessian is not finite: the model diverged"):
+        spectrum_of(IFCG, diverged)
+    with pytest.raises(NotApplicableError, match="the curvature is not finite"):
+        Spectrum.of_curvature(torch.tensor([1.0, torch.nan]).double(), torch.ones(1, 2).double(), 10)
+
+
+def test_a_test_gradient_of_zero_is_left_out(double_context: Context) -> None:
+    loss = TrainingLoss(double_context, double_context.select_checkpoints()[0])
+    starts = torch.zeros(2, loss.n_params, dtype=torch.float64)
+    starts[1] = torch.randn(loss.n_params, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    spectrum = lanczos(loss, starts, 5).spectrum()
+    assert spectrum.xi(0.1).isnan().tolist() == [True, False]
+    assert mean_xi([spectrum], 0.1) == float(spectrum.xi(0.1)[1])
+
+
+def test_nodes_that_rounding_of_the_products_made_do_not_count() -> None:
+    diagonal, off_diagonal = torch.tensor([[1.0, 1e-7]]).double(), torch.tensor([[1e-9, 0.0]]).double()
+    solution = KrylovSolution(diagonal, off_diagonal, torch.ones(1).double(), torch.empty(1, 2, 7))
+    single = replace(solution, precision=torch.float32)
+    assert int((solution.spectrum().coefficients > 0).sum()) == 2
+    assert int((single.spectrum().coefficients > 0).sum()) == 1
+
+
+def test_an_outlying_eigenvalue_lets_xi_dip_and_the_last_passage_counts() -> None:
+    spectrum = Spectrum(torch.tensor([1.0, 1e-4]).double(), torch.tensor([[1.0, 1e-2]]).double(), 10)
+    candidates = (1e-9, 1e-4, 1e-2, 1e-1)
+    choice = pick_by_xi([spectrum], candidates)
+    assert choice.criterion == pytest.approx([0.707, 0.578, 0.198, 0.950], abs=1e-3)
+    assert choice.values == {"regularization": 1e-2}
 
 
 def test_only_the_last_time_that_xi_passes_one_half_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,7 +118,7 @@ def test_every_refusal_is_a_choice_with_a_reason(published: Published, context: 
     by_name = {choice.selector: choice for choice in choose(published, context, plain, names)}
     assert by_name.pop("default").reason is None
     assert by_name.pop("effective_dimension").reason == (
-        "not_applicable: neither the method nor its curvature, fisher, has a spectrum"
+        "not_applicable: the method has no spectrum, and no regularization that one of another method could be for"
     )
     assert {choice.reason for choice in by_name.values()} == {
         "not_applicable: the method has no regularization to choose"

@@ -74,26 +74,6 @@ def test_points_without_gradients_are_left_out_and_nothing_but_them_is_a_refusal
         GeneralizedCrossValidation().select(evidence(flat([2.0, 1.0], [0.0, 0.0])))
 
 
-def test_interpolation_finds_the_lambda_at_which_xi_is_one_half() -> None:
-    spectrum = spectrum_of()
-    chosen = Surrogate(interpolate=True).select(evidence(spectrum))
-    value = chosen.values["regularization"]
-    assert isinstance(value, float)
-    assert mean_xi([spectrum], value) == pytest.approx(0.5, abs=1e-9)
-    grid = Surrogate().select(evidence(spectrum))
-    assert abs(math.log10(value / float(grid.values["regularization"] or 0))) <= 0.5
-    assert (chosen.criterion, chosen.objective) == (grid.criterion, grid.objective)
-
-
-@pytest.mark.parametrize(("candidates", "end"), [((1e3, 1e4), 1e3), ((1e-9, 1e-8), 1e-8)])
-def test_interpolation_ends_at_the_nearer_end_where_one_half_is_not_passed(
-    candidates: tuple[float, ...], end: float
-) -> None:
-    spectrum = flat([10.0 ** (-step / 10) for step in range(60)], [10.0 ** (-step / 20) for step in range(60)])
-    chosen = Surrogate(interpolate=True).select(evidence(spectrum, candidates={"regularization": candidates}))
-    assert chosen.values["regularization"] == pytest.approx(end)
-
-
 BULK = [1.0 - 0.01 * step for step in range(60)]
 BULK_COEFFICIENTS = [1.0 + 0.3 * math.sin(step) for step in range(60)]
 
