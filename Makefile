@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 SOURCES := $(shell find benchmark tasks attributors leaderboard -name '*.py')
-.PHONY: help setup check test test-slow fuzz kill audit demo bench board records clean
+.PHONY: help setup check test test-slow fuzz kill audit demo bench board clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ build/typed: $(VENV)/dev $(SOURCES)
 	@rm -rf build/typed build/lib && $(PIP) --no-deps --target build/typed . 2>/dev/null
 	@touch $@
 
-demo: $(VENV)/run  ## Every attributor on the embedded digits: scores, intervals, a page
+demo: $(VENV)/run  ## Eight attributors on the embedded digits: scores, intervals, a page
 	@$(BIN)/attriboard demo --out demo
 
 check: $(VENV)/dev build/typed  ## Style, types, direction of imports

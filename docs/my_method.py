@@ -28,7 +28,8 @@ class MyMethod(Attributor):
     hyperparameters = (
         # Stage "score": a sweep fits once for all values. What `fit` needs has stage "fit", which is the default.
         Hyperparameter("power", 1.0, "section 3 of the paper", stage="score", grid=(0.0, 0.5, 1.0, 2.0), minimum=0.0),
-        # Names that several methods share; pass your default and where it comes from.
+        # Names that several methods share; pass your default and where it comes from. Selectors can choose a λ,
+        # `knobs.regularization`; say `curvature = "hessian"` in the class if it is added to the Hessian.
         knobs.checkpoints(1, "the paper: one model"),
         knobs.epoch(),
     )

@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
@@ -185,8 +185,3 @@ class _Lines:
         if time.monotonic() - self._spoke >= 10:
             self._spoke = time.monotonic()
             note(f"{self._description}: {text}")
-
-
-def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with its paths as text."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
