@@ -66,6 +66,7 @@ def test_dattri_trak_means_the_same_by_lambda(context: Context) -> None:
 
 @dattri
 def test_dattri_cg_is_the_explicit_hessian_with_one_cache_batch_only(context: Context) -> None:
+    assert attributor_spec("dattri:if_cg").load_attributor().curvature == "hessian"
     values = {"regularization": 0.1, "max_iterations": 100}
     expected = attribute("if_explicit", context, regularization=0.1)
     assert_rows_close(attribute("dattri:if_cg", context, **values), expected, 1e-3)
