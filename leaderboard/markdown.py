@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -66,6 +66,7 @@ def render_markdown(text: str, pages: Iterable[str] = (), shown: Mapping[str, Pi
         if token.type == "inline" and token.children:
             token.children = [_picture(child, shown or {}) for child in _relinked(token.children, known)]
     _anchor(tokens)
+    _keep_whole(tokens)
     html = parser.renderer.render(tokens, parser.options, {})
     count = itertools.count(1)
     html = re.sub("<table>", lambda _: _SCROLLING.format(next(count)), html)
@@ -78,6 +79,13 @@ def title_of(text: str) -> str:
     """The first heading."""
     match = re.search(r"^# (.+)$", text, re.M)
     return match[1].replace("`", "").strip() if match else "Document"
+
+
+def _keep_whole(tokens: Sequence[Token]) -> None:
+    """Mark cells of one word: 3.2e-4 must not break after its hyphen."""
+    for cell, content in itertools.pairwise(tokens):
+        if cell.type == "td_open" and " " not in content.content:
+            cell.attrJoin("class", "word")
 
 
 def _relinked(children: list[Token], pages: set[str]) -> list[Token]:

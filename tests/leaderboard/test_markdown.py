@@ -19,6 +19,12 @@ def test_formulas_become_mathml_and_raw_html_shows_as_text():
     assert "<script" not in html
 
 
+def test_a_cell_of_one_word_is_kept_whole() -> None:
+    html = render_markdown("| λ | says |\n|---|---|\n| 3.2e-4 | two words |\n")
+    assert '<td class="word">3.2e-4</td>' in html
+    assert "<td>two words</td>" in html
+
+
 def test_links_lead_to_pages_or_lose_their_target():
     html = render_markdown("[a](faq.md#why) [b](../tasks/x.yaml) [c](https://arxiv.org/abs/1)", ["faq"])
     assert 'href="faq.html#why"' in html
