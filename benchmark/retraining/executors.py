@@ -8,11 +8,14 @@ could not send.
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from attriboard.errors import AttriboardError
@@ -66,11 +69,15 @@ class LocalProcesses:
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare_worker,
         )
+        folder = TemporaryDirectory(prefix="attriboard-results-")
         try:
             with _interrupts_held():
-                futures = [pool.submit(function, payload) for payload in payloads]
+                futures = [pool.submit(_into_file, function, payload, folder.name) for payload in payloads]
             for future in as_completed(futures):
-                yield future.result()
+                result = Path(future.result())
+                content = result.read_bytes()
+                result.unlink()
+                yield content
         except BrokenProcessPool as error:
             raise AttriboardError(
                 "a retraining process died, perhaps out of memory; finished retrains are kept: run the same "
@@ -81,6 +88,20 @@ class LocalProcesses:
             for process in list((pool._processes or {}).values()):
                 process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
+            folder.cleanup()
+
+
+def _into_file(function: Callable[[str], bytes], payload: str, folder: str) -> str:
+    """Run one payload and say in which file its result is.
+
+    The pool's pipe carries names alone: one write each, whole or not at all. The pool waits for ever for the rest of a
+    message whose sender was ended in the middle, and a result of megabytes has a long middle.
+    """
+    content = function(payload)
+    handle, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    return name
 
 
 def _usable_cores() -> int:

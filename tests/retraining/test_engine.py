@@ -1,5 +1,6 @@
 """The engine: what is trained, where, and that nothing but the request decides the bits."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,3 +159,17 @@ def test_an_error_in_a_worker_is_the_callers_error(tmp_path: Path) -> None:
     task = UnavailableTask(tiny_card())
     with pytest.raises(DataError, match="no source has it"):
         retrain(task, requests(3), store_of(task, tmp_path), LocalProcesses(1))
+
+
+def large_result(payload: str) -> bytes:
+    """Far more than a pipe holds."""
+    return bytes(64 * 2**20)
+
+
+def test_stopping_while_a_worker_hands_over_a_large_result_does_not_wait_for_its_rest() -> None:
+    results = LocalProcesses(2).map(large_result, [""] * 40)
+    assert len(next(results)) == 64 * 2**20
+    stopping = threading.Thread(target=results.close, daemon=True)
+    stopping.start()
+    stopping.join(20)
+    assert not stopping.is_alive(), "waits for a worker that was ended"
