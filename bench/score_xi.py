@@ -61,15 +61,16 @@ def _curves(context: Context, grader: Grader, name: str) -> tuple[list[float], d
     def score(value: float) -> Tensor:
         return attributor.score(state, **(fixed | {knob: value}))
 
-    def negated(value: float) -> Tensor:
-        return -score(value)[calibration].double()
+    def negated(scores: Tensor) -> Tensor:
+        return -scores[calibration].double()
 
-    r, lds, from_scores, own = FAR * negated(FAR), [], [], []
+    r, lds, from_scores, own = FAR * negated(score(FAR)), [], [], []
     for value in REGULARIZATION_GRID:
-        lds.append(correlate(grader.predict(score(value).numpy())[:, scoring], target).mean)
+        scores = score(value)
+        lds.append(correlate(grader.predict(scores.numpy())[:, scoring], target).mean)
         own.append(mean_xi([spectrum.at(calibration) for spectrum in spectra], value))
-        low, high = (negated(value * math.exp(step)).norm(dim=1).log() for step in (-STEP, STEP))
-        from_scores.append(_xi(negated(value), r, (low - high) / (2 * STEP), value))
+        low, high = (negated(score(value * math.exp(step))).norm(dim=1).log() for step in (-STEP, STEP))
+        from_scores.append(_xi(negated(scores), r, (low - high) / (2 * STEP), value))
     return lds, {"the spectrum": own, "scores": from_scores}
 
 

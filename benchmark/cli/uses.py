@@ -109,7 +109,7 @@ def chosen_variants(given: Sequence[str] | None) -> "tuple[Variant, ...]":
     return tuple(variant for variant in VARIANTS if not given or variant in given)
 
 
-def one_of(option: str, text: str, words: "tuple[Word, ...]") -> "Word":
+def one_of(option: str, text: str, words: tuple[Word, ...]) -> Word:
     """The word of an option, as the type of its alternatives.
 
     Raises:

@@ -4,7 +4,7 @@ By self-influence, training examples are attributed to themselves; by summed inf
 calibration points, and harmful examples are suspicious.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from attriboard.scoring.split import split_test_points
 __all__ = ["BY", "By", "MislabelBench"]
 
 By = Literal["self", "summed"]
-BY: tuple[By, ...] = ("self", "summed")
+BY: tuple[By, ...] = get_args(By)
 
 
 class MislabelBench:

@@ -8,7 +8,6 @@ could not send.
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -69,39 +68,38 @@ class LocalProcesses:
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_prepare_worker,
         )
-        folder = TemporaryDirectory(prefix="attriboard-results-")
-        try:
-            with _interrupts_held():
-                futures = [pool.submit(_into_file, function, payload, folder.name) for payload in payloads]
-            for future in as_completed(futures):
-                result = Path(future.result())
-                content = result.read_bytes()
-                result.unlink()
-                yield content
-        except BrokenProcessPool as error:
-            raise AttriboardError(
-                "a retraining process died, perhaps out of memory; finished retrains are kept: run the same "
-                "command again, with fewer --workers if memory is short"
-            ) from error
-        finally:
-            # Also reached on Ctrl-C and when the consumer stops early: unfinished stacks are not waited for.
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
-            folder.cleanup()
+        with TemporaryDirectory(prefix="attriboard-results-") as folder:
+            try:
+                with _interrupts_held():
+                    futures = [
+                        pool.submit(_into_file, function, payload, Path(folder) / str(number))
+                        for number, payload in enumerate(payloads)
+                    ]
+                for future in as_completed(futures):
+                    result = future.result()
+                    content = result.read_bytes()
+                    result.unlink()
+                    yield content
+            except BrokenProcessPool as error:
+                raise AttriboardError(
+                    "a retraining process died, perhaps out of memory; finished retrains are kept: run the same "
+                    "command again, with fewer --workers if memory is short"
+                ) from error
+            finally:
+                # Also reached on Ctrl-C and when the consumer stops early: unfinished stacks are not waited for.
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _into_file(function: Callable[[str], bytes], payload: str, folder: str) -> str:
-    """Run one payload and say in which file its result is.
+def _into_file(function: Callable[[str], bytes], payload: str, path: Path) -> Path:
+    """Run one payload, and write its result to a file.
 
-    The pool's pipe carries names alone: one write each, whole or not at all. The pool waits for ever for the rest of a
+    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits for ever for the rest of a
     message whose sender was ended in the middle, and a result of megabytes has a long middle.
     """
-    content = function(payload)
-    handle, name = tempfile.mkstemp(dir=folder)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    return name
+    path.write_bytes(function(payload))
+    return path
 
 
 def _usable_cores() -> int:

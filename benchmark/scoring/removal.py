@@ -6,7 +6,7 @@ removing are paired: both retrain with the same seeds.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ __all__ = ["DIRECTIONS", "Direction", "PairedDifference", "kept_rows", "mean_and
            "removal_order", "removal_size", "summed_scores"]  # fmt: skip
 
 Direction = Literal["helpful", "harmful"]
-DIRECTIONS: tuple[Direction, ...] = ("helpful", "harmful")
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 @dataclass(frozen=True)
