@@ -35,7 +35,7 @@ check: $(VENV)/dev build/typed  ## Style, types, direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p attriboard
-	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python -m pytest -q tests/repository/test_imports.py
 
 test: $(VENV)/dev  ## The test suite; ATTRIBOARD_DATA=DIR adds the tests on MNIST
 	$(BIN)/python -m pytest -q -m "not slow"

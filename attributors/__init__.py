@@ -1,7 +1,5 @@
 """Attribution methods, one file each; this table is how they are known, and imports none of them."""
 
-__all__ = ["ATTRIBUTORS"]
-
 ATTRIBUTORS: dict[str, str] = {
     "random": "attriboard.attributors.random:Random",
     "input_similarity": "attriboard.attributors.input_similarity:InputSimilarity",

@@ -24,13 +24,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import layer_parameters
 from attriboard.toolkit.kernel import DenseGradients, add_gram, add_products, kernel_pieces
-
-__all__ = ["DataInf"]
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import layer_gradients
 from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
@@ -44,9 +45,6 @@ from attriboard.toolkit.kronecker import KroneckerBasis, eigenbasis, mean_square
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
-from attriboard.toolkit.spectrum import Spectrum
-
-__all__ = ["EKFAC"]
 
 Fisher = Literal["true", "empirical"]
 

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import normalize
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.memory import affordable_rows
-
-__all__ = ["EmbeddingSimilarity"]
 
 NUMBERS = 64 * 2**20
 """Activations of all examples of a forward pass; no influence on the result."""

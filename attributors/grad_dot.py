@@ -15,11 +15,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context
+from attriboard.contracts.attributor import Attributor, Context
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.similarity import mean_similarity
-
-__all__ = ["GradDot"]
 
 
 class GradDot(Attributor):

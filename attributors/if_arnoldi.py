@@ -21,15 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.krylov import krylov_basis, rounding
-from attriboard.toolkit.spectrum import Spectrum
-
-__all__ = ["IFArnoldi"]
 
 
 @dataclass(frozen=True)

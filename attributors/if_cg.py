@@ -23,14 +23,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients, working_precision
 from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
-from attriboard.toolkit.spectrum import Spectrum
-
-__all__ = ["IFCG"]
 
 
 class IFCG(Attributor):

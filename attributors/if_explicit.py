@@ -19,14 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.spectrum import Spectrum, symmetric_eigen
-
-__all__ = ["IFExplicit"]
+from attriboard.toolkit.spectrum import symmetric_eigen
 
 ROWS = 256
 """Rows of the Hessian computed together."""

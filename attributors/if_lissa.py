@@ -19,13 +19,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters, per_example_gradients
 from attriboard.toolkit.lissa import lissa
-
-__all__ = ["IFLiSSA"]
 
 
 class IFLiSSA(Attributor):

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context
+from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.outputs import average_scores, kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
-from attriboard.toolkit.spectrum import KernelSolution, Spectrum
-
-__all__ = ["IFFIM"]
+from attriboard.toolkit.spectrum import KernelSolution
 
 
 @dataclass(frozen=True)

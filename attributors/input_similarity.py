@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attriboard.contracts import Attributor, Context
+from attriboard.contracts.attributor import Attributor, Context
 from attriboard.toolkit import needs
-
-__all__ = ["InputSimilarity"]
 
 
 class InputSimilarity(Attributor):

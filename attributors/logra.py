@@ -31,21 +31,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-from attriboard.toolkit.layerwise import (
-    layer_damping,
-    layer_regularization,
-    left_out,
-    matrix_layers,
-    second_moments,
-)
-from attriboard.toolkit.spectrum import KernelSolution, Spectrum, solve_features, solve_kernel
-
-__all__ = ["LoGra"]
+from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
+from attriboard.toolkit.spectrum import KernelSolution, solve_features, solve_kernel
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context
+from attriboard.contracts.attributor import Attributor, Context
 from attriboard.toolkit import needs
-
-__all__ = ["Random"]
 
 
 class Random(Attributor):

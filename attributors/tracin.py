@@ -17,11 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.similarity import gradient_similarity
-
-__all__ = ["TracIn"]
 
 
 class TracIn(Attributor):

@@ -22,14 +22,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import evaluate
 from attriboard.toolkit.outputs import kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
-from attriboard.toolkit.spectrum import KernelSolution, Spectrum
-
-__all__ = ["TRAK"]
+from attriboard.toolkit.spectrum import KernelSolution
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from attriboard.leaderboard.board import build_board
-from attriboard.records import write_record
+from attriboard.records.files import write_record
 from bench.report import Measured
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

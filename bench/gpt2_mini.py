@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from attriboard.catalog import load_task
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices
 from attriboard.retraining.engine import trainer_class
 from bench.report import Comparison, Measured

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
-from attriboard.contracts import Checkpoint, Context, Examples
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.projection import FourierProjection
 from bench.report import Comparison, Measured, interleaved

@@ -11,9 +11,9 @@ import torch
 
 from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
-from attriboard.catalog import load_task
-from attriboard.contracts import Context
-from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.contracts.attributor import Context
+from attriboard.evaluation.catalog import load_task
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.kernel import gradient_kernels
 from attriboard.toolkit.projection import FourierProjection

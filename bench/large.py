@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from attriboard.canonical import digest_bytes
-from attriboard.cards import load_card
-from attriboard.contracts import Checkpoint, Context, Task
+from attriboard.base.digests import digest_bytes
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.card import load_card
+from attriboard.contracts.task import Task
 from attriboard.tasks.catalogue import task_from_card
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.lowrank import TriangularKernel, solve_low_rank

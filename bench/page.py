@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attriboard.provenance import provenance
+from attriboard.records.provenance import provenance
 from bench.report import draw, losses, short
 
 __all__ = ["write_page"]

@@ -68,12 +68,12 @@ def run_case(key: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from attriboard.api import load_ground_truth
     from attriboard.attribution.context import build_context
-    from attriboard.catalog import attributor_spec, load_task
-    from attriboard.contracts import Examples
-    from attriboard.evaluation import Grader
-    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.contracts.task import Examples
+    from attriboard.evaluation.api import load_ground_truth
+    from attriboard.evaluation.catalog import attributor_spec, load_task
+    from attriboard.evaluation.grader import Grader
+    from attriboard.groundtruth.listing import BundleRegistry
     from attriboard.scoring.bootstrap import bootstrap
     from attriboard.scoring.lds import correlate, predict
 

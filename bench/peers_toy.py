@@ -18,9 +18,10 @@ from torch.func import functional_call, grad, jacrev
 from torch.nn.functional import cross_entropy
 
 from attriboard.attributors.adapters import dattri as adapter
-from attriboard.catalog import attributor_spec
-from attriboard.conformance import small_context
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.checking.conformance import small_context
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
+from attriboard.evaluation.catalog import attributor_spec
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.krylov import lanczos

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from attriboard.catalog import load_task
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest

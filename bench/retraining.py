@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from attriboard.catalog import load_task
-from attriboard.contracts import Task
+from attriboard.contracts.task import Task
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.engine import retrain
 from attriboard.retraining.executors import LocalProcesses

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attriboard.catalog import load_task
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer

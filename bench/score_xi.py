@@ -10,16 +10,16 @@ import math
 import torch
 from torch import Tensor
 
-from attriboard.api import load_ground_truth
 from attriboard.attribution.context import build_context
-from attriboard.catalog import attributor_spec, load_task
-from attriboard.contracts import Context
-from attriboard.evaluation import Grader
-from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.selector import regularization_name
+from attriboard.evaluation.api import load_ground_truth
+from attriboard.evaluation.catalog import attributor_spec, load_task
+from attriboard.evaluation.grader import Grader
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.scoring.lds import correlate
-from attriboard.selector import regularization_name
-from attriboard.selectors.surrogate import last_passage, mean_xi
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from attriboard.toolkit.regularization import last_passage, mean_xi
 from bench.report import Measured
 
 METHODS = ("iffim", "ekfac", "logra")

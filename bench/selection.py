@@ -14,14 +14,14 @@ from typing import Any
 
 from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
-from attriboard.catalog import load_task
-from attriboard.contracts import Context, Examples
-from attriboard.groundtruth.build import ensure_checkpoints
-from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples
+from attriboard.evaluation.catalog import load_task
+from attriboard.groundtruth.opening import open_bundles
 from attriboard.retraining.executors import LocalProcesses
 from attriboard.scoring.split import split_test_points
-from attriboard.selectors.surrogate import pick_by_xi
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from attriboard.toolkit.regularization import pick_by_xi
 from bench.report import Comparison, Measured
 
 DATTRI_POINTS = (2, 6)
@@ -43,7 +43,7 @@ def measure(
         dattri_points: the two numbers of test points that dattri is given.
     """
     live = load_task(task)
-    checkpoints = ensure_checkpoints(live, BundleRegistry(), executor=LocalProcesses)
+    checkpoints = open_bundles(live).checkpoints(lambda say: LocalProcesses())
     context = build_context(live, checkpoints)
     if n_train is not None:
         context = Context(**(vars(context) | {"train": context.train[:n_train]}))

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from attriboard.api import load_ground_truth
 from attriboard.attribution.context import build_context
 from attriboard.attributors.iffim import IFFIM
-from attriboard.catalog import load_task
-from attriboard.evaluation import Grader
-from attriboard.groundtruth.registry import BundleRegistry
+from attriboard.evaluation.api import load_ground_truth
+from attriboard.evaluation.catalog import load_task
+from attriboard.evaluation.grader import Grader
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.scoring.lds import correlate
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from bench.report import Measured

@@ -9,29 +9,32 @@
 Importing this package loads nothing heavy; names are fetched when they are used.
 """
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attriboard.api import attribute as attribute
-    from attriboard.api import lds as lds
-    from attriboard.api import load_ground_truth as load_ground_truth
-    from attriboard.catalog import load_task as load_task
-    from attriboard.contracts import Attributor as Attributor
-    from attriboard.contracts import Context as Context
-    from attriboard.contracts import Hyperparameter as Hyperparameter
-    from attriboard.regularization import select_regularization as select_regularization
+    from attriboard.contracts.attributor import Attributor as Attributor
+    from attriboard.contracts.attributor import Context as Context
+    from attriboard.contracts.attributor import Hyperparameter as Hyperparameter
+    from attriboard.evaluation.api import attribute as attribute
+    from attriboard.evaluation.api import lds as lds
+    from attriboard.evaluation.api import load_ground_truth as load_ground_truth
+    from attriboard.evaluation.catalog import load_task as load_task
+    from attriboard.toolkit.regularization import select_regularization as select_regularization
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Attributor": "attriboard.contracts",
-    "Context": "attriboard.contracts",
-    "Hyperparameter": "attriboard.contracts",
-    "attribute": "attriboard.api",
-    "lds": "attriboard.api",
-    "load_ground_truth": "attriboard.api",
-    "load_task": "attriboard.catalog",
-    "select_regularization": "attriboard.regularization",
+    "Attributor": "attriboard.contracts.attributor",
+    "Context": "attriboard.contracts.attributor",
+    "Hyperparameter": "attriboard.contracts.attributor",
+    "attribute": "attriboard.evaluation.api",
+    "lds": "attriboard.evaluation.api",
+    "load_ground_truth": "attriboard.evaluation.api",
+    "load_task": "attriboard.evaluation.catalog",
+    "select_regularization": "attriboard.toolkit.regularization",
 }
 
 __all__ = [
@@ -48,11 +51,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from importlib import import_module
-
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'attriboard' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+def _alias(name: str, home: str) -> ModuleType:
+    """A module under a short public name whose contents are another module's, which is imported when it is used."""
+    module = ModuleType(f"{__name__}.{name}", f"See `{home}`.")
+    module.__getattr__ = lambda attribute: getattr(import_module(home), attribute)  # type: ignore[method-assign]
+    sys.modules[module.__name__] = module
+    return module
+
+
+errors = _alias("errors", "attriboard.base.errors")
+cards = _alias("cards", "attriboard.contracts.card")

@@ -12,7 +12,7 @@ This file is a template: copy it, change it, and check it with `attriboard check
 import torch
 
 from attriboard import Attributor, Context, Hyperparameter
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.gradients import per_example_gradients
 

@@ -5,9 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from attriboard.errors import FormatError
-
-__all__ = ["datatables", "own_assets", "vega"]
+from attriboard.base.errors import FormatError
 
 STATIC = Path(__file__).parent / "static"
 

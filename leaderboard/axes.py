@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from attriboard.leaderboard.formats import plain
 from attriboard.leaderboard.study import Scalar
 
-__all__ = ["Axis", "make_axis"]
-
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LOG_RANGE = 20  # largest over smallest, from which on an axis is logarithmic
 

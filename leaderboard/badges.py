@@ -5,8 +5,6 @@ from markupsafe import Markup
 from attriboard.leaderboard.formats import fixed
 from attriboard.leaderboard.study import MethodStudy
 
-__all__ = ["badge", "badge_text"]
-
 
 def badge_text(task: str, method: MethodStudy) -> tuple[str, str] | None:
     """Left and right text; none where the method has no result."""

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.leaderboard import assets
 from attriboard.leaderboard.pages import render_site
 from attriboard.leaderboard.reading import read_bundles, read_entries
 from attriboard.leaderboard.site import Site, read_documents
-
-__all__ = ["BoardSummary", "build_board", "published_folders", "published_results", "repository_documents"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +21,6 @@ class BoardSummary:
     tasks: tuple[str, ...]
     n_records: int
     n_superseded: int
-
-
-def published_results() -> Path:
-    """The records that come with this installation."""
-    return Path(__file__).parent / "results"
-
-
-def published_folders() -> list[Path]:
-    """Everything that has records in this installation: our own results, and the entries that were handed in."""
-    return [folder for folder in (published_results(), published_results().with_name("entries")) if folder.is_dir()]
 
 
 def repository_documents() -> Path | None:

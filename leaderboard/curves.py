@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from attriboard.leaderboard.axes import Axis, make_axis
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, Scalar, configuration_key
-from attriboard.records import AttributionRecord
-
-__all__ = ["Curve", "Point", "curves", "swept"]
+from attriboard.records.model import AttributionRecord
 
 MIN_POINTS = 3
 

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from attriboard.leaderboard.formats import fixed
-from attriboard.records import LdsResult
-
-__all__ = ["histogram", "interval_bar", "lowest"]
+from attriboard.records.model import LdsResult
 
 BAR_WIDTH = 116  # pixels
 MARGIN = 4

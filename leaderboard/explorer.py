@@ -7,8 +7,6 @@ from attriboard.leaderboard.axes import Axis, make_axis
 from attriboard.leaderboard.curves import swept
 from attriboard.leaderboard.study import MethodStudy, TaskStudy, configuration_key
 
-__all__ = ["explorer_script"]
-
 VARIANTS = ("default", "selected", "oracle", "custom")
 
 

@@ -7,8 +7,6 @@ from markupsafe import Markup, escape
 from attriboard.leaderboard.curves import Curve, Point
 from attriboard.leaderboard.formats import fixed, plain
 
-__all__ = ["curve_figure"]
-
 WIDTH, LEFT, RIGHT = 460, 58, 12
 TOP, PANEL, XI_PANEL, GAP, BOTTOM = 26, 190, 74, 14, 44
 

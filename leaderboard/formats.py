@@ -3,20 +3,9 @@
 import shlex
 from collections.abc import Iterable, Mapping
 
-from attriboard.records import AnyRecord, AttributionRecord, BrittlenessRecord, MislabelRecord, RemovalRecord
-
-__all__ = [
-    "count",
-    "fixed",
-    "megabytes",
-    "percent",
-    "plain",
-    "reproducing_command",
-    "seconds",
-    "setting",
-    "settings",
-    "size",
-]
+from attriboard.records.files import AnyRecord
+from attriboard.records.model import AttributionRecord
+from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
 Scalar = bool | int | float | str | None
 

@@ -13,8 +13,6 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-__all__ = ["Picture", "mathml", "pictures", "render_markdown", "title_of"]
-
 _SCROLLING = '<div class="scroll" role="region" aria-label="Table {}" tabindex="0"><table>'
 
 

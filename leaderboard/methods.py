@@ -15,8 +15,6 @@ from markupsafe import Markup
 
 from attriboard.leaderboard.markdown import render_markdown, title_of
 
-__all__ = ["Method", "catalogue", "method", "paper_link"]
-
 FOLDER = Path(__file__).parent / "methods"
 BIBTEX = re.compile(r"```bibtex\n(.*?)```\n?", re.S)
 

@@ -11,9 +11,7 @@ from attriboard.leaderboard.removal_table import headline_removals, removal_tabl
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
-from attriboard.records import AttributionRecord, LdsResult
-
-__all__ = ["METRICS", "Metric", "lds_table", "rank_methods"]
+from attriboard.records.model import AttributionRecord, LdsResult
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ from attriboard.leaderboard.selector_table import selector_summary, selector_tab
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import Table
-from attriboard.records import AttributionRecord
-
-__all__ = ["render_site"]
+from attriboard.records.model import AttributionRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason

@@ -8,9 +8,7 @@ with the jackknife variance Σ (I_k − Ī)² / (n_masks (n_masks − 1)) of the
 import math
 from collections.abc import Sequence
 
-from attriboard.records import LdsResult
-
-__all__ = ["difference_error", "share_ranks"]
+from attriboard.records.model import LdsResult
 
 Z95 = 1.96
 

@@ -11,16 +11,14 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from attriboard.cards import TaskCard, load_card
-from attriboard.documents import parse_json
-from attriboard.errors import FormatError
-from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
-from attriboard.headers import read_header
-from attriboard.record_model import Record
-from attriboard.records import AnyRecord, read_record
-from attriboard.verifications import SUFFIX, Verification, read_verification
-
-__all__ = ["Bundle", "Entry", "published_card", "read_bundles", "read_entries"]
+from attriboard.base.documents import parse_json
+from attriboard.base.errors import FormatError
+from attriboard.base.tensors import read_header
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
+from attriboard.records.files import AnyRecord, read_record
+from attriboard.records.model import Record
+from attriboard.records.verifications import SUFFIX, Verification, read_verification
 
 RecordT = TypeVar("RecordT", bound=Record, covariant=True)
 

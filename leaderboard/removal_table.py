@@ -9,9 +9,7 @@ from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
-from attriboard.records import RemovalPoint, RemovalRecord
-
-__all__ = ["Removals", "headline_removals", "judged", "mean_and_error", "removal_table"]
+from attriboard.records.uses import RemovalPoint, RemovalRecord
 
 VARIANTS = ("default", "selected", "oracle")
 HINTS = {

@@ -8,9 +8,7 @@ from attriboard.leaderboard.metrics import category
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import HEADLINE_SELECTOR, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
-from attriboard.records import GradedConfiguration, SelectionRecord
-
-__all__ = ["selector_summary", "selector_table"]
+from attriboard.records.model import GradedConfiguration, SelectionRecord
 
 COLUMNS = (
     Column("task", "Task", numeric=False),

@@ -4,9 +4,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from attriboard.errors import InputError
-
-__all__ = ["serve_folder"]
+from attriboard.base.errors import InputError
 
 
 def serve_folder(folder: Path, port: int) -> None:

@@ -14,9 +14,7 @@ from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, ran
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
 from attriboard.leaderboard.tables import Cell, Row, Table
-from attriboard.records import AnyRecord
-
-__all__ = ["Document", "MatrixRow", "News", "Site", "TaskSummary", "read_documents"]
+from attriboard.records.files import AnyRecord
 
 MATRIX_ROWS = 20
 HEADLINE_ORDER = ("iffim", "trak")

@@ -11,21 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from attriboard.cards import TaskCard
+from attriboard.contracts.card import TaskCard
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
-from attriboard.record_model import GroundTruthInfo
-from attriboard.records import AnyRecord, AnyUse, AttributionRecord, LdsResult, SelectionRecord
-
-__all__ = [
-    "CONTROLS",
-    "MethodStudy",
-    "Scalar",
-    "TaskStudy",
-    "configuration_key",
-    "facts",
-    "studies",
-    "truth_of",
-]
+from attriboard.records.files import AnyRecord, AnyUse
+from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
 
 CONTROLS = ("random", "input_similarity", "embedding_similarity", "sign_flipped")
 HEADLINE_SELECTOR = "surrogate"

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
-__all__ = ["EMPTY", "Cell", "Column", "Link", "Row", "Table", "failed_cell", "heading_cell", "in_order"]
-
 
 @dataclass(frozen=True)
 class Column:

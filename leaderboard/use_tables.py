@@ -8,9 +8,7 @@ from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
-from attriboard.records import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord
-
-__all__ = ["brittleness_table", "mislabel_table"]
+from attriboard.records.uses import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord
 
 VARIANTS = ("default", "selected", "oracle")
 R = TypeVar("R", bound=DownstreamRecord)

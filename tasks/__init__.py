@@ -4,8 +4,6 @@ Five tables say what there is. Each maps a name to a reference, `module:attribut
 for; a new task, data set, architecture or kind is one file and one row here.
 """
 
-__all__ = ["DATASETS", "KINDS", "MODELS", "PRETRAINED", "TASKS"]
-
 TASKS: dict[str, str] = {
     "digits_mlp": "attriboard.tasks.catalogue:digits_mlp",
     "digits_mlp_flipped": "attriboard.tasks.catalogue:digits_mlp_flipped",
@@ -23,7 +21,7 @@ KINDS: dict[str, str] = {
     "classification": "attriboard.tasks.classification:ClassificationTask",
     "language_modeling": "attriboard.tasks.language_modeling:LanguageModelingTask",
 }
-"""`kind` of a card → class derived from `attriboard.contracts.Task`."""
+"""`kind` of a card → class derived from `attriboard.contracts.task.Task`."""
 
 DATASETS: dict[str, str] = {
     "cifar2": "attriboard.tasks.datasets.cifar2:Cifar2Loader",

@@ -8,24 +8,10 @@ of known kind, `partial(task_from_file, PATH)` is all of it.
 from functools import partial
 from pathlib import Path
 
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Task
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Task
 from attriboard.tasks import KINDS
 from attriboard.tasks.fields import resolve
-
-__all__ = [
-    "cifar2_resnet9",
-    "cifar2_resnet9_mini",
-    "digits_mlp",
-    "digits_mlp_flipped",
-    "mnist_lr",
-    "mnist_mlp",
-    "mnist_mlp_flipped",
-    "task_from_card",
-    "task_from_file",
-    "wikitext2_gpt2",
-    "wikitext2_gpt2_mini",
-]
 
 
 def task_from_card(card: TaskCard) -> Task:

@@ -19,8 +19,6 @@ from attriboard.tasks.tabled import TabledTask
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ClassificationTask"]
-
 
 class ClassificationTask(TabledTask):
     """Single-label classification; inputs float32 (n, *input_shape), targets int64 class numbers (n,).

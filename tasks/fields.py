@@ -7,9 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from attriboard.errors import CardError
-
-__all__ = ["Options", "lookup", "resolve"]
+from attriboard.base.errors import CardError
 
 
 def lookup(field: str, name: str, table: Mapping[str, str]) -> str:

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attriboard.errors import DataError
+from attriboard.base.errors import DataError
 from attriboard.tasks.mirror import mirror_directory
-
-__all__ = ["Absent", "HubRepository", "explain", "import_extra"]
 
 
 class Absent(Exception):  # noqa: N818 - an answer, not an error

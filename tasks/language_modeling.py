@@ -17,15 +17,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from attriboard.cards import TaskCard
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import TaskCard
 from attriboard.tasks import PRETRAINED
 from attriboard.tasks.tabled import TabledTask
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["LanguageModelingTask"]
 
 
 class LanguageModelingTask(TabledTask):

@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-from attriboard.errors import DataError
-
-__all__ = ["mirror_directory"]
+from attriboard.base.errors import DataError
 
 
 def mirror_directory() -> Path | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 from typing import TYPE_CHECKING
 
-from attriboard.cards import TaskCard
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.card import TaskCard
+from attriboard.contracts.task import Dataset, Task
 from attriboard.tasks import DATASETS, MODELS
 from attriboard.tasks.fields import lookup, resolve
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from attriboard.tasks.datasets.sources import Loader
-
-__all__ = ["TabledTask"]
 
 
 class TabledTask(Task):

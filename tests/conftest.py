@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from tiny import Published
 
-    from attriboard.evaluation import Grader
+    from attriboard.evaluation.grader import Grader
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,7 +32,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> "Published":
 @pytest.fixture(scope="module")
 def grader(published: "Published") -> "Grader":
     """Of the tiny task."""
-    from attriboard.evaluation import Grader
+    from attriboard.evaluation.grader import Grader
     from attriboard.groundtruth.bundle import read_ground_truth
 
     return Grader(read_ground_truth(published.truth))

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Dataset, Examples
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Dataset, Examples
 from attriboard.tasks.language_modeling import LanguageModelingTask
 
 N_VOCAB, LENGTH, N_TRAIN, N_TEST = 256, 8, 32, 6

@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attriboard.records import AttributionRecord, BrittlenessRecord, MislabelRecord, RemovalRecord, SelectionRecord
+from attriboard.records.model import AttributionRecord, SelectionRecord
+from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
 GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
 SMALL, REAL = (60, 40), (400, 200)  # scoring points, masks

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attriboard.contracts import Checkpoint, Context, Examples
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.task import Examples
 
 N, N_TEST, CLASSES, VOCABULARY, LENGTH = 24, 5, 3, 11, 6
 

@@ -12,12 +12,14 @@ import pytest
 from scipy.stats import spearmanr
 from tiny import Published, tiny_task
 
-from attriboard import evaluation, selection
 from attriboard.attribution import runner
-from attriboard.attribution.job import Folder, Job, Refused, TaskSpec
+from attriboard.attribution.job import Folder, Job, Refused
 from attriboard.attribution.worker import run_job
-from attriboard.catalog import attributor_spec, selector_spec, spectrum_donors
-from attriboard.errors import AttriboardError
+from attriboard.base.errors import AttriboardError
+from attriboard.contracts.task import TaskSpec
+from attriboard.evaluation import grader as evaluation
+from attriboard.evaluation import selection
+from attriboard.evaluation.catalog import attributor_spec, selector_spec, spectrum_donors
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.retraining import executors
 from attriboard.retraining.executors import InProcess

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Dataset, Examples
-from attriboard.errors import DataError
+from attriboard.base.errors import DataError
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Dataset, Examples
 from attriboard.tasks.classification import ClassificationTask
 
 N_TRAIN, N_TEST, N_INPUTS, N_CLASSES = 45, 13, 5, 3

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from attriboard.contracts import Attributor, BatchFunction, Checkpoint, Context, Examples, Hyperparameter
+from attriboard.contracts.attributor import Attributor, BatchFunction, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
 from attriboard.toolkit.gradients import count_parameters
 
@@ -33,8 +34,6 @@ try:
     from dattri.task import AttributionTask
 except ImportError as error:
     raise ImportError(f"needs pip install 'attriboard[dattri]' ({error})") from error
-
-__all__ = ["DattriCG", "DattriEKFAC", "DattriTRAK", "DattriTracIn"]
 
 LIBRARY = "dattri 0.3.0"
 SCRIPT = "dattri 0.3.0 experiments/benchmark_result.py on MNIST"

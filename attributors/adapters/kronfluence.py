@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from attriboard.contracts import Attributor, Context, Examples, Hyperparameter
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
 from attriboard.toolkit.layerwise import layer_regularization
 
@@ -27,8 +28,6 @@ try:
     from kronfluence.task import Task
 except ImportError as error:
     raise ImportError(f"needs pip install 'attriboard[kronfluence]' ({error})") from error
-
-__all__ = ["KronfluenceEKFAC"]
 
 BATCH_SIZE = 500
 """Examples per batch; scores do not depend on it."""

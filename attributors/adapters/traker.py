@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Attributor, BatchFunction, Context, Examples, Hyperparameter
+from attriboard.contracts.attributor import Attributor, BatchFunction, Context, Hyperparameter
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
 from attriboard.toolkit.gradients import count_parameters
 
@@ -31,8 +32,6 @@ try:
     from trak.projectors import NoOpProjector
 except ImportError as error:
     raise ImportError(f"needs pip install 'attriboard[trak]' ({error})") from error
-
-__all__ = ["TrakerTRAK"]
 
 LIBRARY = "traker 0.3.2 TRAKer"
 BATCH_BYTES = 1 << 28

@@ -14,15 +14,13 @@ from typing import Any
 import torch
 
 from attriboard.attribution.job import Selected
-from attriboard.cards import TaskCard
-from attriboard.contracts import Attributor, Context, HyperparameterValue
-from attriboard.errors import AttriboardError, NotApplicableError
+from attriboard.base.errors import AttriboardError, NotApplicableError
+from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
+from attriboard.contracts.card import TaskCard
+from attriboard.contracts.selector import Choice, Evidence, Selector, regularization_name
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.scoring.split import split_test_points
-from attriboard.selector import Choice, Evidence, Selector, regularization_name
 from attriboard.toolkit.memory import require_memory
-from attriboard.toolkit.spectrum import Spectrum
-
-__all__ = ["Chooser"]
 
 
 @dataclass(frozen=True)

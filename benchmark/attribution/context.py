@@ -6,11 +6,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from attriboard.contracts import Context, Examples, Task
-from attriboard.errors import AttriboardError
+from attriboard.base.errors import AttriboardError
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples, Task
 from attriboard.groundtruth.checkpoints import read_checkpoints
-
-__all__ = ["ContextChangedError", "ContextWatch", "build_context"]
 
 MAX_NAMED = 3
 

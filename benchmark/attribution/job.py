@@ -3,101 +3,19 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from attriboard.canonical import digest_file
-from attriboard.cards import TaskCard
-from attriboard.contracts import Attributor, Curvature, HyperparameterValue, Task
-from attriboard.errors import InputError
-from attriboard.record_model import AttributorInfo
-from attriboard.registry import load_plugin_file, resolve_reference
-from attriboard.selector import Selector
-
-__all__ = [
-    "Began",
-    "Described",
-    "Event",
-    "Finished",
-    "Folder",
-    "Job",
-    "PluginSpec",
-    "Refused",
-    "Selected",
-    "TaskSpec",
-]
+from attriboard.attribution.plugins import PluginSpec
+from attriboard.base.digests import digest_file
+from attriboard.contracts.attributor import Curvature, HyperparameterValue
+from attriboard.contracts.task import TaskSpec
 
 
 class _Message(BaseModel):
     # NaN and infinity travel as they are, so that whoever judges a hyperparameter sees what was asked.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
-
-
-class TaskSpec(_Message):
-    """How to bring the task to life elsewhere: its class and its card."""
-
-    reference: str
-    card: TaskCard
-
-    @classmethod
-    def of(cls, task: Task) -> "TaskSpec":
-        """The specification of a live task."""
-        return cls(reference=f"{type(task).__module__}:{type(task).__qualname__}", card=task.card)
-
-    def load(self) -> Task:
-        """The live task."""
-        task: Task = resolve_reference(self.reference)(self.card)
-        return task
-
-
-class PluginSpec(_Message):
-    """Where an attributor's or a selector's code is: a reference `module:class`, or a Python file."""
-
-    name: str
-    origin: Literal["builtin", "entry_point", "file"]
-    location: str
-
-    def load_attributor(self) -> type[Attributor]:
-        """Import an attributor's class.
-
-        Raises:
-            InputError: it does not import, is no attributor, or calls itself what no record can.
-        """
-        loaded: type[Attributor] = self._load(Attributor, "attributor")
-        described: dict[str, Any] = {key: getattr(loaded, key, None) for key in ("name", "paper", "family")}
-        try:
-            AttributorInfo(origin=self.origin, digest=None, **described)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            what = f"{loaded.__name__}.{problem['loc'][0]} = {problem['input']!r}"
-            raise InputError(f"attributor {self.name!r}: {what}: {problem['msg']}") from error
-        if loaded.curvature not in get_args(Curvature):
-            what, known = f"{loaded.__name__}.curvature = {loaded.curvature!r}", " or ".join(get_args(Curvature))
-            raise InputError(f"attributor {self.name!r}: {what}: must be {known}, the matrix that λ is added to")
-        return loaded
-
-    def load_selector(self) -> type[Selector]:
-        """Import a selector's class.
-
-        Raises:
-            InputError: it does not import or is no selector.
-        """
-        loaded: type[Selector] = self._load(Selector, "selector")
-        return loaded
-
-    def _load(self, base: Any, kind: str) -> Any:
-        if self.origin == "file":
-            return load_plugin_file(Path(self.location), base, kind)
-        try:
-            loaded = resolve_reference(self.location)
-        except Exception as error:  # it is somebody else's module
-            raise InputError(
-                f"{kind} {self.name!r}: cannot import {self.location}: {type(error).__name__}: {error}"
-            ) from error
-        if not (isinstance(loaded, type) and issubclass(loaded, base)):
-            raise InputError(f"{kind} {self.name!r}: {self.location} is no subclass of attriboard's {base.__name__}")
-        return loaded
 
 
 class Job(_Message):

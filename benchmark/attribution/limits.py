@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["MEMORY_POLL_SECONDS", "NO_LIMITS", "Limits", "MemoryWatch"]
-
 MEMORY_POLL_SECONDS = 0.05
 
 

@@ -22,23 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from attriboard.attribution.job import (
-    Began,
-    Described,
-    Event,
-    Finished,
-    Folder,
-    Job,
-    Refused,
-    Selected,
-)
+from attriboard.attribution.job import Began, Described, Event, Finished, Folder, Job, Refused, Selected
 from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
-from attriboard.attribution.score_files import map_scores
-from attriboard.contracts import HyperparameterValue
-from attriboard.errors import InputError
-from attriboard.files import datasets_folder
-
-__all__ = ["Outcome", "describe_attributor", "run_attributor"]
+from attriboard.base.errors import InputError
+from attriboard.base.paths import datasets_folder
+from attriboard.base.scores import map_scores
+from attriboard.contracts.attributor import HyperparameterValue
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 _WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point

@@ -29,13 +29,12 @@ from pydantic import BaseModel
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
 from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
-from attriboard.attribution.score_files import write_scores
-from attriboard.canonical import canonical_json, digest_file
-from attriboard.contracts import Attributor, Context, HyperparameterValue, Task
-from attriboard.errors import AttriboardError, InputError, NotApplicableError
+from attriboard.base.digests import canonical_json, digest_file
+from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
+from attriboard.base.scores import write_scores
+from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
+from attriboard.contracts.task import Task
 from attriboard.toolkit.memory import require_memory
-
-__all__ = ["main", "run_job"]
 
 T = TypeVar("T")
 Configuration = dict[str, HyperparameterValue]

@@ -9,8 +9,6 @@ from io import TextIOWrapper
 
 from attriboard.cli.app import app
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Entry point of the `attriboard` command."""

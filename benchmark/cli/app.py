@@ -10,16 +10,14 @@ from attriboard.cli import (
     demo,
     groundtruth,
     mislabel,
-    removal,
     report,
     run,
-    selection,
     store,
     submit,
     verify,
 )
-
-__all__ = ["app"]
+from attriboard.cli import sweeps as selection
+from attriboard.cli import uses as removal
 
 app = typer.Typer(
     name="attriboard",

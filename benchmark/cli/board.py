@@ -7,8 +7,6 @@ import typer
 
 from attriboard.cli.shell import Json, command, emit
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Build the static site.", no_args_is_help=True)
 
 
@@ -37,8 +35,9 @@ def build(
     json: Json = False,
 ) -> None:
     """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
-    from attriboard.groundtruth.registry import published_folder
-    from attriboard.leaderboard.board import build_board, published_folders
+    from attriboard.groundtruth.listing import published_folder
+    from attriboard.leaderboard.board import build_board
+    from attriboard.records.published import published_folders
 
     bundles = groundtruth if results or groundtruth else published_folder()
     summary = build_board(results or published_folders(), out, bundles, url=url)
@@ -55,7 +54,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 8000,
 ) -> None:
     """Serve a built site on this machine, for looking at it."""
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
     from attriboard.leaderboard.server import serve_folder
 
     if not (folder / "index.html").is_file():

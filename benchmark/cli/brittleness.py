@@ -6,34 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, progress_bar, show_table
-from attriboard.cli.uses import AttributorNames, Variants, chosen_variants, say_work, variant_parts, work_document
-from attriboard.cli.workbench import (
-    Bundles,
-    Cluster,
-    Device,
+from attriboard.cli.options import (
     FigureStem,
-    MemoryLimit,
     OutDir,
-    Seed,
-    StoreFolder,
+    Process,
+    Retraining,
+    Sources,
     TaskArgument,
-    Threads,
-    TimeLimit,
-    Workbench,
-    Workers,
-    limits,
+    open_workspace,
     prepare_folder,
 )
+from attriboard.cli.shell import Json, command, drawn_figure, emit, note, progress_bar, show_table
+from attriboard.cli.variant_options import AttributorNames, Variants, chosen_variants, say_work, work_document
 
 if TYPE_CHECKING:
-    from attriboard.attribution.limits import Limits
-    from attriboard.downstream.brittleness import BrittlenessBench, Orders
-    from attriboard.downstream.parts import Attributed
-    from attriboard.record_model import Variant
-    from attriboard.records import BrittlenessRecord
-
-__all__ = ["brittleness"]
+    from attriboard.evaluation.brittleness import BrittlenessBench, Orders
+    from attriboard.evaluation.variants import Attributed
+    from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.model import Variant
+    from attriboard.records.uses import BrittlenessRecord
 
 
 @command
@@ -47,42 +38,34 @@ def brittleness(
     variant: Variants = None,
     out: OutDir = Path("attriboard-results"),
     figure: FigureStem = None,
-    store: StoreFolder = None,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-    time_limit: TimeLimit = None,
-    memory_limit: MemoryLimit = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    retraining: Retraining = Retraining(),
+    process: Process = Process(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Search for the fewest training examples whose removal, by a test point's own scores, flips its prediction.
 
     A prediction is flipped where most retrains get it wrong; every flip is tried again with fresh seeds.
     """
-    from attriboard.downstream.brittleness import BrittlenessBench, BrittlenessPlan
+    from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan
     from attriboard.groundtruth.build import open_store
-    from attriboard.removal_figures import draw_brittleness
+    from attriboard.leaderboard.plots.uses import draw_brittleness
 
     plan = BrittlenessPlan(points, largest, seeds, confirm)
     variants = chosen_variants(variant)
-    workbench = Workbench(task, groundtruth, graded=False, workers=workers, cluster=cluster)
-    bench = BrittlenessBench(workbench.task, workbench.grader_if_any, plan, open_store(workbench.task, store))
+    workspace = open_workspace(task, sources, process, retraining)
+    bench = BrittlenessBench(
+        workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store)
+    )
     prepare_folder(out)
-    records = _records(
-        workbench, bench, list(dict.fromkeys(attributors)), variants, out,
-        bounds=limits(time_limit, memory_limit), seed=seed, device=device, threads=threads,
-    )  # fmt: skip
+    records = _records(workspace, bench, list(dict.fromkeys(attributors)), variants, out)
     documents = [_document(record, _default_of(record, records)) for record in records]
-    stem = figure or out / workbench.task.card.name / "brittleness"
+    stem = figure or out / workspace.task.card.name / "brittleness"
     drawn = drawn_figure(lambda: draw_brittleness(records), stem)
     if json:
         emit(
             {
-                "task": workbench.task.card.name,
+                "task": workspace.task.card.name,
                 "n_eligible": bench.n_eligible,
                 "sizes": list(bench.sizes),
                 "rows": documents,
@@ -91,39 +74,37 @@ def brittleness(
             }
         )
         return
-    _show(documents, workbench.task.card.title, bench)
+    _show(documents, workspace.task.card.title, bench)
     say_work(bench.work)
     print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
 
 
 def _records(
-    workbench: Workbench,
+    workspace: "Workspace",
     bench: "BrittlenessBench",
     names: Sequence[str],
     variants: "Sequence[Variant]",
     out: Path,
-    *,
-    bounds: "Limits",
-    **options: Any,
 ) -> "list[BrittlenessRecord]":
     """Records of every attributor's variants, in order: from the folder, or made now and written there."""
-    from attriboard.downstream.parts import known_or_made
-    from attriboard.records import BrittlenessRecord, write_record
+    from attriboard.evaluation.variants import known_or_made, variant_parts
+    from attriboard.records.files import write_record
+    from attriboard.records.uses import BrittlenessRecord
 
-    finished = [record for record in workbench.records(out) if isinstance(record, BrittlenessRecord)]
+    finished = [record for record in workspace.records(out) if isinstance(record, BrittlenessRecord)]
     asked = []
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
-        asked.append(variant_parts(workbench, name, variants, out, bounds=bounds, **options))
-    with progress_bar(f"full-data models of {workbench.task.card.name}") as progress:
-        bench.choose_points(workbench.executor(progress.say), progress)
+        asked.append(variant_parts(workspace, name, variants, out))
+    with progress_bar(f"full-data models of {workspace.task.card.name}") as progress:
+        bench.choose_points(workspace.executor(progress.say), progress)
     found: list[BrittlenessRecord | Attributed[Orders]] = []
     for job, described, parts in asked:
-        found += known_or_made(job, described, parts, finished, bench.answers, bench.order, bounds)
+        found += known_or_made(job, described, parts, finished, bench.answers, bench.order, workspace.limits)
     waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
-    with progress_bar(f"points of {workbench.task.card.name}") as progress:
+    with progress_bar(f"points of {workspace.task.card.name}") as progress:
         orders = [item.made for item in waiting if item.made is not None]
-        searched = iter(bench.search(orders, workbench.executor(progress.say), progress))
+        searched = iter(bench.search(orders, workspace.executor(progress.say), progress))
     results = {id(item): next(searched) if item.made is not None else () for item in waiting}
     records = [item if isinstance(item, BrittlenessRecord) else bench.record(item, results[id(item)]) for item in found]
     for record in records:
@@ -140,7 +121,7 @@ def _default_of(record: "BrittlenessRecord", records: "Sequence[BrittlenessRecor
 
 def _document(record: "BrittlenessRecord", default: "BrittlenessRecord | None") -> dict[str, Any]:
     """A record as JSON-able data, with its comparison with the default."""
-    from attriboard.downstream.report import compare_brittleness
+    from attriboard.leaderboard.removal_rows import compare_brittleness
     from attriboard.scoring.brittleness import exact_interval
 
     flipped = sum(point.n_removed is not None for point in record.points)

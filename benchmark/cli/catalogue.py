@@ -5,14 +5,12 @@ from typing import Any
 from attriboard.cli.run import setting
 from attriboard.cli.shell import DataDir, Json, command, emit, note, show_table
 
-__all__ = ["attributors", "selectors", "tasks"]
-
 
 @command
 def tasks(data_dir: DataDir = None, json: Json = False) -> None:
     """List the tasks: sizes, and whether their data and ground truth are here."""
-    from attriboard.catalog import load_task, task_names
-    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.evaluation.catalog import load_task, task_names
+    from attriboard.groundtruth.listing import BundleRegistry
 
     registry = BundleRegistry()
     documents: list[dict[str, Any]] = []
@@ -57,8 +55,8 @@ def tasks(data_dir: DataDir = None, json: Json = False) -> None:
 @command
 def attributors(json: Json = False) -> None:
     """List the attributors with their hyperparameters, defaults and the sources of the defaults."""
-    from attriboard.catalog import SIGN_FLIPPED, attributor_names, attributor_spec
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.catalog import attributor_names, attributor_spec
 
     documents: list[dict[str, Any]] = []
     for name in attributor_names():
@@ -85,7 +83,6 @@ def attributors(json: Json = False) -> None:
                 ],
             }
         )
-    documents.append({"name": SIGN_FLIPPED, "family": "control", "paper": "", "hyperparameters": []})
     if json:
         emit(documents)
         return
@@ -101,7 +98,7 @@ def attributors(json: Json = False) -> None:
 @command
 def selectors(json: Json = False) -> None:
     """List the selectors: what they choose, and whether they need a spectrum or the ground truth."""
-    from attriboard.catalog import load_oracle, selector_names, selector_spec
+    from attriboard.evaluation.catalog import load_oracle, selector_names, selector_spec
 
     documents: list[dict[str, Any]] = []
     for name in selector_names():

@@ -9,8 +9,6 @@ from attriboard.cli.shell import Json, command, emit
 
 KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
 
-__all__ = ["check"]
-
 
 @command
 def check(
@@ -30,8 +28,8 @@ def check(
     An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run; its scores
     are graded again.
     """
-    from attriboard.checking import check_file
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
+    from attriboard.checking.files import check_file
 
     *kind, file = files
     if len(kind) > 1 or any(str(word) not in KINDS for word in kind):

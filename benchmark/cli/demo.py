@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.cli.options import open_workspace
 from attriboard.cli.shell import command, note, show_table
 
 if TYPE_CHECKING:
-    from attriboard.selection import Study
-
-__all__ = ["demo"]
+    from attriboard.evaluation.selection import Study
 
 TASK = "digits_mlp"
 ATTRIBUTORS = (
@@ -33,19 +32,18 @@ def demo(
     ),
 ) -> None:
     """Score attributors on the embedded digits, choose λ without retraining, build a page: a few minutes."""
-    from attriboard.catalog import load_oracle
-    from attriboard.cli.workbench import Workbench
+    from attriboard.evaluation.catalog import load_oracle
+    from attriboard.evaluation.selection import study_selection
     from attriboard.leaderboard.board import build_board
-    from attriboard.records import write_record
-    from attriboard.selection import study_selection
+    from attriboard.records.files import write_record
 
-    bench = Workbench(TASK, None)
+    bench = open_workspace(TASK)
     truth = bench.grader.truth.card
     note(f"{TASK}: {truth.n_masks} masks × {truth.n_repeats} repeats of ground truth, nothing to retrain")
     studies = []
     for position, name in enumerate(ATTRIBUTORS, start=1):
         note(f"[{position}/{len(ATTRIBUTORS)}] {name}")
-        job = bench.job(name, [{}], selectors=("surrogate",))
+        job = bench.job(name, selectors=("surrogate",))
         study = study_selection(bench.task, bench.grader, job, load_oracle())
         for record in study.all_records:
             write_record(record, out / "results")

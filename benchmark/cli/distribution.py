@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attriboard.cli.options import Bundles, Sources, TaskArgument, open_workspace
 from attriboard.cli.shell import Json, command, emit, note, progress_bar, show_table
-from attriboard.cli.workbench import Bundles, TaskArgument, open_grader
 
 if TYPE_CHECKING:
-    from attriboard.groundtruth.registry import BundleEntry, BundleRegistry
-
-__all__ = ["list_bundles", "pull", "push_ready", "split"]
+    from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
 
 Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="By default every task that is listed.")]
 
@@ -21,7 +19,7 @@ Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="By d
 @command
 def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
     """List the bundles that there are: sizes, digests, and whether they are here."""
-    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.groundtruth.listing import BundleRegistry
 
     registry = BundleRegistry(groundtruth)
     documents = [entry.model_dump(mode="json") | {"where": _where(registry, entry)} for entry in registry.entries]
@@ -59,7 +57,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch bundles: checked against the SHA-256 and size of the list, resumed where a transfer was torn."""
-    from attriboard.groundtruth.registry import BundleRegistry, cached_path, write_listing
+    from attriboard.groundtruth.listing import BundleRegistry, cached_path, write_listing
 
     if offline:
         os.environ["ATTRIBOARD_OFFLINE"] = "1"
@@ -101,11 +99,11 @@ def push_ready(
     json: Json = False,
 ) -> None:
     """Make a folder to upload to any static server: checked bundles, their list with URLs, and SHA256SUMS."""
-    from attriboard.catalog import load_task
-    from attriboard.checking import check_file
-    from attriboard.errors import FormatError
-    from attriboard.files import write_atomically
-    from attriboard.groundtruth.registry import BundleRegistry, write_listing
+    from attriboard.base.errors import FormatError
+    from attriboard.base.paths import write_atomically
+    from attriboard.checking.files import check_file
+    from attriboard.evaluation.catalog import load_task
+    from attriboard.groundtruth.listing import BundleRegistry, write_listing
 
     registry = BundleRegistry(groundtruth)
     ready: list[BundleEntry] = []
@@ -140,16 +138,15 @@ def split(
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the folders public and withheld.")] = Path(
         "attriboard-split"
     ),
-    groundtruth: Bundles = None,
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Split a ground truth into a public part and a held-out shard, to whose SHA-256 the public list commits."""
-    from attriboard.catalog import load_task
-    from attriboard.groundtruth.registry import BundleRegistry
     from attriboard.groundtruth.split import split_ground_truth
 
-    live = load_task(task)
-    shards = split_ground_truth(open_grader(live, BundleRegistry(groundtruth)).truth, held_out, out)
+    workspace = open_workspace(task, sources)
+    live = workspace.task
+    shards = split_ground_truth(workspace.bundles.truth, held_out, out)
     document = {
         "task": live.card.name,
         "public": str(shards.public),
@@ -170,8 +167,8 @@ def _chosen(registry: "BundleRegistry", tasks: list[str] | None) -> "list[Bundle
     Raises:
         DataError: a task has none.
     """
-    from attriboard.catalog import load_task
-    from attriboard.errors import DataError
+    from attriboard.base.errors import DataError
+    from attriboard.evaluation.catalog import load_task
 
     if not tasks:
         return list(registry.entries)

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli import distribution
+from attriboard.cli.options import (
+    Retraining,
+    Sources,
+    TaskArgument,
+    open_workspace,
+)
 from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
-from attriboard.cli.workbench import Bundles, Cluster, StoreFolder, TaskArgument, Workers, executor, open_grader
 
 if TYPE_CHECKING:
     from attriboard.groundtruth.verify import RowCheck
-
-__all__ = ["app"]
 
 app = typer.Typer(help="Build, inspect, verify, fetch and publish ground truth.", no_args_is_help=True)
 
@@ -29,21 +32,18 @@ def build(
         int | None, typer.Option(help="Number of subsets; by default the card's.", min=3, max=999_999)
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    store: StoreFolder = None,
+    retraining: Retraining = Retraining(),
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted."""
-    from attriboard.catalog import load_task
     from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
-    from attriboard.groundtruth.registry import BundleRegistry
+    from attriboard.groundtruth.listing import BundleRegistry
     from attriboard.retraining.engine import describe_training
 
-    live = load_task(task)
-    registry = BundleRegistry(out)
-    shards = open_store(live, store)
+    workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
+    live, registry = workspace.task, BundleRegistry(out)
+    shards = open_store(live, retraining.store)
     for path in shards.damaged:
         note(f"{path}: damaged shard set aside; its retrains are done again")
     note(f"retrains are kept in {shards.folder}")
@@ -51,7 +51,7 @@ def build(
     # The checkpoints first: methods can be run on them while the ground truth is still being trained.
     models = out / registry.file_name(live.card, "checkpoints")
     with progress_bar(f"checkpoints of {live.card.name}") as progress:
-        where = executor(workers, cluster, progress.say)
+        where = workspace.executor(progress.say)
         build_checkpoints(live, models, shards, executor=where, progress=progress)
     checkpoints = registry.register(live.card, "checkpoints")
     truth = out / registry.file_name(live.card, "groundtruth")
@@ -62,7 +62,7 @@ def build(
             shards,
             n_masks=masks,
             n_repeats=repeats,
-            executor=executor(workers, cluster, progress.say),
+            executor=workspace.executor(progress.say),
             progress=progress,
         )
     entries = [registry.register(live.card, "groundtruth"), checkpoints]
@@ -81,12 +81,9 @@ def build(
 
 @app.command()
 @command
-def info(task: TaskArgument, groundtruth: Bundles = None, json: Json = False) -> None:
+def info(task: TaskArgument, sources: Sources = Sources(), json: Json = False) -> None:
     """Show what a task's ground truth is and where it comes from."""
-    from attriboard.catalog import load_task
-    from attriboard.groundtruth.registry import BundleRegistry
-
-    grader = open_grader(load_task(task), BundleRegistry(groundtruth))
+    grader = open_workspace(task, sources).grader
     truth, card = grader.truth, grader.truth.card
     document: dict[str, Any] = {
         "task": card.task.name,
@@ -132,20 +129,16 @@ def verify(
     seed: Annotated[
         int | None, typer.Option(help="Choice of the rows; by default another one each time.", min=0)
     ] = None,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    retraining: Retraining = Retraining(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Retrain a few random rows of the bundle and compare; exit code 1 where they disagree."""
-    from attriboard.catalog import load_task
     from attriboard.groundtruth.build import open_store
-    from attriboard.groundtruth.registry import BundleRegistry
     from attriboard.groundtruth.verify import check_plan, choose_masks, choose_rows, verify_rows
 
-    live = load_task(task)
-    truth = open_grader(live, BundleRegistry(groundtruth)).truth
+    workspace = open_workspace(task, sources, retraining=retraining)
+    live, truth = workspace.task, workspace.bundles.truth
     check_plan(truth, live)
     chosen = choose_masks(truth, deep, seed) if deep else choose_rows(truth, rows, seed)
     # A store of its own: what another one holds would be believed, not retrained.
@@ -154,7 +147,7 @@ def verify(
         progress_bar(f"verifying {live.card.name}") as progress,
     ):
         store = open_store(live, Path(folder))
-        where = executor(workers, cluster, progress.say)
+        where = workspace.executor(progress.say)
         checks = verify_rows(truth, live, store, chosen, executor=where, progress=progress)
     ok = all(check.ok for check in checks)
     if json:

@@ -6,28 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, drawn_figure, emit, note, show_table
-from attriboard.cli.uses import AttributorNames, chosen_variants, one_of, variant_parts
-from attriboard.cli.workbench import (
-    Bundles,
-    Device,
+from attriboard.cli.options import (
     FigureStem,
-    MemoryLimit,
     OutDir,
-    Seed,
+    Process,
+    Sources,
     TaskArgument,
-    Threads,
-    TimeLimit,
-    Workbench,
-    limits,
+    open_workspace,
     prepare_folder,
 )
+from attriboard.cli.run import setting
+from attriboard.cli.shell import Json, command, drawn_figure, emit, note, show_table
+from attriboard.cli.variant_options import AttributorNames, chosen_variants, one_of
 
 if TYPE_CHECKING:
-    from attriboard.records import MislabelRecord
-
-__all__ = ["mislabel"]
+    from attriboard.records.uses import MislabelRecord
 
 
 @command
@@ -43,45 +36,41 @@ def mislabel(
     ] = None,
     out: OutDir = Path("attriboard-results"),
     figure: FigureStem = None,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-    time_limit: TimeLimit = None,
-    memory_limit: MemoryLimit = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    process: Process = Process(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Rank training examples by suspicion on a task with wrong labels: AUC and recall. Nothing is retrained."""
-    from attriboard.downstream.mislabel import BY, MislabelBench
-    from attriboard.downstream.parts import attribute_parts, finished_parts
-    from attriboard.records import MislabelRecord, write_record
-    from attriboard.removal_figures import draw_recall
+    from attriboard.evaluation.mislabel import BY, MislabelBench
+    from attriboard.evaluation.variants import attribute_parts, finished_parts, variant_parts
+    from attriboard.leaderboard.plots.uses import draw_recall
+    from attriboard.records.files import write_record
+    from attriboard.records.uses import MislabelRecord
 
     variants = tuple(v for v in chosen_variants(variant or ["default", "selected"]) if v != "oracle")
-    workbench = Workbench(task, groundtruth, graded=False)
-    bench = MislabelBench(workbench.task, workbench.grader_if_any, one_of("--by", by, BY))
+    workspace = open_workspace(task, sources, process)
+    bench = MislabelBench(workspace.task, workspace.grader_if_any, one_of("--by", by, BY))
     prepare_folder(out)
-    bounds, names = limits(time_limit, memory_limit), list(dict.fromkeys(attributors))
-    finished = [record for record in workbench.records(out) if isinstance(record, MislabelRecord)]
+    names = list(dict.fromkeys(attributors))
+    finished = [record for record in workspace.records(out) if isinstance(record, MislabelRecord)]
     records: list[MislabelRecord] = []
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
-        job, described, parts = variant_parts(
-            workbench, name, variants, out, bounds=bounds, seed=seed, device=device, threads=threads
-        )
+        job, described, parts = variant_parts(workspace, name, variants, out)
         known = finished_parts(job, described, parts, finished, bench.answers)
         missing = [part for part in parts if part.variant not in known]
-        for attributed in attribute_parts(bench.question(job), missing, bench.detect, bounds) if missing else ():
+        for attributed in (
+            attribute_parts(bench.question(job), missing, bench.detect, workspace.limits) if missing else ()
+        ):
             known[attributed.part.variant] = bench.record(attributed)
             write_record(known[attributed.part.variant], out)
         records += [known[part.variant] for part in parts]
-    stem = figure or out / workbench.task.card.name / f"mislabel-{bench.by}"
+    stem = figure or out / workspace.task.card.name / f"mislabel-{bench.by}"
     drawn = drawn_figure(lambda: draw_recall(records), stem)
     if json:
         emit(
             {
-                "task": workbench.task.card.name,
+                "task": workspace.task.card.name,
                 "by": bench.by,
                 "n_mislabelled": int(bench.wrong.sum()),
                 "rows": [_document(record) for record in records],
@@ -89,7 +78,7 @@ def mislabel(
             }
         )
         return
-    _show(records, workbench.task.card.title)
+    _show(records, workspace.task.card.title)
     print(f"records in {out}" + (f", figure {drawn}" if drawn else ""))
 
 
@@ -108,7 +97,7 @@ def _document(record: "MislabelRecord") -> dict[str, Any]:
 
 
 def _show(records: "Sequence[MislabelRecord]", title: str) -> None:
-    from attriboard.selector import regularization_name
+    from attriboard.contracts.selector import regularization_name
 
     rows = []
     for record in records:

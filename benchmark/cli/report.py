@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.shell import DataDir, Json, command, emit, note
-from attriboard.cli.workbench import Bundles, TaskArgument, Threads, Workbench
+from attriboard.cli.options import Process, Sources, TaskArgument, open_workspace
+from attriboard.cli.shell import Json, command, emit, note
 
 if TYPE_CHECKING:
-    from attriboard.records import AttributionRecord
-    from attriboard.sensitivity import Panel
-
-__all__ = ["app"]
+    from attriboard.evaluation.sensitivity import Panel
+    from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.model import AttributionRecord
 
 app = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
 
@@ -33,23 +32,21 @@ def sensitivity(
         Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
     ] = Path("attriboard-results"),
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
-    threads: Threads = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    process: Process = Process(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
-    from attriboard.catalog import attributor_names
-    from attriboard.cli.selection import sweep_points
-    from attriboard.errors import InputError
-    from attriboard.files import write_atomically
-    from attriboard.sensitivity import PANELS
-    from attriboard.sweeping import parse_grid
+    from attriboard.base.errors import InputError
+    from attriboard.base.paths import write_atomically
+    from attriboard.evaluation.catalog import attributor_names
+    from attriboard.evaluation.sensitivity import PANELS
+    from attriboard.evaluation.sweeps import parse_grid, sweep_points
 
     keys = panel or [p.key for p in PANELS]
     if unknown := sorted(set(keys) - {p.key for p in PANELS}):
         raise InputError(f"--panel {', '.join(unknown)}: must be among {', '.join(p.key for p in PANELS)}")
-    bench = Workbench(task, groundtruth)
+    bench = open_workspace(task, sources, process)
     known = attributor_names()
     documents = []
     for chosen in (p for p in PANELS if p.key in keys):
@@ -59,7 +56,7 @@ def sensitivity(
                 continue
             grids = [parse_grid(text.format(**_words(bench, attributor))) for text in chosen.grids]
             title = f"panel {chosen.key}, {attributor} on {bench.task.card.name}"
-            records, default = sweep_points(bench, attributor, grids, {}, results, title=title, threads=threads)
+            records, default = sweep_points(bench, attributor, grids, {}, results, title=title)
             documents.append(
                 _panel(bench.task.card.name, chosen, attributor, records, default, [name for name, _ in grids], out)
             )
@@ -75,12 +72,12 @@ def sensitivity(
     print(f"page: {page}")
 
 
-def _words(bench: Workbench, attributor: str) -> dict[str, str]:
+def _words(bench: "Workspace", attributor: str) -> dict[str, str]:
     """What the placeholders of a panel's grids stand for."""
     from attriboard.attribution.runner import describe_attributor
-    from attriboard.selector import regularization_name
+    from attriboard.contracts.selector import regularization_name
 
-    (default,) = describe_attributor(bench.job(attributor, [{}])).configurations
+    (default,) = describe_attributor(bench.job(attributor)).configurations
     epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
     return {"epochs": epochs, "regularization": regularization_name(default) or "regularization"}
 
@@ -95,8 +92,8 @@ def _panel(
     out: Path,
 ) -> dict[str, Any]:
     """Draw and judge one panel."""
-    from attriboard.cli.selection import draw_sweep
-    from attriboard.sensitivity import points_table
+    from attriboard.cli.sweeps import draw_sweep
+    from attriboard.evaluation.sensitivity import points_table
 
     figure = draw_sweep(records, names, out / f"{task}-{panel.key}-{attributor}", default)
     scored = [record for record in records if record.lds is not None]

@@ -5,30 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.cli.shell import DataDir, Json, command, emit, show_table
-from attriboard.cli.workbench import (
+from attriboard.cli.options import (
     AttributorArgument,
     AttributorFile,
-    Bundles,
-    Device,
     Fixed,
-    MemoryLimit,
     OutDir,
-    Seed,
+    Process,
+    Sources,
     TaskArgument,
-    Threads,
-    TimeLimit,
-    Workbench,
     chosen_attributor,
-    limits,
+    open_workspace,
     parse_assignments,
     prepare_folder,
 )
+from attriboard.cli.shell import Json, command, emit, show_table
 
 if TYPE_CHECKING:
-    from attriboard.records import AttributionRecord
-
-__all__ = ["record_document", "run", "score", "setting", "show_records"]
+    from attriboard.records.model import AttributionRecord
 
 
 @command
@@ -38,36 +31,21 @@ def run(
     attributor_file: AttributorFile = None,
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
-    seed: Seed = 0,
-    device: Device = "cpu",
-    threads: Threads = None,
-    time_limit: TimeLimit = None,
-    memory_limit: MemoryLimit = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    process: Process = Process(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling.
+    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
+    from attriboard.evaluation.grader import evaluate
+    from attriboard.records.files import write_record
 
-    The attributor `sign_flipped` is the control that negates the scores of a task's best record, published or in --out.
-    """
-    from attriboard.catalog import SIGN_FLIPPED
-    from attriboard.cli.sign_flipped import flip_best
-    from attriboard.errors import InputError
-    from attriboard.evaluation import evaluate
-    from attriboard.records import write_record
-
-    chosen, bounds = chosen_attributor(attributor, attributor_file), limits(time_limit, memory_limit)
+    chosen = chosen_attributor(attributor, attributor_file)
     values = parse_assignments(hp or [])
-    if chosen == SIGN_FLIPPED and (values or seed):
-        raise InputError("sign_flipped: takes no --hp and no --seed, they are those of the best record; leave them out")
-    bench = Workbench(task, groundtruth)
-    if chosen == SIGN_FLIPPED:
-        record = flip_best(bench, out, device=device, threads=threads, limits=bounds)
-    else:
-        job = bench.job(chosen, [values], seed=seed, device=device, threads=threads)
-        prepare_folder(out)
-        (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bounds)
+    bench = open_workspace(task, sources, process)
+    bench.grader  # noqa: B018  # a missing ground truth is found before the work
+    job = bench.job(chosen, [values])
+    prepare_folder(out)
+    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bench.limits)
     _finish(record, write_record(record, out), json)
 
 
@@ -86,24 +64,24 @@ def score(
         typer.Option("--held-out", help="A held-out shard to grade on as well; see groundtruth split.", dir_okay=False),
     ] = None,
     out: OutDir = Path("attriboard-results"),
-    groundtruth: Bundles = None,
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
+    from attriboard.base.scores import read_matrix
     from attriboard.groundtruth.split import read_held_out
-    from attriboard.method_card import load_method_card
-    from attriboard.records import write_record
-    from attriboard.scores import read_scores
+    from attriboard.records.files import write_record
+    from attriboard.records.method_card import load_method_card
 
     if name is not None and name != (usable := _as_name(name)):
         raise InputError(f"--name {name}: must be lower-case letters, digits, - and _, as in --name {usable}")
     card = load_method_card(method) if method else None
     if card and name not in (None, card.name):
         raise InputError(f"--name {name}: the method card says {card.name}; leave --name out")
-    bench = Workbench(task, groundtruth)
-    matrix = read_scores(scores, bench.task)
-    shard = read_held_out(held_out, bench.registry, bench.grader.truth) if held_out else None
+    bench = open_workspace(task, sources)
+    matrix = read_matrix(scores, bench.task.score_shape)
+    shard = read_held_out(held_out, bench.bundles.registry, bench.grader.truth) if held_out else None
     prepare_folder(out)
     record = bench.grader.record_of_scores(
         bench.task, matrix, card.name if card else name or _as_name(scores.stem), card, shard

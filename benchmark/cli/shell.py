@@ -1,20 +1,22 @@
 """What every command shares: errors without tracebacks, one JSON document, progress on standard error."""
 
 import functools
+import inspect
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
+from attriboard.base.display import Progress
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["DataDir", "Display", "Json", "command", "drawn_figure", "emit", "note", "progress_bar", "show_table"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -27,29 +29,56 @@ INTERRUPTED = 130  # what a shell reports for SIGINT
 
 
 def command(function: F) -> F:
-    """Turn deliberate errors into one line and an exit code, and Ctrl-C into a clean end."""
+    """A command of the program: option groups as single arguments, errors as one line, Ctrl-C as a clean end.
+
+    A parameter whose type is a dataclass of options stands for all of them: Typer sees one option for each field, the
+    function gets the object.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    signature = _flattened(inspect.signature(function), hints, groups)
 
     @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        from attriboard.errors import AttriboardError
+    def run(**given: Any) -> None:
+        from attriboard.base.errors import AttriboardError
 
-        if (data_dir := kwargs.get("data_dir")) is not None:
+        json = given.get("json", False)
+        if (data_dir := given.get("data_dir")) is not None:
             os.environ["ATTRIBOARD_DATA"] = str(data_dir.resolve())
+        for name, group in groups.items():
+            given[name] = group(**{option.name: given.pop(option.name) for option in fields(group)})
         try:
-            function(*args, **kwargs)
+            function(**given)
         except AttriboardError as error:
-            _fail(str(error), kwargs.get("json", False))
+            _fail(str(error), json)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _fail(f"{error.filename or 'file'}: {error.strerror or error}", kwargs.get("json", False))
+            _fail(f"{error.filename or 'file'}: {error.strerror or error}", json)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             note("interrupted; finished work is kept, the same command goes on from it")
             raise typer.Exit(INTERRUPTED) from None
 
-    return run  # type: ignore[return-value]  # same signature, as functools.wraps keeps for typer
+    run.__signature__ = signature  # type: ignore[attr-defined]  # what Typer reads
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return cast("F", run)
+
+
+def _flattened(signature: inspect.Signature, hints: Mapping[str, Any], groups: Mapping[str, type]) -> inspect.Signature:
+    """The signature with the fields of a group in the group's place."""
+    parameters = []
+    for name, parameter in signature.parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
+            for f in fields(groups[name])
+        ]
+    return inspect.Signature(parameters)
 
 
 def _fail(message: str, json: bool) -> None:
@@ -73,8 +102,8 @@ def note(text: str) -> None:
 
 def drawn_figure(draw: "Callable[[], Figure]", stem: Path) -> Path | None:
     """Draw a figure and save it under a path without its ending; `None` where there is too little to draw."""
-    from attriboard.drawing import save_figure
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
+    from attriboard.leaderboard.plots.style import save_figure
 
     try:
         return save_figure(draw(), stem)
@@ -104,45 +133,40 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-class Display(Protocol):
-    """Shows how far long work is."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """So much of it is done."""
-
-    def say(self, text: str) -> None:
-        """How those who do it are."""
-
-
 @contextmanager
-def progress_bar(description: str) -> Iterator[Display]:
+def progress_bar(description: str) -> Iterator[Progress]:
     """A progress bar on standard error with rate and time left; plain lines where there is no terminal."""
     if not sys.stderr.isatty():
         yield _Lines(description)
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[said]}"),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[said]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=None, rate="", said="")
         yield _Bar(lambda **fields: bar.update(task, **fields))
+
+
+class Terminal:
+    """The display of the command line: standard error."""
+
+    def note(self, text: str) -> None:
+        """See `note`."""
+        note(text)
+
+    def progress(self, description: str) -> AbstractContextManager[Progress]:
+        """See `progress_bar`."""
+        return progress_bar(description)
 
 
 class _Bar:

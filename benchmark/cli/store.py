@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attriboard.cli.options import StoreFolder, TaskArgument
 from attriboard.cli.shell import Json, command, emit, show_table
-from attriboard.cli.workbench import StoreFolder, TaskArgument
 
 if TYPE_CHECKING:
     from attriboard.retraining.upkeep import StoreInfo
-
-__all__ = ["app"]
 
 app = typer.Typer(
     help="Look after the store of retrains that every command shares.\n\n"
@@ -26,7 +24,7 @@ TaskOption = Annotated[str | None, typer.Argument(metavar="[TASK]", help="Name o
 @command
 def info(task: TaskOption = None, store: StoreFolder = None, json: Json = False) -> None:
     """Show what is stored; every byte is checked, nothing is changed. Exit code 1 where something is damaged."""
-    from attriboard.files import store_root
+    from attriboard.base.paths import store_root
     from attriboard.retraining.upkeep import inspect_store
 
     infos = [inspect_store(folder) for folder in _folders(task, store)]
@@ -85,7 +83,7 @@ def merge(
     json: Json = False,
 ) -> None:
     """Take over retrains from another store; each shard is checked against its SHA-256 and the task."""
-    from attriboard.catalog import load_task
+    from attriboard.evaluation.catalog import load_task
     from attriboard.groundtruth.build import default_store
     from attriboard.retraining.upkeep import merge_store
 
@@ -124,7 +122,7 @@ def gc(
     """Remove what nobody reads: damaged shards, leftovers of killed writers, shards that others contain."""
     import shutil
 
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
     from attriboard.retraining.upkeep import collect_garbage, inspect_store
 
     if orphans and (task or store):
@@ -152,8 +150,8 @@ def _folders(task: str | None, store: Path | None) -> list[Path]:
     Raises:
         InputError: `--store` is no folder.
     """
-    from attriboard.errors import InputError
-    from attriboard.files import store_root
+    from attriboard.base.errors import InputError
+    from attriboard.base.paths import store_root
     from attriboard.retraining.upkeep import list_stores
 
     if store is not None:
@@ -162,14 +160,14 @@ def _folders(task: str | None, store: Path | None) -> list[Path]:
         return [store]
     if task is None:
         return list_stores(store_root())
-    from attriboard.catalog import load_task
+    from attriboard.evaluation.catalog import load_task
     from attriboard.groundtruth.build import default_store
 
     return [default_store(load_task(task))]
 
 
 def _known_fingerprints() -> set[str]:
-    from attriboard.catalog import load_task, task_names
+    from attriboard.evaluation.catalog import load_task, task_names
 
     return {load_task(name).card.fingerprint for name in task_names()}
 

@@ -7,8 +7,6 @@ import typer
 
 from attriboard.cli.shell import Json, command, emit, note
 
-__all__ = ["submit"]
-
 
 @command
 def submit(
@@ -31,11 +29,11 @@ def submit(
 
     Run it again after mending what it names: parts that are there already stay.
     """
-    from attriboard.entries import draft_entry, write_entry
-    from attriboard.entry_check import check_entry
-    from attriboard.errors import InputError
-    from attriboard.leaderboard.board import published_folders
-    from attriboard.method_card import TEMPLATE
+    from attriboard.base.errors import InputError
+    from attriboard.checking.entries import draft_entry, write_entry
+    from attriboard.checking.entry_check import check_entry
+    from attriboard.records.method_card import TEMPLATE
+    from attriboard.records.published import published_folders
 
     if template:
         print(TEMPLATE, end="")

@@ -1,28 +1,24 @@
 """`attriboard verify RECORD`: run a record's method again, and say what came out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.cli.shell import DataDir, Json, command, emit, note
-from attriboard.cli.workbench import (
+from attriboard.cli.options import (
     AttributorFile,
-    Bundles,
-    Device,
-    MemoryLimit,
     OutDir,
-    Threads,
-    TimeLimit,
-    Workbench,
-    limits,
+    Process,
+    Sources,
+    open_workspace,
     prepare_folder,
 )
+from attriboard.cli.shell import Json, command, emit, note
 
 if TYPE_CHECKING:
-    from attriboard.records import AttributionRecord
-
-__all__ = ["verify"]
+    from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.model import AttributionRecord
 
 
 @command
@@ -34,35 +30,31 @@ def verify(
         float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
     ] = 0.005,
     out: OutDir = Path("attriboard-results"),
-    device: Device = "cpu",
-    threads: Threads = None,
-    time_limit: TimeLimit = None,
-    memory_limit: MemoryLimit = None,
-    groundtruth: Bundles = None,
-    data_dir: DataDir = None,
+    process: Process = Process(),
+    sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """Run a record's attributor again, with its configuration and seed, and compare; exit code 1 where they disagree.
 
     The result is a new file beside the record, which stays as it is. The board shows it.
     """
-    from attriboard.errors import InputError
-    from attriboard.evaluation import evaluate
-    from attriboard.records import AttributionRecord, read_record
-    from attriboard.verifications import verify_record, write_verification
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.grader import evaluate
+    from attriboard.records.files import read_record
+    from attriboard.records.model import AttributionRecord
+    from attriboard.records.verifications import verify_record, write_verification
 
-    bounds = limits(time_limit, memory_limit)
     claimed = read_record(record)
     if not isinstance(claimed, AttributionRecord) or claimed.negates:
         raise InputError(
             f"{record}: only records of one configuration are run again; of what it rests on, verify those"
         )
     attributor = str(attributor_file) if attributor_file else _known_attributor(claimed, record)
-    bench = Workbench(claimed.task.name, groundtruth)
+    bench = open_workspace(claimed.task.name, sources, replace(process, seed=claimed.seed))
     _check_yardstick(claimed, bench, record)
-    job = bench.job(attributor, [dict(claimed.hyperparameters)], seed=claimed.seed, device=device, threads=threads)
+    job = bench.job(attributor, [dict(claimed.hyperparameters)])
     prepare_folder(out)
-    (again,) = evaluate(bench.task, bench.grader, job, [claimed.variant], bounds)
+    (again,) = evaluate(bench.task, bench.grader, job, [claimed.variant], bench.limits)
     if again.attributor.name != claimed.attributor.name:
         raise InputError(f"{record}: is of {claimed.attributor.name}, {attributor} is {again.attributor.name}")
     verification = verify_record(claimed, again, by, tolerance)
@@ -88,8 +80,8 @@ def _known_attributor(record: "AttributionRecord", path: Path) -> str:
     Raises:
         InputError: it is not.
     """
-    from attriboard.catalog import attributor_names
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.catalog import attributor_names
 
     names = {name.replace(":", "-"): name for name in attributor_names()}
     if record.attributor.origin not in ("builtin", "entry_point") or record.attributor.name not in names:
@@ -100,13 +92,13 @@ def _known_attributor(record: "AttributionRecord", path: Path) -> str:
     return names[record.attributor.name]
 
 
-def _check_yardstick(record: "AttributionRecord", bench: Workbench, path: Path) -> None:
+def _check_yardstick(record: "AttributionRecord", bench: "Workspace", path: Path) -> None:
     """The record must be on the task and ground truth that are here.
 
     Raises:
         InputError: it is not.
     """
-    from attriboard.errors import InputError
+    from attriboard.base.errors import InputError
 
     card, truth = bench.task.card, bench.grader.truth
     if (record.task.fingerprint, record.ground_truth.sha256) != (card.fingerprint, truth.sha256):

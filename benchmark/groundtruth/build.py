@@ -7,24 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from attriboard.canonical import digest
-from attriboard.contracts import Task
-from attriboard.errors import InputError
-from attriboard.files import cache_folder, store_root
+from attriboard.base.digests import digest
+from attriboard.base.errors import InputError
+from attriboard.base.paths import cache_folder, store_root
+from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
 from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_indices, retrain_seed
-from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.groundtruth.sealed import content_digest, write_sealed
-from attriboard.provenance import provenance
-from attriboard.records import Provenance
+from attriboard.records.model import Provenance
+from attriboard.records.provenance import provenance
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import state_parts
-
-__all__ = ["build_checkpoints", "build_ground_truth", "default_store", "ensure_checkpoints", "open_store"]
 
 
 def default_store(task: Task) -> Path:
@@ -125,17 +122,11 @@ def build_checkpoints(
     write_sealed(path, tensors, sealed)
 
 
-def ensure_checkpoints(
-    task: Task,
-    registry: BundleRegistry,
-    *,
-    executor: Callable[[], Executor],
-    progress: Progress = lambda done, total: None,
+def train_checkpoints(
+    task: Task, *, executor: Callable[[], Executor], progress: Progress = lambda done, total: None
 ) -> Path:
-    """The published checkpoints of a task; where there are none, trained here once and kept in the cache."""
+    """This machine's own checkpoints of a task, trained once and kept in the cache."""
     card = task.card
-    if registry.find(card, "checkpoints"):
-        return registry.obtain(card, "checkpoints", progress)
     # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
     which = digest({"task": card.fingerprint, "checkpoints": card.checkpoints.model_dump(mode="json")})
     path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.canonical import digest_file
-from attriboard.errors import FormatError
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import FormatError
 from attriboard.groundtruth.sealed import (
     REMEDY,
     Layout,
@@ -26,8 +26,6 @@ from attriboard.groundtruth.sealed import (
     read_sealed,
     write_sealed,
 )
-
-__all__ = ["GroundTruth", "GroundTruthCard", "read_ground_truth", "write_ground_truth"]
 
 FORMAT = "attriboard-groundtruth/1"
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attriboard.errors import FormatError
+from attriboard.base.errors import FormatError
 from attriboard.groundtruth.sealed import REMEDY, Layout, SealedCard, check_layout, read_sealed
 
 if TYPE_CHECKING:
-    from attriboard.contracts import Checkpoint
-
-__all__ = ["CheckpointCard", "read_checkpoints"]
+    from attriboard.contracts.attributor import Checkpoint
 
 FORMAT = "attriboard-checkpoints/1"
 _PARTS = ("parameters", "buffers")
@@ -36,7 +34,7 @@ def read_checkpoints(path: Path, fingerprint: str, device: str = "cpu") -> "tupl
     """
     import torch
 
-    from attriboard.contracts import Checkpoint
+    from attriboard.contracts.attributor import Checkpoint
 
     tensors, card = read_sealed(path, CheckpointCard, FORMAT)
     if card.fingerprint != fingerprint:

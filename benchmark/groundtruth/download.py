@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
-from attriboard.canonical import digest_file
-from attriboard.errors import DataError
-
-__all__ = ["Patience", "Pinned", "address", "fetch_file", "offline"]
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import DataError
 
 Progress = Callable[[int, int], None]
 BLOCK = 1 << 18

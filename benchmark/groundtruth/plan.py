@@ -6,21 +6,11 @@ retrain. Retrains of data selection and brittleness have seeds from 10¹² on, a
 with any number of masks and fewer than a million repeats they are nobody else's.
 """
 
-from attriboard.cards import TaskCard
-from attriboard.retraining.request import RetrainRequest, random_order, random_subset
-
-__all__ = [
-    "MAX_MASKS",
-    "checkpoint_requests",
-    "mask_indices",
-    "removal_seed",
-    "retrain_seed",
-    "shuffled_points",
-    "shuffled_rows",
-]
-
 import numpy as np
 from numpy.typing import NDArray
+
+from attriboard.contracts.card import TaskCard
+from attriboard.retraining.request import RetrainRequest, random_order, random_subset
 
 MAX_MASKS = 1_000_000
 _HALF_SEED = 500_000

@@ -16,15 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from attriboard.cards import TaskCard
-from attriboard.documents import parse_json
-from attriboard.errors import FormatError, InputError
-from attriboard.files import write_atomically
-from attriboard.groundtruth.registry import BundleRegistry
-from attriboard.headers import read_header
-from attriboard.records import Provenance
-
-__all__ = ["REMEDY", "Layout", "SealedCard", "check_layout", "content_digest", "read_sealed", "write_sealed"]
+from attriboard.base.documents import parse_json
+from attriboard.base.errors import FormatError, InputError
+from attriboard.base.paths import write_atomically
+from attriboard.base.tensors import read_header
+from attriboard.contracts.card import TaskCard
+from attriboard.groundtruth.listing import BundleRegistry
+from attriboard.records.model import Provenance
 
 Tensors = Mapping[str, NDArray[Any]]
 Layout = tuple[tuple[int, ...], str]

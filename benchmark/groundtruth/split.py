@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attriboard.canonical import digest_file
-from attriboard.errors import FormatError, InputError
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import FormatError, InputError
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth, write_ground_truth
-from attriboard.groundtruth.registry import BundleEntry, BundleRegistry, entry_of, write_listing
-
-__all__ = ["Shards", "read_held_out", "split_ground_truth"]
+from attriboard.groundtruth.listing import BundleEntry, BundleRegistry, entry_of, write_listing
 
 MIN_MASKS = 3
 

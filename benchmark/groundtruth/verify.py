@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from attriboard.contracts import Task
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
+from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
-
-__all__ = ["RowCheck", "check_plan", "choose_masks", "choose_rows", "verify_rows"]
 
 # Two independent seeds are √2 apart in these units; the rest is for tails heavier than a normal's.
 _MAX_DISTANCE = 2.0

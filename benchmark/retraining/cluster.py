@@ -24,12 +24,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from attriboard.errors import AttriboardError, DataError, InputError
+from attriboard.base.errors import AttriboardError, DataError, InputError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-__all__ = ["DaskCluster"]
 
 ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d{1,5}")
 CONNECT_SECONDS = 10

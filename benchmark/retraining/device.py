@@ -4,10 +4,8 @@ import os
 
 import torch
 
-from attriboard.contracts import Dataset, Examples
-from attriboard.errors import InputError
-
-__all__ = ["VARIABLE", "place", "training_device"]
+from attriboard.base.errors import InputError
+from attriboard.contracts.task import Dataset, Examples
 
 VARIABLE = "ATTRIBOARD_DEVICE"
 

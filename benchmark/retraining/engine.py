@@ -21,10 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch.func import functional_call
 
-from attriboard.canonical import canonical_json
-from attriboard.cards import load_card
-from attriboard.contracts import Dataset, Task
-from attriboard.registry import resolve_reference
+from attriboard.base.digests import canonical_json
+from attriboard.contracts.task import Dataset, Task, TaskSpec
 from attriboard.retraining.device import place, training_device
 from attriboard.retraining.executors import Executor, InProcess
 from attriboard.retraining.loop import LoopTrainer
@@ -34,8 +32,6 @@ from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.store import RetrainStore, Shard
 from attriboard.retraining.trainer import State, Trainer, state_parts
 from attriboard.retraining.vmapped import VmapTrainer, obstacle
-
-__all__ = ["Progress", "array_names", "describe_training", "retrain", "trainer_class"]
 
 Progress = Callable[[int, int], None]
 
@@ -128,20 +124,14 @@ def _stacks(task: Task, requests: Sequence[RetrainRequest], n_workers: int) -> I
 
 
 def _payload(task: Task, stack: Sequence[RetrainRequest]) -> str:
-    card = task.card
-    return canonical_json(
-        {
-            "task": f"{type(task).__module__}:{type(task).__qualname__}",
-            "card": card.model_dump(mode="json"),
-            "requests": [request.to_json(card.data.n_train) for request in stack],
-        }
-    )
+    requests = [request.to_json(task.card.data.n_train) for request in stack]
+    return canonical_json({"task": TaskSpec.of(task).model_dump(mode="json"), "requests": requests})
 
 
 def _train_stack(payload: str) -> bytes:
     """Train one stack and return it as a shard's bytes; runs in the executor's process."""
     work = json.loads(payload)
-    task, data, trainer = _workshop(work["task"], canonical_json(work["card"]))
+    task, data, trainer = _workshop(canonical_json(work["task"]))
     requests = [RetrainRequest.from_json(request, len(data.train)) for request in work["requests"]]
     keep, last = requests[0].keep_epochs, task.card.recipe.epochs
     started = time.perf_counter()
@@ -159,9 +149,9 @@ def _train_stack(payload: str) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _workshop(reference: str, card: str) -> tuple[Task, Dataset, Trainer]:
+def _workshop(spec: str) -> tuple[Task, Dataset, Trainer]:
     """A task with its data loaded, once per process."""
-    task: Task = resolve_reference(reference)(load_card(json.loads(card)))
+    task = TaskSpec.model_validate_json(spec).load()
     device = training_device()
     data = place(task.load_data(), device)
     return task, data, trainer_class(task, device.type)(task, data)

@@ -17,9 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from attriboard.errors import AttriboardError
-
-__all__ = ["Executor", "InProcess", "LocalProcesses"]
+from attriboard.base.errors import AttriboardError
 
 
 class Executor(Protocol):
@@ -55,7 +53,7 @@ class LocalProcesses:
     """
 
     def __init__(self, n_workers: int | None = None) -> None:
-        self.n_workers = n_workers or _usable_cores()
+        self.n_workers = n_workers or usable_cores()
 
     def map(self, function: Callable[[str], bytes], payloads: Sequence[str]) -> Generator[bytes, None, None]:
         """See `Executor`.
@@ -102,7 +100,8 @@ def _into_file(function: Callable[[str], bytes], payload: str, path: Path) -> Pa
     return path
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

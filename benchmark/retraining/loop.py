@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.trainer import State, new_model, state_parts
-
-__all__ = ["LoopTrainer"]
 
 
 class LoopTrainer:

@@ -5,9 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from attriboard.cards import Recipe
-
-__all__ = ["build_optimizer", "learning_rate", "n_steps"]
+from attriboard.contracts.card import Recipe
 
 
 def n_steps(recipe: Recipe, n_examples: int) -> int:

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.errors import InputError
-
-__all__ = ["RetrainRequest", "epoch_order", "pack_indices", "random_order", "random_subset", "unpack_indices"]
+from attriboard.base.errors import InputError
 
 _ORDER, _SUBSET = 1, 2  # second word of the Philox key: one per purpose
 _MAX_SEED = 2**53 - 1  # exact in every JSON reader

@@ -19,12 +19,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor, nn
 
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacking import train_stacked
 from attriboard.retraining.trainer import State
-
-__all__ = ["StackedGPT2Trainer"]
 
 # A chunk of logits and its softmax should stay in the second-level cache.
 _CHUNK_BYTES = 2**19

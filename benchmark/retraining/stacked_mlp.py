@@ -18,12 +18,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.trainer import State, initial_parameters
-
-__all__ = ["StackedMLPTrainer"]
 
 # A stack's parameters, momenta and activations should stay in the cache that one core can count on. Measured
 # on mnist_mlp: 4 to 8 models (5–11 MB) run at the same rate; 16 (22 MB) lose a tenth, 50 a quarter.

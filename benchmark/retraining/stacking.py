@@ -5,12 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Task
+from attriboard.contracts.task import Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.trainer import State, initial_parameters
-
-__all__ = ["train_stacked"]
 
 Backward = Callable[[Mapping[str, Tensor], Tensor], None]
 """Adds every model's gradient: from name → parameters (M, …), and (M, B) rows of the training set."""

@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from attriboard.canonical import digest_bytes, digest_file
-from attriboard.errors import FormatError
-from attriboard.files import write_atomically
-
-__all__ = ["RetrainStore", "Shard", "ShardHeader", "read_header"]
+from attriboard.base.digests import digest_bytes, digest_file
+from attriboard.base.errors import FormatError
+from attriboard.base.paths import write_atomically
 
 _FORMAT = "attriboard-retrains/1"
 Arrays = Mapping[str, NDArray[np.generic]]

@@ -5,10 +5,8 @@ from typing import Protocol
 
 import torch
 
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.request import RetrainRequest
-
-__all__ = ["State", "Trainer", "initial_parameters", "new_model", "state_parts"]
 
 State = dict[str, torch.Tensor]
 """A model's parameters and buffers by name, as `torch.func.functional_call` takes them; see `state_parts`."""

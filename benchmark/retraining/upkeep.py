@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from attriboard.canonical import digest_bytes, digest_file
-from attriboard.errors import FormatError, InputError
-from attriboard.files import write_atomically
+from attriboard.base.digests import digest_bytes, digest_file
+from attriboard.base.errors import FormatError, InputError
+from attriboard.base.paths import write_atomically
 from attriboard.retraining.store import Shard, ShardHeader, read_header
-
-__all__ = ["Merged", "StoreInfo", "collect_garbage", "inspect_store", "list_stores", "merge_store", "pack_store"]
 
 _LEFTOVER_SECONDS = 3600  # a temporary file this old belongs to a writer that was killed
 

@@ -17,13 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from attriboard.contracts import Dataset, Task
+from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacking import train_stacked
 from attriboard.retraining.trainer import State, state_parts
-
-__all__ = ["VmapTrainer", "obstacle"]
 
 STACK = 16
 MAX_PARAMETERS = 150_000

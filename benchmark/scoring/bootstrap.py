@@ -29,18 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.lds import paired_columns
 from attriboard.scoring.ranks import sort_rows, weighted_spearman
-
-__all__ = [
-    "Interval",
-    "PairedDifference",
-    "bootstrap",
-    "difference_interval",
-    "paired_bootstrap",
-    "t_quantile",
-]
 
 _STREAM = 1  # second key word of Philox; the split of the test points uses another
 

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 from scipy.stats import beta
 
-from attriboard.errors import InputError
-
-__all__ = ["LadderSearch", "exact_interval", "ladder"]
+from attriboard.base.errors import InputError
 
 _STEP = 2**0.5  # between rungs
 

@@ -29,11 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.bootstrap import t_quantile
 from attriboard.scoring.lds import mean_outputs
-
-__all__ = ["Ceiling", "noise_ceiling"]
 
 
 @dataclass(frozen=True, eq=False)

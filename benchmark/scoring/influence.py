@@ -20,12 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.bootstrap import PairedDifference, difference_interval, t_quantile
 from attriboard.scoring.lds import paired_columns
 from attriboard.scoring.ranks import sort_rows, weighted_spearman
-
-__all__ = ["Influence", "jackknife", "paired_difference_from_influence"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.ranks import average_ranks, sort_rows
-
-__all__ = ["LdsResult", "correlate", "lds", "mean_outputs", "paired_columns", "predict"]
 
 _BLOCK_ELEMENTS = 2**23  # scores converted to float64 at once: 64 MB
 

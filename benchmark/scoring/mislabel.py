@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from attriboard.errors import InputError
-
-__all__ = ["INSPECTED", "Detection", "detect", "suspicion_of_self", "suspicion_of_sums"]
+from attriboard.base.errors import InputError
 
 INSPECTED = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the training set at which recall is recorded."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SortedRows", "average_ranks", "sort_rows", "weighted_spearman"]
-
 _BLOCK_ELEMENTS = 50_000  # items × weightings worked on at once: 400 kB, which stays in a core's cache
 
 

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from attriboard.errors import InputError
-
-__all__ = ["DIRECTIONS", "Direction", "PairedDifference", "kept_rows", "mean_and_error", "paired_difference",
-           "removal_order", "removal_size", "summed_scores"]  # fmt: skip
+from attriboard.base.errors import InputError
 
 Direction = Literal["helpful", "harmful"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.errors import InputError
-
-__all__ = ["Split", "split_test_points"]
+from attriboard.base.errors import InputError
 
 _STREAM = 0  # second key word of Philox; the bootstrap uses another
 

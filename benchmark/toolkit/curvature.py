@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vjp, vmap
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.memory import ROWS, count_activations
-
-__all__ = ["TrainingLoss"]
 
 WeightedGradient = Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]]
 Pullback = Callable[[dict[str, Tensor]], tuple[Any, ...]]

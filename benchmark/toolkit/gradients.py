@@ -24,21 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.layers import Kind, LayerGradients, kind_of
 from attriboard.toolkit.memory import affordable_rows
 from attriboard.toolkit.terms import Dense, Part, Term
-
-__all__ = [
-    "FactoredGradients",
-    "count_parameters",
-    "evaluate",
-    "layer_gradients",
-    "layer_parameters",
-    "per_example_gradients",
-    "working_precision",
-]
 
 GRADIENT_BYTES = 512 * 2**20
 """Memory for one block of gradients and the intermediates that it needs."""

@@ -20,24 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-
-__all__ = [
-    "DenseGradients",
-    "Stored",
-    "add_gram",
-    "add_products",
-    "block_rows",
-    "collect",
-    "gradient_kernels",
-    "gradient_products",
-    "inner_products",
-    "kernel_pieces",
-    "store",
-]
 
 BLOCK_ROWS = 512
 """Rows of K per product: two temporaries of 512 × n instead of two of n × n."""

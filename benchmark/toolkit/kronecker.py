@@ -16,13 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Checkpoint, Context
+from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit.labels import Draw
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import weighted_factors
 from attriboard.toolkit.terms import Dense, Part
-
-__all__ = ["KroneckerBasis", "eigenbasis", "mean_squares"]
 
 
 @dataclass(frozen=True)

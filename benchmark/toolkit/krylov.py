@@ -18,11 +18,9 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.spectrum import Spectrum
-
-__all__ = ["LANCZOS_BYTES", "KrylovSolution", "krylov_basis", "lanczos", "rounding"]
 
 LANCZOS_BYTES = 2 * 2**30
 """Memory for three vectors of n_params per start."""

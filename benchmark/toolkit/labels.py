@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from attriboard.contracts import Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import evaluate
-
-__all__ = ["Draw", "labelled"]
 
 
 @dataclass(frozen=True)

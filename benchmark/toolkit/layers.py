@@ -15,16 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
 from attriboard.toolkit.terms import Lookup, Outer, Part, Scale, Term, Total
-
-__all__ = [
-    "KINDS",
-    "Kind",
-    "LayerFactors",
-    "LayerGradients",
-    "kind_of",
-]
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 

@@ -8,21 +8,12 @@ from math import prod
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Checkpoint, Context, Hyperparameter, Stage
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter, Stage
 from attriboard.toolkit.gradients import FactoredGradients, layer_parameters
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from attriboard.toolkit.labels import Draw
 from attriboard.toolkit.layers import LayerFactors
-
-__all__ = [
-    "layer_damping",
-    "layer_regularization",
-    "left_out",
-    "matrix_layers",
-    "second_moments",
-    "weighted_factors",
-]
 
 HEURISTIC = 0.1
 """λ = none is this much of a layer's mean eigenvalue: Grosse et al. (arXiv 2308.03296), kronfluence, logix."""

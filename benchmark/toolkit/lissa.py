@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attriboard.contracts import Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.curvature import TrainingLoss
-
-__all__ = ["lissa"]
 
 CACHE_BYTES = 28 * 2**20
 """Of directions that take all steps together: a step hardly computes, it reads and writes them a few times."""

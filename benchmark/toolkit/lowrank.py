@@ -19,11 +19,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.kernel import BLOCK_ROWS, Stored, block_rows, inner_products
-from attriboard.toolkit.spectrum import KernelSolution, Spectrum
-
-__all__ = ["TriangularKernel", "low_rank_bytes", "solve_low_rank"]
+from attriboard.toolkit.spectrum import KernelSolution
 
 OVERSAMPLING = 64
 """Directions beyond the rank that is asked for; they make the last eigenpairs as good as the others."""

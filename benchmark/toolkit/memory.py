@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["ROWS", "affordable_rows", "count_activations", "free_memory", "require_memory"]
-
 ROWS = 1024
 """Examples per pass, at most."""
 

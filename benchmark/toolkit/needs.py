@@ -8,27 +8,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from attriboard.contracts import Context
+from attriboard.contracts.attributor import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
 from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters
 from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES
 from attriboard.toolkit.plan import plan_kernel
-
-__all__ = [
-    "DOUBLE",
-    "FLOAT",
-    "factors",
-    "features",
-    "gradients",
-    "held",
-    "kernel_blocks",
-    "kernel_solution",
-    "kernels",
-    "linear_sizes",
-    "making",
-    "pairs",
-    "sweep",
-]
 
 FLOAT, DOUBLE = 4, 8
 """Bytes of a number."""

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from attriboard.toolkit.spectrum import KernelSolution
 
-__all__ = ["average_scores", "kernel_notes", "score_matrix"]
-
 IN_MEMORY = 0.25
 """The part of the budget that a score matrix may take before it goes to disk."""
 

@@ -7,10 +7,8 @@ from typing import Literal
 
 import psutil
 
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
 from attriboard.toolkit.lowrank import low_rank_bytes
-
-__all__ = ["KernelPlan", "plan_kernel"]
 
 RANKS = (2048, 1024, 512)
 """Eigenpairs of a low-rank solution, as many as fit."""

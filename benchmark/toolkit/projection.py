@@ -15,9 +15,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from attriboard.errors import HyperparameterError
-
-__all__ = ["FourierProjection"]
+from attriboard.base.errors import HyperparameterError
 
 
 class FourierProjection:

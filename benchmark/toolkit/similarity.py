@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients, per_example_gradients
 from attriboard.toolkit.kernel import gradient_products
 from attriboard.toolkit.projection import FourierProjection
-
-__all__ = ["gradient_similarity", "mean_similarity"]
 
 
 def mean_similarity(context: Context, *, cosine: bool, checkpoints: int, epoch: int | None) -> Tensor:

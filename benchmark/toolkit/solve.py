@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.toolkit import needs
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients
 from attriboard.toolkit.kernel import add_products, gradient_kernels, kernel_pieces
@@ -14,8 +14,6 @@ from attriboard.toolkit.lowrank import TriangularKernel, solve_low_rank
 from attriboard.toolkit.plan import plan_kernel
 from attriboard.toolkit.projection import FourierProjection
 from attriboard.toolkit.spectrum import KernelSolution, solve_features, solve_kernel
-
-__all__ = ["solve_checkpoint"]
 
 
 def solve_checkpoint(

@@ -23,8 +23,6 @@ from typing import Self
 
 from torch import Tensor
 
-__all__ = ["Dense", "Lookup", "Outer", "Part", "Scale", "Term", "Total", "Transform"]
-
 Transform = Callable[[Tensor], Tensor]
 
 

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.canonical import digest_bytes
-from attriboard.cards import DataSpec
-from attriboard.errors import DataError
-
-__all__ = ["ArrayLayout", "Arrays", "check_arrays", "read_npz"]
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import DataError
+from attriboard.contracts.card import DataSpec
 
 Arrays = dict[str, NDArray[Any]]
 

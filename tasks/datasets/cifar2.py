@@ -14,15 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.cards import DataSpec
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError, DataError
+from attriboard.base.errors import CardError, DataError
+from attriboard.contracts.card import DataSpec
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.downloads import HubDataset, NpmPackage
 from attriboard.tasks.datasets.pixels import PixelOptions, colour_examples, labelled_dataset
-from attriboard.tasks.datasets.sources import Absent, Cache, Loader, Mirror, MirrorFile, Source
-
-__all__ = ["CLASSES", "HUB", "MIRROR_FILES", "NPM", "NPM_FILES", "Cifar2Loader"]
+from attriboard.tasks.datasets.sources import Cache, Loader, Mirror, MirrorFile, Source
+from attriboard.tasks.hub import Absent
 
 MIRROR_FILES = (MirrorFile("cifar2_cat_dog_5000_500.npz", 5_000, 500),)
 HUB = HubDataset("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2")

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.cards import DataSpec
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import DataSpec
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples, labelled_dataset
 from attriboard.tasks.datasets.sources import Loader, Source
-
-__all__ = ["N_IMAGES", "DigitsLoader", "DigitsOptions", "shuffled_order"]
 
 N_IMAGES = 1_797
 

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attriboard.canonical import digest_bytes
-from attriboard.errors import DataError
-from attriboard.files import datasets_folder
-from attriboard.tasks.datasets.sources import Absent
-from attriboard.tasks.hub import HubRepository, explain, import_extra
-
-__all__ = ["HubDataset", "NpmPackage"]
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import DataError
+from attriboard.base.paths import datasets_folder
+from attriboard.tasks.hub import Absent, HubRepository, explain, import_extra
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["flip_labels"]
-
 _STREAM = 4  # second key word of Philox: one per purpose
 
 

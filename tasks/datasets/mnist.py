@@ -11,15 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.cards import DataSpec
-from attriboard.contracts import Dataset
-from attriboard.errors import DataError
+from attriboard.base.errors import DataError
+from attriboard.contracts.card import DataSpec
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.downloads import HubDataset, NpmPackage
 from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples, labelled_dataset
 from attriboard.tasks.datasets.sources import Cache, Loader, Mirror, MirrorFile, Source
-
-__all__ = ["HUB", "MIRROR_FILES", "NPM", "MnistLoader", "parse_idx"]
 
 MIRROR_FILES = (MirrorFile("mnist_5000_500.npz", 5_000, 500), MirrorFile("mnist.npz", 60_000, 10_000))
 HUB = HubDataset("ylecun/mnist", "77f3279092a1c1579b2250db8eafed0ad422088c")

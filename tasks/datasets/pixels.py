@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.contracts import Dataset, Examples
+from attriboard.contracts.task import Dataset, Examples
 from attriboard.tasks.datasets.arrays import Arrays
 from attriboard.tasks.datasets.labels import flip_labels
 from attriboard.tasks.fields import Options
-
-__all__ = ["PixelOptions", "colour_examples", "flat_examples", "labelled_dataset"]
 
 
 class PixelOptions(Options):

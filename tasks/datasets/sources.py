@@ -15,16 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from attriboard.canonical import digest
-from attriboard.cards import DataSpec
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError, DataError
-from attriboard.files import datasets_folder
+from attriboard.base.digests import digest
+from attriboard.base.errors import CardError, DataError
+from attriboard.base.paths import datasets_folder
+from attriboard.contracts.card import DataSpec
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays, check_arrays, read_npz
 from attriboard.tasks.hub import Absent
 from attriboard.tasks.mirror import mirror_directory
-
-__all__ = ["Absent", "Cache", "Loader", "Mirror", "MirrorFile", "Source"]
 
 
 class Source(ABC):
@@ -107,7 +105,7 @@ class Mirror(Source):
 class Cache(Source):
     """Arrays that were downloaded before: one npz file per data set and set of digests.
 
-    The directory is `attriboard.files.datasets_folder`.
+    The directory is `attriboard.base.paths.datasets_folder`.
     """
 
     name = "cache of earlier downloads"

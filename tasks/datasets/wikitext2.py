@@ -16,18 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.canonical import digest_file
-from attriboard.cards import DataSpec
-from attriboard.contracts import Dataset, Examples
-from attriboard.errors import DataError
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import DataError
+from attriboard.contracts.card import DataSpec
+from attriboard.contracts.task import Dataset, Examples
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
 from attriboard.tasks.datasets.downloads import HubDataset
-from attriboard.tasks.datasets.sources import Absent, Cache, Loader, Source
+from attriboard.tasks.datasets.sources import Cache, Loader, Source
 from attriboard.tasks.fields import Options
-from attriboard.tasks.hub import HubRepository, import_extra
+from attriboard.tasks.hub import Absent, HubRepository, import_extra
 from attriboard.tasks.mirror import mirror_directory
-
-__all__ = ["HUB", "TOKENIZER", "WikiText2Loader", "WikiText2Options", "cut_blocks", "text_rows"]
 
 HUB = HubDataset("Salesforce/wikitext", "b08601e04326c79dfdd32d625aee71d232d685c3", "wikitext-2-raw-v1")
 TOKENIZER = HubRepository("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e")

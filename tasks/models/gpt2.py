@@ -15,12 +15,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from attriboard.canonical import digest_file
-from attriboard.errors import DataError
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import DataError
 from attriboard.tasks.fields import Options
 from attriboard.tasks.hub import Absent, HubRepository, import_extra
-
-__all__ = ["GPT2Options", "TokenLogits", "gpt2", "pretrained_gpt2"]
 
 Size = Annotated[int, Field(gt=0)]
 

@@ -9,8 +9,6 @@ from torch import nn
 
 from attriboard.tasks.fields import Options
 
-__all__ = ["MlpOptions", "mlp"]
-
 Width = Annotated[int, Field(gt=0)]
 
 

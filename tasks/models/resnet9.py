@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from attriboard.tasks.fields import Options
 
-__all__ = ["ResNet9", "ResNet9Options", "resnet9"]
-
 
 class ResNet9Options(Options):
     """Options of the architecture `resnet9`."""

@@ -9,7 +9,9 @@ import pytest
 import tiny
 from tiny import tiny_task
 
-from attriboard.attribution.job import Job, PluginSpec, TaskSpec
+from attriboard.attribution.job import Job
+from attriboard.attribution.plugins import PluginSpec
+from attriboard.contracts.task import TaskSpec
 from attriboard.groundtruth.build import build_checkpoints, open_store
 
 HEADER = """

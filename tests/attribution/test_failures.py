@@ -8,7 +8,7 @@ from tiny import N_TEST, N_TRAIN
 
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.runner import run_attributor
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 
 # One method whose `mode` says how it misbehaves; every mode is a fit of its own.
 MODES = """

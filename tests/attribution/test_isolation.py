@@ -12,7 +12,7 @@ import pytest
 
 from attriboard.attribution import runner
 from attriboard.attribution.runner import describe_attributor, run_attributor
-from attriboard.groundtruth.registry import published_folder
+from attriboard.groundtruth.listing import published_folder
 
 CONSTANT = '''
 class Constant(Attributor):
@@ -75,7 +75,7 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert outcome.reason is None
     report = json.loads((tmp_path / "report.json").read_text())
 
-    holders = {"attriboard.groundtruth.bundle", "attriboard.evaluation", "attriboard.groundtruth.verify"}
+    holders = {"attriboard.groundtruth.bundle", "attriboard.evaluation.grader", "attriboard.groundtruth.verify"}
     assert not holders & set(report["modules"])
     assert not [name for name in report["modules"] if name.startswith(("attriboard.cli", "attriboard.leaderboard"))]
     assert report["context"] == [

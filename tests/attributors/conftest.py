@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from attriboard.conformance import small_context
-from attriboard.contracts import Context, Examples
+from attriboard.checking.conformance import small_context
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples
 
 
 @pytest.fixture(scope="session")

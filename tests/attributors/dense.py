@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev
 
+from attriboard.attribution.plugins import Registry
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.contracts import Attributor, BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
-from attriboard.registry import Registry
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import FactoredGradients
 
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")

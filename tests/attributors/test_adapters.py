@@ -10,9 +10,10 @@ from dense import assert_proportional, assert_rows_close, attribute, dense_gradi
 from torch import Tensor
 
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.catalog import attributor_spec
-from attriboard.contracts import Context, Examples
-from attriboard.errors import InputError, NotApplicableError
+from attriboard.base.errors import InputError, NotApplicableError
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples
+from attriboard.evaluation.catalog import attributor_spec
 
 pytestmark = pytest.mark.filterwarnings("default")  # other libraries' warnings are theirs
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from attriboard.attribution.plugins import Registry
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.conformance import CHECKS, Check, Subject, small_context
-from attriboard.contracts import Attributor
-from attriboard.registry import Registry
+from attriboard.checking.conformance import CHECKS, Check, Subject, small_context
+from attriboard.contracts.attributor import Attributor
 
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 

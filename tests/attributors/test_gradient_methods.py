@@ -11,8 +11,9 @@ from torch.func import jacrev
 from attriboard.attributors.grad_dot import GradDot
 from attriboard.attributors.iffim import IFFIM
 from attriboard.attributors.trak import TRAK
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 
 EXACT = {"projection_dim": None, "checkpoints": 1, "epoch": None}

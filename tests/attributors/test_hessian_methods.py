@@ -15,8 +15,9 @@ from dense import (
 from torch import Tensor
 
 from attriboard.attributors.if_explicit import Decomposition, IFExplicit
-from attriboard.contracts import Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import gradients, krylov, memory
 from attriboard.toolkit.curvature import TrainingLoss
 

@@ -11,14 +11,14 @@ from attriboard.attributors.if_arnoldi import IFArnoldi
 from attriboard.attributors.if_cg import IFCG
 from attriboard.attributors.if_explicit import IFExplicit
 from attriboard.attributors.iffim import IFFIM
-from attriboard.contracts import Attributor, Context
-from attriboard.errors import NotApplicableError
-from attriboard.selectors.deflated_surrogate import n_outliers
-from attriboard.selectors.gcv import gcv
-from attriboard.selectors.surrogate import mean_xi, pick_by_xi
+from attriboard.attributors.selectors.deflated_surrogate import n_outliers
+from attriboard.attributors.selectors.gcv import gcv
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.krylov import KrylovSolution, lanczos
-from attriboard.toolkit.spectrum import Spectrum
+from attriboard.toolkit.regularization import mean_xi, pick_by_xi
 
 LAMBDAS = (1e-3, 1e-2, 0.2, 10.0)
 
@@ -205,7 +205,7 @@ def test_an_outlying_eigenvalue_lets_xi_dip_and_the_last_passage_counts() -> Non
 def test_only_the_last_time_that_xi_passes_one_half_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes of a short quadrature: ξ̄ is near one half at λ → 0 too."""
     curve = {1e-4: 0.49, 1e-3: 0.40, 1e-2: 0.44, 1e-1: 0.60, 1.0: 0.9}
-    monkeypatch.setattr("attriboard.selectors.surrogate.mean_xi", lambda _, value: curve[value])
+    monkeypatch.setattr("attriboard.toolkit.regularization.mean_xi", lambda _, value: curve[value])
     assert pick_by_xi([], tuple(curve)).values == {"regularization": 1e-2}
     above = {1e-4: 0.6, 1e-3: 0.55, 1e-2: 0.7}
     curve.clear()

@@ -13,8 +13,9 @@ from attriboard.attributors import ekfac, logra
 from attriboard.attributors.ekfac import EKFAC
 from attriboard.attributors.iffim import IFFIM
 from attriboard.attributors.logra import LoGra
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 
 ONE = {"checkpoints": 1, "epoch": None}

@@ -14,8 +14,9 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from attriboard.attributors import ekfac, logra
-from attriboard.contracts import Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.curvature import TrainingLoss

@@ -7,8 +7,8 @@ import torch
 from dense import assert_proportional, assert_rows_close, attribute, dense_gradients, without_factors
 from torch.nn.functional import normalize
 
-from attriboard.contracts import Context
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Context
 
 
 def test_grad_cos_is_grad_dot_divided_by_both_lengths(double_context: Context) -> None:

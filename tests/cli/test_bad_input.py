@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attriboard.groundtruth.registry import published_folder
+from attriboard.groundtruth.listing import published_folder
 
 LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-checkpoints.safetensors")
 

@@ -7,9 +7,9 @@ import pytest
 from selecting import few_resamples
 
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.groundtruth.registry import published_folder
-from attriboard.records import read_record
-from attriboard.selectors import SELECTORS
+from attriboard.attributors.selectors import SELECTORS
+from attriboard.groundtruth.listing import published_folder
+from attriboard.records.files import read_record
 from attriboard.tasks import TASKS
 
 RESULT = {

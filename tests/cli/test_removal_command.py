@@ -11,7 +11,8 @@ from selecting import few_resamples, retrain_inline, run_inline, write_ridge
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
-from attriboard.records import RemovalRecord, read_records
+from attriboard.records.files import read_records
+from attriboard.records.uses import RemovalRecord
 
 Run = Callable[..., Result]
 

@@ -10,7 +10,9 @@ from selecting import calls, few_resamples, retrain_inline, run_inline, write_ri
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
-from attriboard.records import AttributionRecord, RemovalRecord, read_records
+from attriboard.records.files import read_records
+from attriboard.records.model import AttributionRecord
+from attriboard.records.uses import RemovalRecord
 
 Run = Callable[..., Result]
 REMOVAL = ("--metric", "removal", "--seeds", "2")

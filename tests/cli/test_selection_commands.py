@@ -11,7 +11,7 @@ from selecting import PLAIN, few_resamples, run_inline, write, write_ridge
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
-from attriboard.records import read_records
+from attriboard.records.files import read_records
 
 Run = Callable[..., Result]
 SMALL = ("--hp", "projection_dim=48", "--threads", "1")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from stores import fill, shard
 
-from attriboard.catalog import load_task
+from attriboard.evaluation.catalog import load_task
 
 FINGERPRINT = load_task("digits_mlp").card.fingerprint
 

@@ -3,9 +3,9 @@
 import pytest
 from selecting import few_resamples
 
-from attriboard.leaderboard.board import published_results
-from attriboard.records import read_record, write_record
-from attriboard.verifications import read_verification
+from attriboard.records.files import read_record, write_record
+from attriboard.records.published import published_results
+from attriboard.records.verifications import read_verification
 
 
 def published(attributor: str):

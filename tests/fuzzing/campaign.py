@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from attriboard.errors import AttriboardError
+from attriboard.base.errors import AttriboardError
 from fuzzing.parsers import Parser
 
 __all__ = ["HANG", "Tally", "feed"]

@@ -16,14 +16,14 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from attriboard import tasks
-from attriboard.catalog import load_task
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
+from attriboard.base.scores import read_matrix
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.checkpoints import read_checkpoints
-from attriboard.groundtruth.registry import BundleRegistry, published_folder
-from attriboard.method_card import load_method_card
-from attriboard.records import read_record
-from attriboard.scores import read_matrix
+from attriboard.groundtruth.listing import BundleRegistry, published_folder
+from attriboard.records.files import read_record
+from attriboard.records.method_card import load_method_card
 from fuzzing.hostile import Shape, hostile_json, hostile_safetensors, hostile_yaml
 
 __all__ = ["PARSERS", "Parser"]

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from tiny import N_TEST, N_TRAIN, NormedTinyTask, Published, tiny_card, tiny_task
 
-from attriboard.errors import AttriboardError, FormatError, InputError
-from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, ensure_checkpoints, open_store
+from attriboard.base.errors import AttriboardError, FormatError, InputError
+from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store, train_checkpoints
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.checkpoints import read_checkpoints
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed
-from attriboard.groundtruth.registry import BundleRegistry
 from attriboard.groundtruth.sealed import content_digest
 from attriboard.retraining.executors import InProcess
 
@@ -150,14 +150,14 @@ def test_absent_checkpoints_are_trained_once_and_again_where_the_card_wants_othe
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
-    task, empty = tiny_task(), BundleRegistry(tmp_path / "empty")
-    path = ensure_checkpoints(task, empty, executor=InProcess)
+    task = tiny_task()
+    path = train_checkpoints(task, executor=InProcess)
     made = path.stat().st_mtime_ns
-    assert ensure_checkpoints(task, empty, executor=InProcess) == path
+    assert train_checkpoints(task, executor=InProcess) == path
     assert path.stat().st_mtime_ns == made
     more = tiny_task(checkpoints={"full": 3, "half": 0, "epochs": [2, 3]})
     assert more.card.fingerprint == task.card.fingerprint
-    models = read_checkpoints(ensure_checkpoints(more, empty, executor=InProcess), task.card.fingerprint)
+    models = read_checkpoints(train_checkpoints(more, executor=InProcess), task.card.fingerprint)
     assert [m.epoch for m in models] == [2, 3] * 3
 
 

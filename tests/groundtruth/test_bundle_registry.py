@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from tiny import Published, tiny_card
 
-from attriboard.errors import DataError, FormatError, InputError
-from attriboard.groundtruth.build import build_ground_truth, ensure_checkpoints, open_store
+from attriboard.base.errors import DataError, FormatError, InputError
+from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
-from attriboard.groundtruth.registry import BundleRegistry, published_folder
+from attriboard.groundtruth.listing import BundleRegistry, published_folder
+from attriboard.groundtruth.opening import open_bundles
 from attriboard.retraining.executors import InProcess
 
 
@@ -32,7 +33,7 @@ def test_what_is_registered_is_found_by_a_new_registry(folder: Path, published: 
     assert registry.find(card, "groundtruth") == entries[0]
     assert registry.locate(card, "checkpoints") == folder / "tiny-checkpoints.safetensors"
     assert entries[0].bytes == published.truth.stat().st_size
-    assert ensure_checkpoints(published.task, registry, executor=InProcess) == folder / entries[1].file
+    assert open_bundles(published.task, folder).checkpoints(lambda say: InProcess()) == folder / entries[1].file
 
 
 def test_registering_the_same_bytes_again_changes_nothing(folder: Path, published: Published) -> None:
@@ -151,7 +152,7 @@ def test_a_listed_file_cannot_point_out_of_the_folder(folder: Path, published: P
 
 
 def test_the_published_registry_validates_and_its_files_are_the_listed_ones() -> None:
-    from attriboard.canonical import digest_file
+    from attriboard.base.digests import digest_file
 
     registry = BundleRegistry()
     for entry in registry.entries:

@@ -8,10 +8,10 @@ import pytest
 from faulty_server import serving
 from tiny import Published
 
-from attriboard.errors import DataError, FormatError, InputError
-from attriboard.evaluation import Grader
+from attriboard.base.errors import DataError, FormatError, InputError
+from attriboard.evaluation.grader import Grader
 from attriboard.groundtruth.bundle import read_ground_truth
-from attriboard.groundtruth.registry import BundleRegistry, cached_path, published_folder, write_listing
+from attriboard.groundtruth.listing import BundleRegistry, cached_path, published_folder, write_listing
 from attriboard.groundtruth.split import read_held_out, split_ground_truth
 from attriboard.groundtruth.verify import check_plan, choose_masks
 

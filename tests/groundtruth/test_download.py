@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from faulty_server import FAULTS, SURVIVABLE, FaultyServer, serving
 
-from attriboard.canonical import digest_bytes
-from attriboard.errors import DataError
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import DataError
 from attriboard.groundtruth import download
 from attriboard.groundtruth.download import Patience, Pinned, address, fetch_file
 

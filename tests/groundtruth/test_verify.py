@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny import small_digits_yaml
 
-from attriboard.cards import TaskCard
-from attriboard.contracts import Task
-from attriboard.errors import FormatError, InputError
+from attriboard.base.errors import FormatError, InputError
+from attriboard.contracts.card import TaskCard
+from attriboard.contracts.task import Task
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth, write_ground_truth
 from attriboard.groundtruth.plan import mask_indices

@@ -13,18 +13,19 @@ from tiny import PlainTinyTask, Published, tiny_card
 
 from attriboard.attribution import runner
 from attriboard.attribution.runner import describe_attributor
-from attriboard.canonical import digest_bytes
-from attriboard.downstream.parts import Part, attribute_parts
-from attriboard.downstream.removal import RemovalBench, RemovalPlan
-from attriboard.errors import FormatError
-from attriboard.evaluation import Grader
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import FormatError
+from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.removal import RemovalBench, RemovalPlan
+from attriboard.evaluation.sweeps import sweep
+from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.download import Patience, Pinned, fetch_file
-from attriboard.records import AttributionRecord, read_records, write_record
+from attriboard.records.files import read_records, write_record
+from attriboard.records.model import AttributionRecord
 from attriboard.retraining.executors import InProcess
 from attriboard.retraining.store import RetrainStore
-from attriboard.sweeping import sweep
 from killing.campaign import Campaign
 
 __all__ = ["WORKS"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from leaderboard_records import make_record, make_selection
 
-from attriboard.records import AttributionRecord, SelectionRecord
+from attriboard.records.model import AttributionRecord, SelectionRecord
 
 
 @pytest.fixture(name="make_record")

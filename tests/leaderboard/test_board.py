@@ -11,14 +11,14 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from leaderboard_records import LAMBDAS, make_path, make_removal, make_study, make_use
 
-from attriboard.cards import load_card
-from attriboard.errors import FormatError, InputError
+from attriboard.base.errors import FormatError, InputError
+from attriboard.contracts.card import load_card
 from attriboard.leaderboard import assets
 from attriboard.leaderboard.board import build_board
 from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import CONTROLS, MethodStudy
-from attriboard.records import write_record
+from attriboard.records.files import write_record
 
 ROOT = Path(__file__).parent.parent.parent
 BOARD = "leaderboards/digits_mlp-lds.html"
@@ -571,7 +571,7 @@ def test_an_unexpected_bundle_is_refused(tmp_path, monkeypatch):
 
 def test_the_board_and_records_import_no_torch():
     code = (
-        "import sys, attriboard.records; assert 'numpy' not in sys.modules;"
+        "import sys, attriboard.records.files; assert 'numpy' not in sys.modules;"
         "import attriboard.leaderboard.board; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import pytest
 from leaderboard_records import LAMBDAS, make_record, make_selection, make_study
 
 from attriboard.leaderboard.board import build_board
-from attriboard.records import write_record
+from attriboard.records.files import write_record
 
 pytestmark = pytest.mark.browser
 

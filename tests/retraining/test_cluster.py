@@ -10,7 +10,7 @@ import pytest
 from cluster_site import Site
 from tiny import N_TRAIN, PlainTinyTask, TinyTask, UnavailableTask, tiny_card
 
-from attriboard.errors import AttriboardError, DataError, InputError
+from attriboard.base.errors import AttriboardError, DataError, InputError
 from attriboard.retraining import cluster
 from attriboard.retraining.cluster import DaskCluster
 from attriboard.retraining.engine import array_names, retrain

@@ -11,8 +11,8 @@ from selecting import few_resamples, retrain_inline, run_inline
 from tiny import small_digits_yaml
 from typer.testing import CliRunner, Result
 
-from attriboard import drawing
 from attriboard.cli.app import app
+from attriboard.leaderboard.plots import style as drawing
 from attriboard.retraining import cluster, executors
 from attriboard.retraining.store import RetrainStore
 

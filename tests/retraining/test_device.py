@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import N_TRAIN, NormedTinyTask, tiny_card, tiny_task
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.retraining import engine
 from attriboard.retraining.device import place, training_device
 from attriboard.retraining.engine import retrain, trainer_class

@@ -19,7 +19,7 @@ from tiny import (
     tiny_task,
 )
 
-from attriboard.errors import AttriboardError, DataError, InputError
+from attriboard.base.errors import AttriboardError, DataError, InputError
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.executors import Executor, InProcess, LocalProcesses
 from attriboard.retraining.request import RetrainRequest, random_subset

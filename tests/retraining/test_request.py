@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from tiny import tiny_task
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.retraining.request import RetrainRequest, epoch_order, pack_indices, random_subset
 
 FINGERPRINT = "ab" * 32

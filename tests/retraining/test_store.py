@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attriboard.canonical import digest_bytes
-from attriboard.errors import FormatError
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import FormatError
 from attriboard.retraining.store import RetrainStore, Shard
 
 TASK = "ab" * 32

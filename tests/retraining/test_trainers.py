@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny import N_TRAIN, NormedTinyTask, PlainTinyTask, TinyTask, tiny_card, tiny_task
 from torch import nn
 
-from attriboard.cards import Recipe
+from attriboard.contracts.card import Recipe
 from attriboard.retraining.engine import describe_training, trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.optimisation import learning_rate

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import TASK, fill, shard
 
-from attriboard.errors import FormatError, InputError
+from attriboard.base.errors import FormatError, InputError
 from attriboard.retraining.store import RetrainStore, Shard, read_header
 from attriboard.retraining.upkeep import collect_garbage, inspect_store, list_stores, merge_store, pack_store
 

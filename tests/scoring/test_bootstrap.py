@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
 from attriboard.scoring.influence import Influence, jackknife, paired_difference_from_influence
 from attriboard.scoring.lds import correlate

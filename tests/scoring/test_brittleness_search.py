@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.brittleness import LadderSearch, exact_interval, ladder
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.ceiling import noise_ceiling
 from attriboard.scoring.lds import correlate
 

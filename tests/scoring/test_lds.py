@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import pearsonr, spearmanr
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.lds import correlate, lds, predict
 
 SHAPES = st.tuples(st.integers(3, 12), st.integers(1, 5))

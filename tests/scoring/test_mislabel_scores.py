@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.mislabel import INSPECTED, detect, suspicion_of_self, suspicion_of_sums
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from attriboard.errors import InputError
+from attriboard.base.errors import InputError
 from attriboard.scoring.removal import (
     kept_rows,
     mean_and_error,

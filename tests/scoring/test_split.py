@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attriboard.canonical import digest
-from attriboard.errors import InputError
+from attriboard.base.digests import digest
+from attriboard.base.errors import InputError
 from attriboard.scoring.split import split_test_points
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from attriboard.canonical import digest_bytes
-from attriboard.cards import TaskCard, load_card
+from attriboard.base.digests import digest_bytes
+from attriboard.contracts.card import TaskCard, load_card
 from attriboard.tasks.datasets import mnist
 
 CARDS = Path(mnist.__file__).parents[1]

@@ -15,10 +15,10 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from attriboard.canonical import digest_bytes
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError, DataError
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import CardError, DataError
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.catalogue import task_from_card, task_from_file
 from attriboard.tasks.datasets import cifar2
 from attriboard.tasks.datasets.downloads import HubDataset

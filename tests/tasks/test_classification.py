@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch.func import functional_call, grad, jacrev, vmap
 
-from attriboard.cards import load_card
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import load_card
 from attriboard.tasks.catalogue import digits_mlp, mnist_lr, mnist_mlp, task_from_card
 from attriboard.tasks.models.mlp import mlp
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from attriboard.canonical import digest_bytes
-from attriboard.errors import CardError, DataError
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import CardError, DataError
 from attriboard.tasks.catalogue import digits_mlp, mnist_lr, mnist_mlp, task_from_card
 from attriboard.tasks.datasets.digits import N_IMAGES, shuffled_order
 from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attriboard import tasks
-from attriboard.cards import load_card
-from attriboard.catalog import load_task
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import load_card
+from attriboard.evaluation.catalog import load_task
 from attriboard.tasks.catalogue import task_from_card
 from attriboard.tasks.datasets.labels import flip_labels
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from language_tasks import LENGTH, N_VOCAB, TinyLanguageTask, tiny_card
 
-from attriboard.canonical import digest_file
-from attriboard.errors import CardError, DataError
+from attriboard.base.digests import digest_file
+from attriboard.base.errors import CardError, DataError
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from language_tasks import tiny_card
 from torch.func import functional_call, grad, vmap
 
-from attriboard.cards import load_card
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import load_card
 from attriboard.tasks.language_modeling import LanguageModelingTask
 
 TASK = LanguageModelingTask(tiny_card())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from attriboard.errors import CardError
+from attriboard.base.errors import CardError
 from attriboard.tasks.models.resnet9 import resnet9
 
 TINY = {"width": 2, "n_classes": 3}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from attriboard.cards import TaskCard
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError, DataError
+from attriboard.base.errors import CardError, DataError
+from attriboard.contracts.card import TaskCard
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.catalogue import task_from_card
 from attriboard.tasks.datasets import mnist
 from attriboard.tasks.datasets.downloads import HubDataset, NpmPackage
-from attriboard.tasks.datasets.sources import Absent
+from attriboard.tasks.hub import Absent
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_a_link_in_a_package_is_not_followed(npm):
     import io
     import tarfile
 
-    from attriboard.canonical import digest_bytes
+    from attriboard.base.digests import digest_bytes
 
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:

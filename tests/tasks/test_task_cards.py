@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attriboard.tasks
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Task
-from attriboard.errors import CardError
-from attriboard.registry import Registry
+from attriboard.attribution.plugins import Registry
+from attriboard.base.errors import CardError
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Task
 from attriboard.tasks import DATASETS, KINDS, MODELS, TASKS
 from attriboard.tasks.catalogue import task_from_card, task_from_file
 from attriboard.tasks.fields import resolve

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attriboard.canonical import digest_bytes, digest_file
-from attriboard.cards import TaskCard, load_card
-from attriboard.contracts import Dataset
-from attriboard.errors import CardError, DataError
+from attriboard.base.digests import digest_bytes, digest_file
+from attriboard.base.errors import CardError, DataError
+from attriboard.contracts.card import TaskCard, load_card
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.catalogue import task_from_card
 from attriboard.tasks.datasets import wikitext2
 from attriboard.tasks.datasets.wikitext2 import cut_blocks, text_rows

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from attriboard.contracts import BatchFunction, Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.gradients import FactoredGradients, evaluate, layer_gradients, per_example_gradients

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attriboard.attributors.iffim import IFFIM, State
-from attriboard.contracts import Checkpoint, Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs, outputs, plan
 from attriboard.toolkit.kernel import DenseGradients, gradient_kernels, kernel_pieces
 from attriboard.toolkit.lowrank import TriangularKernel, low_rank_bytes, solve_low_rank

@@ -7,8 +7,9 @@ import torch
 from other_layers import PROBLEMS, context_of, convolutions, flat, in_single_precision, language_model, one_by_one
 from torch import Tensor, nn
 
-from attriboard.contracts import Context, Examples
-from attriboard.errors import NotApplicableError
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Context
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.gradients import FactoredGradients, layer_gradients, per_example_gradients

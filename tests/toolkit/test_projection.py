@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attriboard.errors import HyperparameterError
+from attriboard.base.errors import HyperparameterError
 from attriboard.toolkit.projection import FourierProjection
 
 

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attriboard.errors import HyperparameterError, NotApplicableError
-from attriboard.toolkit.spectrum import Spectrum, solve_features, solve_kernel
+from attriboard.base.errors import HyperparameterError, NotApplicableError
+from attriboard.contracts.spectrum import Spectrum
+from attriboard.toolkit.spectrum import solve_features, solve_kernel
 
 SEEDS = st.integers(0, 10_000)
 LOG_LAMBDAS = st.floats(-4, 3)

@@ -1,0 +1,52 @@
+"""Where files lie, and writing them so that they are whole or not there."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` either has all of it or does not change, whatever happens meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say what it was for
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def cache_folder() -> Path:
+    """Where downloads, stores and trained checkpoints are kept: `$ATTRIBOARD_CACHE`, or `~/.cache/attriboard`."""
+    named = os.environ.get("ATTRIBOARD_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "attriboard"
+
+
+def datasets_folder() -> Path:
+    """Where downloaded data sets are kept: `$ATTRIBOARD_DATASETS`, or `datasets` in the cache folder.
+
+    It has a name of its own so that an attributor's process can be told of data sets and of nothing beside them.
+    """
+    named = os.environ.get("ATTRIBOARD_DATASETS")
+    return Path(named) if named else cache_folder() / "datasets"
+
+
+def store_root() -> Path:
+    """Where the retrains of every task are kept, one folder per task: `retrains` in the cache folder."""
+    return cache_folder() / "retrains"
+
+
+def leaderboard_folder() -> Path:
+    """The folder of the board in this installation: `results`, `entries` and `groundtruth` lie in it."""
+    spec = importlib.util.find_spec("attriboard.leaderboard")
+    assert spec is not None, "it is part of the package"
+    assert spec.submodule_search_locations is not None, "it is a package"
+    return Path(spec.submodule_search_locations[0])

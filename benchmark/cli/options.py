@@ -1,0 +1,187 @@
+"""What commands on a task need before they can start: the task, its ground truth, its checkpoints, a job."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attriboard.cli.shell import DataDir, Terminal
+
+if TYPE_CHECKING:
+    from attriboard.attribution.limits import Limits
+    from attriboard.evaluation.workspace import Workspace
+
+TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
+AttributorArgument = Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")]
+AttributorFile = Annotated[
+    Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
+]
+OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
+FigureStem = Annotated[Path | None, typer.Option(help="Figure without its ending; by default beside the records.")]
+Bundles = Annotated[
+    Path | None,
+    typer.Option(
+        "--groundtruth",
+        help="Folder of bundles with a registry.json; by default the published ones.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Fixed = Annotated[
+    list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter's value; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0, max=2**53)]
+Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="Folder with the task's retrains; by default its own in ~/.cache/attriboard/retrains, which all share.",
+        file_okay=False,
+    ),
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that retrain; by default one for each core.", min=1)]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", metavar="ADDRESS", help="Retrain on the workers of the dask scheduler tcp://host:port instead."
+    ),
+]
+TimeLimit = Annotated[
+    float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Resident memory of the attributor's process and all that it starts, as in 800M or 4G; more is a "
+        "failed record.",
+    ),
+]
+
+MIN_MEMORY = 256 << 20  # bytes; what a process with PyTorch and a small task takes
+
+
+def prepare_folder(out: Path) -> None:
+    """Make the folder that gets the records, before the work that they come from is done.
+
+    Raises:
+        InputError: that is not possible, or nothing can be written there.
+    """
+    from attriboard.base.errors import InputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made: {error.strerror}") from error
+    if not writable:
+        raise InputError(f"--out {out}: not writable")
+
+
+def chosen_attributor(name: str, file: Path | None) -> str:
+    """The one attributor that was given, as a name or as a file.
+
+    Raises:
+        InputError: none was given, or both.
+    """
+    from attriboard.base.errors import InputError
+
+    if bool(name) == bool(file):
+        raise InputError("attributor: give one, as a name or as --attributor FILE")
+    return name or str(file)
+
+
+def limits(time_limit: float | None, memory_limit: str | None) -> "Limits":
+    """The limits of an attributor's process.
+
+    Raises:
+        InputError: the memory limit is no size, or so small that no process could start under it.
+    """
+    import re
+
+    from attriboard.attribution.limits import Limits
+    from attriboard.base.errors import InputError
+
+    if memory_limit is None:
+        return Limits(time_limit)
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)\s*([MGT])(?:i?B)?", memory_limit.strip(), re.I | re.A)
+    if match is None:
+        raise InputError(f"--memory-limit {memory_limit}: must be a size in M, G or T, as in 800M or 4G")
+    size = int(float(match[1]) * 2 ** {"M": 20, "G": 30, "T": 40}[match[2].upper()])
+    if size < MIN_MEMORY:
+        raise InputError(f"--memory-limit {memory_limit}: PyTorch alone takes {MIN_MEMORY >> 20}M; give more")
+    return Limits(time_limit, size)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, str]:
+    """Read `NAME=VALUE` texts.
+
+    Raises:
+        InputError: no `=`, or a name given twice.
+    """
+    from attriboard.base.errors import InputError
+
+    values: dict[str, str] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--hp {assignment}: must be NAME=VALUE, as in --hp regularization=1e-3")
+        if name in values:
+            raise InputError(f"--hp {assignment}: {name} is given twice")
+        values[name] = value
+    return values
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where ground truth and data come from."""
+
+    groundtruth: Bundles = None
+    data_dir: DataDir = None
+
+
+@dataclass(frozen=True)
+class Process:
+    """How an attributor is run."""
+
+    seed: Seed = 0
+    device: Device = "cpu"
+    threads: Threads = None
+    time_limit: TimeLimit = None
+    memory_limit: MemoryLimit = None
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """Where models are retrained, and where retrains are kept."""
+
+    store: StoreFolder = None
+    workers: Workers = None
+    cluster: Cluster = None
+
+
+def open_workspace(
+    task: "str | Path",
+    sources: Sources = Sources(),
+    process: Process = Process(),
+    retraining: Retraining = Retraining(),
+) -> "Workspace":
+    """A workspace that reports to the terminal."""
+    from attriboard.evaluation.workspace import Workspace
+
+    return Workspace(
+        task,
+        sources.groundtruth,
+        limits=limits(process.time_limit, process.memory_limit),
+        seed=process.seed,
+        device=process.device,
+        threads=process.threads,
+        workers=retraining.workers,
+        cluster=retraining.cluster,
+        display=Terminal(),
+    )

@@ -1,0 +1,282 @@
+"""The contracts between tasks, attributors and the engine.
+
+Everything that a task or an attributor may know of AttriBoard stands here (and in `attriboard.toolkit`, shared
+numerics for attributors). Score matrices are (n_test, n_train), float32; a positive score says that including the
+training example raises the target of the test example.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from attriboard.base.errors import HyperparameterError, NotApplicableError
+from attriboard.contracts.task import Examples
+
+if TYPE_CHECKING:
+    import torch
+
+    from attriboard.contracts.spectrum import Spectrum
+
+MAX_INTEGER = 2**53
+"""Every JSON reader holds whole numbers up to here exactly."""
+
+HyperparameterValue = float | int | str | bool | None
+Curvature = Literal["fisher", "hessian"]
+Stage = Literal["fit", "score"]
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One knob of an attributor.
+
+    Args:
+        name: shared by all methods that have it (`regularization`, `projection_dim`, …).
+        default: its value when nobody chooses; `None` only where `optional`.
+        source: where the default comes from: a paper or a library with its version.
+        stage: `fit` values need a new fit; `score` values are nearly free after one.
+        grid: values worth sweeping.
+        type: `float`, `int`, `str` or `bool`; taken from the default where that is not `None`.
+        optional: whether `None` is a value (it is written `none` on the command line).
+        minimum, maximum: inclusive bounds of a number.
+        choices: the allowed strings.
+        description: one line for listings.
+    """
+
+    name: str
+    default: HyperparameterValue
+    source: str
+    stage: Stage = "fit"
+    grid: tuple[HyperparameterValue, ...] = ()
+    type: type | None = None
+    optional: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.type is None:
+            if self.default is None:
+                raise TypeError(f"hyperparameter {self.name!r}: a default of None needs an explicit type")
+            object.__setattr__(self, "type", type(self.default))
+        if self.default is None:
+            object.__setattr__(self, "optional", True)
+        for value in (self.default, *self.grid):
+            self.validate(value)
+
+    def validate(self, value: Any) -> HyperparameterValue:
+        """Return `value` as this hyperparameter's type.
+
+        Raises:
+            HyperparameterError: wrong type, out of bounds, or not among the choices.
+        """
+        if value is None:
+            if self.optional:
+                return None
+            raise HyperparameterError(f"{self.name} = none: must be a value of type {self._type_name}")
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.type is int and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if type(value) is not self.type:
+            raise HyperparameterError(f"{self.name} = {value!r}: must be of type {self._type_name}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise HyperparameterError(f"{self.name} = {value}: must be finite")
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise HyperparameterError(f"{self.name} = {value}: must be within ±2^53, which records hold exactly")
+        if isinstance(value, (int, float)):
+            if self.minimum is not None and value < self.minimum:
+                raise HyperparameterError(f"{self.name} = {value}: must be at least {self.minimum:g}")
+            if self.maximum is not None and value > self.maximum:
+                raise HyperparameterError(f"{self.name} = {value}: must be at most {self.maximum:g}")
+        if self.choices and value not in self.choices:
+            raise HyperparameterError(f"{self.name} = {value!r}: must be one of {', '.join(self.choices)}")
+        accepted: Any = value
+        return accepted  # type: ignore[no-any-return]  # of self.type, which mypy cannot know
+
+    def parse(self, text: str) -> HyperparameterValue:
+        """Read a value from the command line: `1e-3`, `512`, `true`, `none`, `word`.
+
+        Raises:
+            HyperparameterError: the text is no value of this hyperparameter.
+        """
+        if self.optional and text.lower() == "none":
+            return None
+        try:
+            if self.type is bool:
+                return self.validate({"true": True, "false": False}[text.lower()])
+            if self.type is int:
+                return self.validate(float(text))
+            if self.type is float:
+                return self.validate(float(text))
+        except (ValueError, KeyError):
+            raise HyperparameterError(f"{self.name} = {text!r}: not of type {self._type_name}") from None
+        return self.validate(text)
+
+    @property
+    def _type_name(self) -> str:
+        assert self.type is not None
+        return f"{self.type.__name__} or none" if self.optional else self.type.__name__
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One trained model at one epoch.
+
+    Attributes:
+        parameters: name → tensor, as `torch.func.functional_call` takes them.
+        epoch: how many epochs it was trained for.
+        seed: the retrain's seed.
+        indices: training examples it saw, ascending int64; `None` for all.
+        buffers: name → tensor (running statistics), empty for most models.
+    """
+
+    parameters: Mapping[str, torch.Tensor]
+    epoch: int
+    seed: int
+    indices: torch.Tensor | None = None
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+BatchFunction = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that an attributor may see. It never contains ground truth.
+
+    Attributes:
+        train, test: examples on `device`.
+        model: a module in evaluation mode whose own parameters mean nothing; use it with `functional_call`.
+        checkpoints: every available model; see `select_checkpoints`.
+        loss, margin, target: functions of (outputs, targets) → (n,); `target` is the attributed f,
+            either the margin or minus the loss, higher is better.
+        device: where tensors live.
+        seed: for whatever randomness the attributor has.
+        memory_bytes: what the process may use in all, for methods that can do with less; `None` where nobody said.
+    """
+
+    train: Examples
+    test: Examples
+    model: torch.nn.Module
+    checkpoints: tuple[Checkpoint, ...]
+    loss: BatchFunction
+    margin: BatchFunction
+    target: BatchFunction
+    device: str = "cpu"
+    seed: int = 0
+    memory_bytes: int | None = None
+
+    def select_checkpoints(
+        self, count: int = 1, *, epoch: int | None = None, data: Literal["full", "half"] = "full"
+    ) -> tuple[Checkpoint, ...]:
+        """The first `count` models trained on full data, or on random subsets, at one epoch.
+
+        Args:
+            count: how many models, ≥ 1.
+            epoch: after which epoch; `None` for the last.
+            data: which training data the models saw.
+
+        Raises:
+            NotApplicableError: there are not that many, or none was kept at that epoch.
+        """
+        pool = [c for c in self.checkpoints if (c.indices is None) == (data == "full")]
+        epochs = sorted({c.epoch for c in pool})
+        if not pool or (epoch is not None and epoch not in epochs):
+            raise NotApplicableError(f"epoch = {epoch}: {data}-data checkpoints exist at epochs {epochs}")
+        chosen = [c for c in pool if c.epoch == (epochs[-1] if epoch is None else epoch)]
+        if not 1 <= count <= len(chosen):
+            raise NotApplicableError(f"checkpoints = {count}: there are 1 to {len(chosen)} {data}-data checkpoints")
+        return tuple(chosen[:count])
+
+    def functional(
+        self, function: BatchFunction
+    ) -> Callable[[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Turn `loss`, `margin` or `target` into (parameters, input, target) → scalar, in `torch.func` style.
+
+        `input` and `target` are single examples, without the batch axis.
+        """
+        from torch.func import functional_call
+
+        def evaluate(
+            parameters: Mapping[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
+        ) -> torch.Tensor:
+            outputs = functional_call(self.model, dict(parameters), (inputs.unsqueeze(0),))
+            return function(outputs, targets.unsqueeze(0)).squeeze(0)
+
+        return evaluate
+
+
+class Attributor(ABC):
+    """An attribution method.
+
+    A subclass names its hyperparameters in a table and fills two methods. `fit` receives the values of stage
+    `fit`, `score` those of stage `score`, as keywords; a sweep fits once for all configurations that share
+    their fit-stage values. Raise `NotApplicableError` with a reason where the method cannot work: it becomes a row.
+
+    Attributes:
+        name: lower case, as in `my_method`.
+        paper: where it comes from.
+        family: what it is grouped under.
+        hyperparameters: its table.
+        curvature: which matrix λ is added to. Where the method has no `spectrum`, selectors get one of that matrix.
+        blind: whether its scores are drawn by position, whatever the examples are: a control.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    family: ClassVar[str] = "other"
+    hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
+    curvature: ClassVar[Curvature] = "fisher"
+    blind: ClassVar[bool] = False
+
+    @abstractmethod
+    def fit(self, context: Context, *args: Any, **hyperparameters: Any) -> Any:
+        """Do all work that does not depend on score-stage hyperparameters; return any state."""
+
+    @abstractmethod
+    def score(self, state: Any, *args: Any, **hyperparameters: Any) -> torch.Tensor:
+        """Score matrix (n_test, n_train), float32, from what `fit` returned; must not change the state."""
+
+    def memory_need(self, context: Context, *args: Any, **hyperparameters: Any) -> dict[str, int] | None:
+        """What `fit` and `score` hold at once at most, beside the context: a few words → bytes, which add up.
+
+        Asked before `fit`, with the same hyperparameters. What needs more than there is becomes a row that says so
+        instead of a process that dies. An upper bound from sizes alone; `None` where nobody has counted.
+        """
+        return None
+
+    def spectrum(self, state: Any) -> list[Spectrum] | None:
+        """Eigenvalues and coefficients of the fitted kernels, one per checkpoint; `None` where there are none."""
+        return None
+
+    def notes(self, state: Any) -> tuple[str, ...]:
+        """What a reader of the scores must know of the fit, such as parameters that were left out: short sentences."""
+        return ()
+
+    @classmethod
+    def configure(cls, values: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
+        """Complete `values` with the defaults, in the table's order; texts are read as on the command line.
+
+        Raises:
+            HyperparameterError: a name that this attributor does not have, or a value out of range.
+        """
+        known = {hp.name: hp for hp in cls.hyperparameters}
+        for name in values:
+            if name not in known:
+                has = ", ".join(known) or "none"
+                raise HyperparameterError(f"{cls.name} has no hyperparameter {name!r}; it has: {has}")
+        complete = {name: values.get(name, hp.default) for name, hp in known.items()}
+        return {
+            name: known[name].parse(value) if isinstance(value, str) else known[name].validate(value)
+            for name, value in complete.items()
+        }
+
+    @classmethod
+    def stage(cls, values: Mapping[str, HyperparameterValue], stage: Stage) -> dict[str, HyperparameterValue]:
+        """The part of a complete configuration that belongs to one stage."""
+        return {hp.name: values[hp.name] for hp in cls.hyperparameters if hp.stage == stage}

@@ -1,0 +1,190 @@
+"""Task cards: everything that defines a task, as one validated YAML file.
+
+A card's *fingerprint* is the SHA-256 of its canonical JSON. Fields that only describe (title, description,
+licence) and the sizes of published artefacts (how many masks, how many checkpoints) are left out of it: a mended
+typo must not orphan a ground truth, and 200 masks extend 100. Fields at their default are left out too, so that
+a field added to the schema later does not change the fingerprint of the cards that do not use it.
+"""
+
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from attriboard.base.digests import digest
+from attriboard.base.documents import parse_yaml, read_bounded
+from attriboard.base.errors import CardError, FormatError
+
+MAX_BYTES = 256 << 10  # of a card's file
+
+Scalar = bool | int | float | str
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+class DataSpec(_Spec):
+    """Which examples a task has."""
+
+    dataset: Name = Field(description="name of the dataset loader")
+    n_train: int = Field(gt=1)
+    n_test: int = Field(gt=1)
+    options: dict[str, Scalar] = Field(default_factory=dict, description="arguments of the loader")
+    sha256: dict[str, Sha256 | None] = Field(
+        description="digest of each raw array's bytes (C order, little endian), whatever file it came from; null "
+        "where the bytes were not at hand when the card was written, and the source's pinned revision stands in"
+    )
+
+
+class ModelSpec(_Spec):
+    """Which architecture is trained."""
+
+    architecture: Name = Field(description="name of the model builder")
+    options: dict[str, Scalar | list[int]] = Field(default_factory=dict, description="arguments of the builder")
+
+
+class Recipe(_Spec):
+    """How a model is trained; the loss is the task kind's own, averaged over each batch."""
+
+    optimizer: Literal["sgd", "adamw"] = Field(
+        description="sgd: PyTorch's update, v ← μv + g, θ ← θ − ηv; adamw: PyTorch's, with β = (.9, .999), ε = 1e-8"
+    )
+    learning_rate: float = Field(gt=0, description="the largest one, where a schedule or a warm-up changes it")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(default=0.0, ge=0, description="added to the gradient by sgd, decoupled by adamw")
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0, description="a short last batch is trained on, not dropped")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="how the learning rate falls after the warm-up, to 0 after the last step"
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="fraction of the steps in which the learning rate rises linearly"
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest norm of the gradient of all parameters together; none: any"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of products and convolutions in training (PyTorch's autocast); parameters, updates and outputs "
+        "that are kept are float32 either way",
+    )
+
+    @model_validator(mode="after")
+    def _momentum_is_sgds(self) -> "Recipe":
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(
+                f"momentum = {self.momentum}: adamw has moments of its own; leave momentum out, or use sgd"
+            )
+        return self
+
+
+class SubsetSpec(_Spec):
+    """The distribution of the training subsets: fixed size, uniform, without replacement."""
+
+    fraction: float = Field(default=0.5, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class SplitSpec(_Spec):
+    """The one split of the test points: selectors see calibration points, results are on scoring points."""
+
+    calibration: float = Field(default=0.2, gt=0, lt=1, description="fraction of the test points")
+    seed: int = Field(default=0, ge=0)
+
+
+class GroundTruthSpec(_Spec):
+    """The size of the published ground truth."""
+
+    n_masks: int = Field(default=200, gt=2)
+    n_repeats: int = Field(default=5, gt=0)
+
+
+class CheckpointSpec(_Spec):
+    """The models that attributors are given."""
+
+    full: int = Field(default=5, gt=0, description="models trained on all training examples")
+    half: int = Field(default=5, ge=0, description="models trained on random subsets of the task's fraction")
+    epochs: list[int] = Field(min_length=1, description="epochs after which parameters are kept, ascending")
+
+
+class TaskCard(_Spec):
+    """One task: data, model, training recipe, target function, evaluation protocol."""
+
+    name: Name
+    version: int = Field(default=1, gt=0)
+    title: str
+    description: str
+    licence: str = Field(description="terms of the data")
+    kind: Literal["classification", "language_modeling"]
+    target: Literal["margin", "negative_loss"] = Field(
+        description="the function f of a test example that is attributed; higher is better"
+    )
+    data: DataSpec
+    model: ModelSpec
+    recipe: Recipe
+    subsets: SubsetSpec = SubsetSpec()
+    split: SplitSpec = SplitSpec()
+    ground_truth: GroundTruthSpec = GroundTruthSpec()
+    checkpoints: CheckpointSpec
+
+    @model_validator(mode="after")
+    def _subsets_are_not_empty(self) -> "TaskCard":
+        if self.subset_size < 1:
+            raise ValueError(
+                f"subsets.fraction = {self.subsets.fraction} of data.n_train = {self.data.n_train}: leaves no example"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _checkpoint_epochs_exist(self) -> "TaskCard":
+        epochs = self.checkpoints.epochs
+        if epochs != sorted(set(epochs)) or epochs[0] < 1 or epochs[-1] != self.recipe.epochs:
+            raise ValueError(
+                f"checkpoints.epochs = {epochs}: must be ascending, start at 1 or later and end with the last "
+                f"epoch, {self.recipe.epochs}"
+            )
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that influences a retrain or a score."""
+        describing = {"title", "description", "licence", "ground_truth", "checkpoints"}
+        return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=describing))
+
+    @property
+    def subset_size(self) -> int:
+        """Number of training examples in each ground-truth subset."""
+        return int(self.subsets.fraction * self.data.n_train)
+
+
+def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
+    """Read and validate a card.
+
+    Args:
+        source: path of a YAML file, or the already parsed mapping.
+
+    Raises:
+        CardError: the file cannot be read, is no YAML mapping, or a field breaks a rule.
+    """
+    if isinstance(source, dict):
+        origin, raw = "card", source
+    else:
+        origin = str(source)
+        try:
+            raw = parse_yaml(read_bounded(Path(source), MAX_BYTES, "a card"))
+        except (FormatError, ValueError) as error:
+            raise CardError(f"{origin}: not a readable YAML card: {error}") from error
+        if not isinstance(raw, dict):
+            raise CardError(f"{origin}: a card is a YAML mapping, this is {type(raw).__name__}")
+    try:
+        return TaskCard.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'card'} = {reprlib.repr(item['input'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise CardError(f"{origin}: {problems}") from error

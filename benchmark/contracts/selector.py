@@ -1,0 +1,113 @@
+"""The contract of selectors: what they may see, and what they return.
+
+A selector runs in the attributor's process, which holds no ground truth; its evidence is about calibration points
+alone. The one exception is a `GroundTruthSelector`, a type of its own: the engine runs it on its own side, and only the
+built-in `oracle` is one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import HyperparameterValue
+
+if TYPE_CHECKING:
+    from attriboard.contracts.card import Recipe
+    from attriboard.contracts.spectrum import Spectrum
+
+REGULARIZATIONS = ("regularization", "damping")
+"""What methods call the λ that they add to the curvature; selectors always say `regularization`."""
+
+
+def regularization_name(names: Iterable[str]) -> str | None:
+    """Which of a method's hyperparameters is its λ; `None` where it has none."""
+    present = set(names)
+    return next((name for name in REGULARIZATIONS if name in present), None)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a selector may know. It never contains ground truth.
+
+    Attributes:
+        configuration: the complete hyperparameters that it starts from (the defaults, and what the user fixed).
+        candidates: hyperparameter → values to choose from, ascending, numbers above zero only; see `options`.
+        spectra: of the fitted kernels, one per checkpoint, with the coefficients of the calibration points;
+            empty where neither the method nor a donor for its curvature offers one.
+        recipe: how the models were trained.
+        n_train: training examples of the task.
+        seed: for a selector's randomness.
+    """
+
+    configuration: Mapping[str, HyperparameterValue]
+    candidates: Mapping[str, tuple[float, ...]]
+    spectra: tuple[Spectrum, ...]
+    recipe: Recipe
+    n_train: int
+    seed: int = 0
+
+    def options(self, name: str) -> tuple[float, ...]:
+        """The candidates of one hyperparameter, at least one.
+
+        Raises:
+            NotApplicableError: there are none.
+        """
+        if not self.candidates.get(name):
+            raise NotApplicableError(f"{name}: no positive number to choose from; give candidates with --grid")
+        return self.candidates[name]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and why.
+
+    Attributes:
+        values: the hyperparameters to change.
+        criterion: the quantity looked at, one number per candidate, for figures: ξ̄ for `surrogate`.
+        objective: what was minimised over the candidates; its rank correlation with the LDS curve is scored.
+        note: one sentence for the record, where something is worth saying.
+    """
+
+    values: Mapping[str, HyperparameterValue]
+    criterion: tuple[float, ...] | None = None
+    objective: tuple[float, ...] | None = None
+    note: str = ""
+
+
+class Selector(ABC):
+    """Chooses hyperparameters without retraining.
+
+    Attributes:
+        name: as on the command line.
+        source: paper or library that it comes from.
+        needs_spectrum: whether it cannot work without one.
+        hyperparameter: what it chooses.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+    needs_spectrum: ClassVar[bool] = True
+    hyperparameter: ClassVar[str] = "regularization"
+
+    @abstractmethod
+    def select(self, evidence: Evidence) -> Choice:
+        """Choose.
+
+        Raises:
+            NotApplicableError: the evidence does not suffice; becomes a row.
+        """
+
+
+class GroundTruthSelector(ABC):
+    """Chooses with ground truth of the calibration points; never ranked, and never third-party."""
+
+    name: ClassVar[str]
+    source: ClassVar[str] = ""
+
+    @abstractmethod
+    def select(self, lds: Sequence[float]) -> int:
+        """Position of the best candidate, from the mean LDS on calibration points of each."""

@@ -1,1 +1,0 @@
-"""What attributions are used for: choosing data, flipping predictions, finding wrong labels."""

@@ -1,0 +1,1 @@
+"""Where scores meet ground truth, and every study on top of that."""

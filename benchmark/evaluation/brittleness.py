@@ -1,0 +1,230 @@
+"""Brittleness: the fewest training examples whose removal, in the order of a test point's own scores, flips it.
+
+After Ilyas et al., *Datamodels* (2022), section 4.1, and Park et al., *TRAK* (2023), section 5.1, who count points that
+flip at fixed sizes; here the size is searched for. All points of all attributors search in step: their removals have
+sizes from one ladder, so that retrains of one round stack.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.base.errors import InputError
+from attriboard.contracts.task import Task
+from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.removal import Work
+from attriboard.evaluation.variants import Attributed, record_fields
+from attriboard.groundtruth.plan import removal_seed, shuffled_points
+from attriboard.records.uses import BrittlenessRecord, BrittlePoint
+from attriboard.retraining.engine import Progress, retrain
+from attriboard.retraining.executors import Executor
+from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.store import RetrainStore
+from attriboard.scoring.brittleness import LadderSearch, ladder
+from attriboard.scoring.split import split_test_points
+
+_FULL = 10  # full-data models that must all be right, the ones of data selection
+_FRESH = 1_000  # first seed of the retrains that confirm
+
+
+@dataclass(frozen=True)
+class BrittlenessPlan:
+    """What is searched.
+
+    Args:
+        n_points: scoring points, drawn at random among those that every full-data model gets right.
+        largest: the largest share of the training set removed.
+        n_seeds: retrains of every question of the search; odd, so that most of them agree.
+        n_confirm: fresh retrains at the size found.
+
+    Raises:
+        InputError: no point, an even number of seeds.
+    """
+
+    n_points: int = 20
+    largest: float = 0.5
+    n_seeds: int = 5
+    n_confirm: int = 10
+
+    def __post_init__(self) -> None:
+        if self.n_points < 1 or self.n_seeds < 1 or self.n_seeds % 2 == 0 or self.n_confirm < 0:
+            raise InputError(
+                f"points = {self.n_points}, seeds = {self.n_seeds}, confirm = {self.n_confirm}: needs a point, an odd "
+                "number of seeds and no negative number"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """For every point, in which order its own scores remove the training set; `None` where they have NaN."""
+
+    rows: tuple[NDArray[np.int64] | None, ...]
+
+
+class BrittlenessBench:
+    """A task, a plan and a store: from orders to records.
+
+    Args:
+        task: the task.
+        grader: its ground truth, where it has one; only its digest is used.
+        plan: what is searched.
+        store: of the task's retrains.
+
+    Raises:
+        InputError: predictions of the task are neither right nor wrong, or the largest removal leaves nothing.
+    """
+
+    def __init__(self, task: Task, grader: Grader | None, plan: BrittlenessPlan, store: RetrainStore) -> None:
+        if "correct" not in task.measurements:
+            raise InputError(
+                f"task {task.card.name}: measures {', '.join(task.measurements)}; brittleness needs predictions that "
+                "are right or wrong"
+            )
+        self.task, self.grader, self.plan, self.store = task, grader, plan, store
+        self.sizes = ladder(task.card.data.n_train, plan.largest)
+        self._seeds = tuple(removal_seed(s) for s in range(plan.n_seeds))
+        self._fresh = tuple(removal_seed(_FRESH + s) for s in range(plan.n_confirm))
+        self._work = Work(0, 0, 0.0)
+        self.points: tuple[int, ...] = ()
+        self.n_eligible = 0
+
+    @property
+    def work(self) -> Work:
+        """Retrains asked for and done so far."""
+        return self._work
+
+    def choose_points(self, executor: Executor, progress: Progress = lambda done, total: None) -> None:
+        """Train the full-data models, as far as the store lacks them, and draw the points.
+
+        Raises:
+            InputError: no scoring point is right in all of them.
+        """
+        card = self.task.card
+        everything = np.arange(card.data.n_train)
+        requests = [RetrainRequest(everything, removal_seed(s)) for s in range(_FULL)]
+        self._train(requests, executor, progress)
+        right: NDArray[np.bool_] = np.asarray(self._correct(requests).all(axis=0))
+        scoring = set(split_test_points(card.data.n_test, card.split.calibration, card.split.seed).scoring.tolist())
+        eligible = [int(point) for point in shuffled_points(card) if int(point) in scoring and right[point]]
+        if not eligible:
+            raise InputError(f"task {card.name}: no scoring point is right in all of {_FULL} full-data models")
+        self.n_eligible, self.points = len(eligible), tuple(eligible[: self.plan.n_points])
+
+    def order(self, scores: NDArray[np.float32]) -> Orders:
+        """How scores (n_test, n_train) remove the training set for every point, the most helpful first.
+
+        Raises:
+            InputError: every point's scores have NaN or infinity.
+        """
+        rows = [scores[point] for point in self.points]
+        usable = [bool(np.isfinite(row).all()) for row in rows]
+        if not any(usable):
+            raise InputError(f"the scores of all {len(rows)} points have NaN or infinity")
+        return Orders(
+            tuple(
+                np.argsort(-row.astype(np.float64), kind="stable").astype(np.int64) if good else None
+                for row, good in zip(rows, usable, strict=True)
+            )
+        )
+
+    def search(
+        self, orders: Sequence[Orders], executor: Executor, progress: Progress = lambda done, total: None
+    ) -> list[tuple[BrittlePoint, ...]]:
+        """Find every point's fewest removals under every order; finished retrains are kept whatever happens.
+
+        Args:
+            orders: one for each configuration.
+            executor: see `retrain`.
+            progress: called with (points done, points).
+
+        Returns:
+            For each of the orders its points, without those that it cannot order.
+        """
+        searches = {
+            (which, position): LadderSearch(self.sizes)
+            for which, order in enumerate(orders)
+            for position, row in enumerate(order.rows)
+            if row is not None
+        }
+        while open_ones := {key: size for key, search in searches.items() if (size := search.next_size) is not None}:
+            progress(len(searches) - len(open_ones), len(searches))
+            wrong = self._wrong(orders, open_ones, self._seeds, executor)
+            for key, size in open_ones.items():
+                searches[key].answer(size, 2 * wrong[key] > len(self._seeds))
+        found = {key: search.found for key, search in searches.items() if search.found is not None}
+        flipped = self._wrong(orders, found, self._seeds, executor)  # known from the search
+        confirmed = self._wrong(orders, found, self._fresh, executor)
+        progress(len(searches), len(searches))
+        return [
+            tuple(
+                BrittlePoint(
+                    test_point=self.points[key[1]],
+                    n_removed=search.found,
+                    not_enough=search.not_enough,
+                    flipped=flipped.get(key, 0),
+                    confirmed=confirmed.get(key, 0),
+                )
+                for key, search in searches.items()
+                if key[0] == which
+            )
+            for which in range(len(orders))
+        ]
+
+    def record(self, attributed: Attributed[Orders], points: tuple[BrittlePoint, ...]) -> BrittlenessRecord:
+        """The record of one configuration; `points` are what `search` found for its order."""
+        orders = attributed.made
+        return BrittlenessRecord(
+            **record_fields(self.task, self.grader, attributed),
+            sizes=self.sizes,
+            n_eligible=self.n_eligible,
+            n_degenerate=sum(row is None for row in orders.rows) if orders else 0,
+            search_seeds=self._seeds,
+            confirm_seeds=self._fresh,
+            points=points,
+        )
+
+    def answers(self, record: BrittlenessRecord) -> bool:
+        """Whether a finished record is of this task, ground truth and plan, whatever its attributor."""
+        truth = self.grader.truth.sha256 if self.grader else None
+        return (
+            (record.ground_truth.sha256 if record.ground_truth else None) == truth
+            and (record.sizes, record.search_seeds, record.confirm_seeds) == (self.sizes, self._seeds, self._fresh)
+            and record.task.fingerprint == self.task.card.fingerprint
+            and (record.status == "failed" or len(record.points) + record.n_degenerate == len(self.points))
+        )
+
+    def _wrong(
+        self,
+        orders: Sequence[Orders],
+        sizes: dict[tuple[int, int], int],
+        seeds: Sequence[int],
+        executor: Executor,
+    ) -> dict[tuple[int, int], int]:
+        """How many of the seeds get a point wrong after its removal, for every (order, position) → size."""
+        requests = {}
+        for (which, position), size in sizes.items():
+            row = orders[which].rows[position]
+            assert row is not None, "only ordered points are searched"
+            kept = np.sort(row[size:])
+            requests[which, position] = [RetrainRequest(kept, seed) for seed in seeds]
+        self._train([r for several in requests.values() for r in several], executor, lambda done, total: None)
+        return {
+            key: int((self._correct(several)[:, self.points[key[1]]] == 0).sum()) if several else 0
+            for key, several in requests.items()
+        }
+
+    def _train(self, requests: Sequence[RetrainRequest], executor: Executor, progress: Progress) -> None:
+        started = time.perf_counter()
+        done = retrain(self.task, requests, self.store, executor, progress)
+        before = self._work
+        seconds = before.seconds + time.perf_counter() - started
+        self._work = Work(before.asked + len(requests), before.done + done, seconds)
+
+    def _correct(self, requests: Iterable[RetrainRequest]) -> NDArray[np.float32]:
+        """Whether each request's model is right at each test point, (n_requests, n_test)."""
+        digests = [request.digest(self.task.card.fingerprint) for request in requests]
+        correct: NDArray[np.float32] = self.store.read("outputs/correct", digests)
+        return correct

@@ -1,0 +1,254 @@
+"""From score matrices to records: the one place where scores and ground truth meet."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Job
+from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.runner import Outcome, run_attributor
+from attriboard.base.errors import InputError
+from attriboard.base.scores import scores_digest
+from attriboard.contracts.task import Task
+from attriboard.groundtruth.bundle import GroundTruth
+from attriboard.records.method_card import MethodCard
+from attriboard.records.model import (
+    AttributionRecord,
+    AttributorInfo,
+    GroundTruthInfo,
+    HeldOut,
+    LdsResult,
+    MethodInfo,
+    Negated,
+    TaskInfo,
+)
+from attriboard.records.provenance import provenance
+from attriboard.scoring.bootstrap import bootstrap
+from attriboard.scoring.ceiling import Ceiling, noise_ceiling
+from attriboard.scoring.influence import jackknife
+from attriboard.scoring.lds import correlate, predict
+from attriboard.scoring.split import Split, split_test_points
+
+Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grader:
+    """A task's ground truth, ready to grade score matrices.
+
+    Args:
+        truth: the ground truth.
+    """
+
+    truth: GroundTruth
+
+    @cached_property
+    def split(self) -> Split:
+        """Calibration and scoring points, from the task's card."""
+        spec = self.truth.card.task.split
+        return split_test_points(self.truth.card.n_test, spec.calibration, spec.seed)
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        """Noise ceiling on the scoring points."""
+        return noise_ceiling(self.truth.target[:, :, self.split.scoring])
+
+    def predict(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores summed over every mask, (n_masks, n_test).
+
+        Args:
+            scores: (n_test, n_train), positive = helpful.
+
+        Raises:
+            InputError: another shape.
+        """
+        expected = (self.truth.card.n_test, self.truth.masks.shape[1])
+        if scores.shape != expected:
+            raise InputError(f"scores are {scores.shape}, must be (n_test, n_train) = {expected}")
+        return predict(scores, self.truth.masks)
+
+    def mean_lds(self, predictions: NDArray[np.float64], points: NDArray[np.int64]) -> float:
+        """Mean LDS on some test points.
+
+        Args:
+            predictions: (n_masks, n_test), from `predict`.
+            points: positions of test points.
+        """
+        return correlate(predictions[:, points], self.truth.target[:, :, points]).mean
+
+    def grade(self, predictions: NDArray[np.float64], *, in_full: bool = True) -> LdsResult:
+        """LDS on the scoring points with its interval.
+
+        Args:
+            predictions: (n_masks, n_test), from `predict`.
+            in_full: with the vectors that let records be compared; a point of a sweep does without.
+        """
+        points = self.split.scoring
+        predictions, outputs = predictions[:, points], self.truth.target[:, :, points]
+        result = correlate(predictions, outputs)
+        influence = jackknife(predictions, outputs) if in_full else None
+        return LdsResult(
+            mean=result.mean,
+            ci95=bootstrap(predictions, outputs).ci95,
+            pearson=result.mean_pearson,
+            n_degenerate=result.n_degenerate,
+            n_scoring=len(points),
+            target=self.truth.card.task.target,
+            per_test=_rounded(result.spearman) if influence else None,
+            mask_influence=_rounded(influence.masks) if influence else None,
+        )
+
+    def grade_held_out(self, scores: NDArray[np.float32]) -> HeldOut:
+        """LDS on the masks of a held-out shard, whose grader this is.
+
+        Args:
+            scores: (n_test, n_train).
+        """
+        result = self.grade(self.predict(scores), in_full=False)
+        truth = self.truth
+        return HeldOut(sha256=truth.sha256, n_masks=truth.card.n_masks, mean=result.mean, ci95=result.ci95)
+
+    def record(
+        self,
+        task: Task,
+        outcome: Outcome,
+        job: Job,
+        *,
+        variant: Variant,
+        selector: str | None = None,
+        criteria: Mapping[str, float] | None = None,
+        negates: Negated | None = None,
+        predictions: NDArray[np.float64] | None = None,
+    ) -> AttributionRecord:
+        """The record of one outcome, failed or graded.
+
+        Args:
+            task: the task.
+            outcome: what the attributor's process gave.
+            job: what it was asked.
+            variant: how the hyperparameters came about.
+            selector: which selector chose them.
+            criteria: selector → the quantity that it looked at, at this configuration.
+            negates: whose scores the outcome's are, negated.
+            predictions: of the outcome's scores, where they are known already.
+        """
+        graded: dict[str, Any] = {}
+        if outcome.scores is not None:
+            predictions = self.predict(outcome.scores) if predictions is None else predictions
+            graded = {
+                "lds": self.grade(predictions, in_full=variant != "sweep"),
+                "calibration": self.mean_lds(predictions, self.split.calibration),
+                "scores_sha256": scores_digest(outcome.scores),
+            }
+        return AttributionRecord(
+            **heading(task, self.truth, attributor_info(outcome, job), job.seed),
+            variant=variant,
+            selector=selector,
+            hyperparameters=outcome.hyperparameters,
+            status="failed" if outcome.scores is None else "ok",
+            reason=outcome.reason,
+            lds=graded.get("lds"),
+            calibration=graded.get("calibration"),
+            criteria=dict(criteria or {}),
+            negates=negates,
+            ceiling=self.ceiling.mean,
+            fit_seconds=outcome.fit_seconds,
+            score_seconds=outcome.score_seconds,
+            peak_bytes=outcome.peak_bytes,
+            notes=outcome.notes,
+            scores_sha256=graded.get("scores_sha256"),
+            checkpoints_sha256=job.checkpoints_sha256,
+        )
+
+    def record_of_scores(
+        self,
+        task: Task,
+        scores: NDArray[np.float32],
+        name: str,
+        card: MethodCard | None = None,
+        shard: GroundTruth | None = None,
+    ) -> AttributionRecord:
+        """Grade a score matrix made elsewhere.
+
+        Args:
+            task: the task.
+            scores: (n_test, n_train) float32.
+            name: what the method is called.
+            card: what its authors say of it.
+            shard: a held-out part of the ground truth.
+        """
+        predictions = self.predict(scores)
+        described = {"paper": card.paper if card else "", "family": card.family if card else ""}
+        info = AttributorInfo(name=name, origin="scores", digest=None, **described)
+        return AttributionRecord(
+            **heading(task, self.truth, info, 0),
+            held_out=Grader(shard).grade_held_out(scores) if shard else None,
+            method=MethodInfo(card_sha256=card.sha256, protocol=card.protocol) if card else None,
+            variant="custom",
+            selector=None,
+            hyperparameters={},
+            status="ok",
+            reason=None,
+            lds=self.grade(predictions),
+            calibration=self.mean_lds(predictions, self.split.calibration),
+            ceiling=self.ceiling.mean,
+            fit_seconds=None,
+            score_seconds=None,
+            peak_bytes=None,
+            scores_sha256=scores_digest(scores),
+            checkpoints_sha256=None,
+        )
+
+
+def heading(task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: int) -> dict[str, Any]:
+    """What every record begins with; without ground truth where it has none to name."""
+    card = task.card
+    graded = truth and GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats)
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
+        "ground_truth": graded,
+        "attributor": info,
+        "seed": seed,
+        "provenance": provenance(),
+    }
+
+
+def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
+    """Which method an outcome is of, for its record."""
+    return AttributorInfo(
+        name=outcome.attributor.name,
+        origin=job.attributor.origin,
+        digest=outcome.attributor.code_sha256,
+        paper=outcome.attributor.paper,
+        family=outcome.attributor.family,
+    )
+
+
+def evaluate(
+    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], limits: Limits = NO_LIMITS
+) -> Iterator[AttributionRecord]:
+    """Run configurations of an attributor and grade them; failures become records too.
+
+    Args:
+        task: the task.
+        grader: its ground truth.
+        job: what to run.
+        variants: per configuration, how its values came about.
+        limits: see `run_attributor`.
+
+    Raises:
+        InputError: the attributor does not import, or does not have these hyperparameters.
+    """
+    for event in run_attributor(job, limits):
+        if isinstance(event, Outcome):
+            yield grader.record(task, event, job, variant=variants[event.index])
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.round(values, 6).tolist())

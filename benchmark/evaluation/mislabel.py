@@ -1,0 +1,83 @@
+"""Mislabel detection: does an attribution find the training labels that a task made wrong on purpose? No retrains.
+
+By self-influence, training examples are attributed to themselves; by summed influence, scores are summed over
+calibration points, and harmful examples are suspicious.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Job
+from attriboard.base.errors import InputError
+from attriboard.contracts.task import Task
+from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.variants import Attributed, record_fields
+from attriboard.records.uses import MislabelRecord
+from attriboard.scoring.mislabel import INSPECTED, Detection, detect, suspicion_of_self, suspicion_of_sums
+from attriboard.scoring.removal import summed_scores
+from attriboard.scoring.split import split_test_points
+
+By = Literal["self", "summed"]
+BY: tuple[By, ...] = get_args(By)
+
+
+class MislabelBench:
+    """A task with wrong labels, and what makes an example suspicious.
+
+    Args:
+        task: the task.
+        grader: its ground truth, where it has one; only its digest is used.
+        by: `self` or `summed`.
+
+    Raises:
+        InputError: the task has no wrong labels.
+        DataError: the data is not to be had.
+    """
+
+    def __init__(self, task: Task, grader: Grader | None, by: By) -> None:
+        self.task, self.grader, self.by = task, grader, by
+        mislabelled = task.load_data().mislabelled
+        if mislabelled is None:
+            raise InputError(
+                f"task {task.card.name}: has no wrong labels to detect; its card would say data.options.flipped, as in "
+                "digits_mlp_flipped"
+            )
+        self.wrong: NDArray[np.bool_] = mislabelled.numpy().astype(bool)
+
+    def question(self, job: Job) -> Job:
+        """The job whose scores are looked at: of training examples on themselves, or on test points."""
+        return job.model_copy(update={"queries": "train" if self.by == "self" else "test"})
+
+    def detect(self, scores: NDArray[np.float32]) -> Detection:
+        """Grade scores of the job that `question` gives.
+
+        Raises:
+            InputError: no finite suspicion.
+        """
+        if self.by == "self":
+            return detect(suspicion_of_self(scores), self.wrong)
+        card = self.task.card
+        points = split_test_points(card.data.n_test, card.split.calibration, card.split.seed).calibration
+        return detect(suspicion_of_sums(summed_scores(scores, points)[0]), self.wrong)
+
+    def record(self, attributed: Attributed[Detection]) -> MislabelRecord:
+        """The record of one configuration."""
+        found = attributed.made
+        return MislabelRecord(
+            **record_fields(self.task, self.grader, attributed),
+            by=self.by,
+            n_mislabelled=int(self.wrong.sum()),
+            auc=found.auc if found else None,
+            ci95=found.ci95 if found else None,
+            average_precision=found.average_precision if found else None,
+            inspected=INSPECTED,
+            recall=found.recall if found else None,
+        )
+
+    def answers(self, record: MislabelRecord) -> bool:
+        """Whether a finished record is of this task, ground truth and suspicion, whatever its attributor."""
+        truth = self.grader.truth.sha256 if self.grader else None
+        theirs = record.ground_truth.sha256 if record.ground_truth else None
+        return (record.task.fingerprint, record.by, theirs) == (self.task.card.fingerprint, self.by, truth)

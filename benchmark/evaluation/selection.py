@@ -1,0 +1,270 @@
+"""Selection, scored: default, selected and oracle side by side, for every selector of one attributor on one task.
+
+The attributor is fitted once and scored at every candidate λ. Selectors choose in its process, without ground truth;
+the oracle chooses here, by LDS on calibration points; every reported number is on scoring points.
+
+    regret     = LDS(oracle) − LDS(selected), with a paired two-way bootstrap interval
+    gap closed = (LDS(selected) − LDS(default)) / (LDS(oracle) − LDS(default))
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.contracts.selector import GroundTruthSelector, regularization_name
+from attriboard.contracts.task import Task
+from attriboard.evaluation.grader import Grader, Variant, attributor_info, heading
+from attriboard.records.files import AnyRecord
+from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord
+from attriboard.scoring.bootstrap import paired_bootstrap
+
+HEADLINE_SELECTOR = "surrogate"  # whose pick is the `selected` column of every table
+ORACLE = "oracle"
+MIN_GAP = 0.005  # LDS between oracle and default, under which a fraction of it says nothing
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """One graded configuration."""
+
+    outcome: Outcome
+    predictions: NDArray[np.float64] | None  # (n_masks, n_test)
+    calibration: float = 0.0  # mean LDS on the calibration points
+    scoring: float = 0.0  # and on the scoring points
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything that one job on one attributor gives.
+
+    Attributes:
+        records: default, the chosen ones, the oracle's, and the rest of the path as sweep points.
+        selections: one record per selector.
+    """
+
+    records: list[AttributionRecord]
+    selections: list[SelectionRecord]
+
+    @property
+    def all_records(self) -> list[AnyRecord]:
+        """Records of either kind."""
+        return [*self.records, *self.selections]
+
+
+def study_selection(
+    task: Task,
+    grader: Grader,
+    job: Job,
+    oracle: GroundTruthSelector,
+    *,
+    candidates: Sequence[Any] | None = None,
+    limits: Limits = NO_LIMITS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Study:
+    """Score a job's selectors, starting from its one configuration.
+
+    Args:
+        task: the task.
+        grader: its ground truth.
+        job: one configuration, and selectors.
+        oracle: chooses among the candidates by their LDS on calibration points.
+        candidates: values of λ; by default the attributor's grid. An attributor without λ has none.
+        limits: see `run_attributor`.
+        progress: called with (configurations graded, configurations).
+
+    Raises:
+        InputError: the attributor does not import, or does not have these hyperparameters.
+    """
+    described = describe_attributor(job)
+    own = not job.configurations[0]
+    start = described.configurations[0]
+    name = regularization_name(start)
+    if name is not None:
+        grid = described.grids[name] if candidates is None else tuple(candidates)
+        path = tuple(start | {name: value} for value in grid)
+        if candidates is not None:  # texts, perhaps, and perhaps out of range
+            path = describe_attributor(job.model_copy(update={"configurations": path})).configurations
+        path = tuple(configuration for i, configuration in enumerate(path) if configuration not in path[:i])
+        values = tuple(float(configuration[name] or 0.0) for configuration in path)
+        job = job.model_copy(update={"configurations": (start, *path), "candidates": {name: values}})
+    points: dict[int, _Point] = {}
+    choices: dict[str, Selected] = {}
+    progress(0, len(job.configurations))
+    for event in run_attributor(job, limits):
+        if isinstance(event, Selected):
+            # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
+            choices.setdefault(event.selector, event)
+        else:
+            points[event.index] = _graded(grader, event)
+            progress(len(points), max(len(job.configurations), len(points)))
+    return _Report(task, grader, job, points, name or "regularization", own).study(list(choices.values()), oracle)
+
+
+def _graded(grader: Grader, outcome: Outcome) -> _Point:
+    if outcome.scores is None:
+        return _Point(outcome, None)
+    predictions = grader.predict(outcome.scores)
+    split = grader.split
+    return _Point(
+        outcome,
+        predictions,
+        grader.mean_lds(predictions, split.calibration),
+        grader.mean_lds(predictions, split.scoring),
+    )
+
+
+@dataclass(frozen=True)
+class _Report:
+    """Turns graded points and choices into records.
+
+    `own`: whether it started from the attributor's own defaults. What started elsewhere is no default, nor what was
+    selected from there.
+    """
+
+    task: Task
+    grader: Grader
+    job: Job
+    points: dict[int, _Point]
+    hyperparameter: str
+    own: bool
+
+    def study(self, choices: list[Selected], oracle: GroundTruthSelector) -> Study:
+        """All records of the job."""
+        candidates = [i for i in range(1, len(self.job.configurations)) if self.points[i].predictions is not None]
+        best = None
+        if candidates:
+            best = candidates[oracle.select([self.points[i].calibration for i in candidates])]
+        choices = [self._resolved(choice) for choice in choices] or self._without_a_fit()
+        return Study(list(self._attributions(choices, best)), [self._selection(choice, best) for choice in choices])
+
+    def _resolved(self, choice: Selected) -> Selected:
+        """A choice applies to the starting configuration, whichever fit its evidence came from."""
+        if choice.configuration is None or 0 in choice.configurations:
+            return choice
+        wanted = self.points[0].outcome.hyperparameters | choice.values
+        at = next((i for i, point in sorted(self.points.items()) if point.outcome.hyperparameters == wanted), None)
+        reason = None if at is not None else f"not_applicable: {choice.values} was chosen on another fit and not run"
+        return choice.model_copy(update={"configuration": at, "reason": reason})
+
+    def _without_a_fit(self) -> list[Selected]:
+        """No fit succeeded, so no selector was asked: a refusal for each."""
+        return [
+            Selected(
+                selector=spec.name,
+                hyperparameter=self.hyperparameter,
+                values={},
+                transferred=False,
+                candidates=(),
+                criterion=None,
+                objective=None,
+                note="",
+                seconds=0.0,
+                reason=self.points[0].outcome.reason,
+            )
+            for spec in self.job.selectors
+        ]
+
+    def _attributions(self, choices: list[Selected], best: int | None) -> Iterator[AttributionRecord]:
+        """A record for every part that a configuration plays: default, selected, oracle, else a point of the sweep."""
+        criteria = self._criteria(choices)
+        parts: dict[int, list[tuple[Variant, str | None]]] = {0: [("default" if self.own else "custom", None)]}
+        choices, best = (choices, best) if self.own else ([], None)
+        for choice in choices:
+            if choice.selector == HEADLINE_SELECTOR and choice.configuration is not None:
+                parts.setdefault(choice.configuration, []).append(("selected", choice.selector))
+        if best is not None:
+            parts.setdefault(best, []).append(("oracle", ORACLE))
+        for index, point in sorted(self.points.items()):
+            for variant, selector in parts.get(index, [("sweep", None)]):
+                yield self.grader.record(
+                    self.task,
+                    point.outcome,
+                    self.job,
+                    variant=variant,
+                    selector=selector,
+                    criteria=criteria.get(index),
+                    predictions=point.predictions,
+                )
+
+    def _criteria(self, choices: list[Selected]) -> dict[int, dict[str, float]]:
+        """Configuration → selector → what the selector looked at there."""
+        criteria: dict[int, dict[str, float]] = {}
+        for choice in choices:
+            for value, number in zip(choice.candidates, choice.criterion or (), strict=False):
+                for index in self._at(choice.hyperparameter, value):
+                    criteria.setdefault(index, {})[choice.selector] = number
+        return criteria
+
+    def _at(self, name: str, value: float) -> list[int]:
+        return [i for i, point in self.points.items() if point.outcome.hyperparameters.get(name) == value]
+
+    def _selection(self, choice: Selected, best: int | None) -> SelectionRecord:
+        """Score one choice."""
+        default = self.points[0]
+        chosen = None if choice.configuration is None else self.points[choice.configuration]
+        oracle = None if best is None else self.points[best]
+        reason = choice.reason or (chosen.outcome.reason if chosen else None)
+        regret, closed = None, None
+        if chosen and oracle and chosen.predictions is not None and oracle.predictions is not None:
+            regret = self._difference(oracle, chosen)
+            if default.predictions is not None and oracle.scoring - default.scoring >= MIN_GAP:
+                closed = (chosen.scoring - default.scoring) / (oracle.scoring - default.scoring)
+        fit_seconds = default.outcome.fit_seconds or 0.0
+        return SelectionRecord(
+            **heading(self.task, self.grader.truth, attributor_info(default.outcome, self.job), self.job.seed),
+            selector=choice.selector,
+            hyperparameter=choice.hyperparameter,
+            status="failed" if reason else "ok",
+            reason=reason,
+            transferred=choice.transferred,
+            candidates=choice.candidates,
+            criterion=choice.criterion,
+            objective=choice.objective,
+            note=choice.note,
+            default=self._configuration(default),
+            selected=self._configuration(chosen) if chosen else None,
+            oracle=self._configuration(oracle) if oracle else None,
+            regret=regret,
+            gap_closed=closed,
+            rank_correlation=self._rank_correlation(choice),
+            seconds=fit_seconds + choice.seconds,
+            n_retrains=self.grader.truth.card.n_masks * self.grader.truth.card.n_repeats,
+        )
+
+    def _difference(self, better: _Point, worse: _Point) -> Difference:
+        """Paired difference on the scoring points; exactly zero for one and the same configuration."""
+        assert better.predictions is not None
+        assert worse.predictions is not None
+        points = self.grader.split.scoring
+        found = paired_bootstrap(
+            better.predictions[:, points], worse.predictions[:, points], self.grader.truth.target[:, :, points]
+        )
+        return Difference(mean=found.difference, ci95=found.ci95)
+
+    def _configuration(self, point: _Point) -> GradedConfiguration:
+        return GradedConfiguration(
+            hyperparameters=point.outcome.hyperparameters,
+            lds=None if point.predictions is None else point.scoring,
+        )
+
+    def _rank_correlation(self, choice: Selected) -> float | None:
+        """Spearman, over candidates, between how good the selector and how good the ground truth finds them."""
+        if choice.objective is None:
+            return None
+        pairs = [
+            (-objective, self.points[index].scoring)
+            for value, objective in zip(choice.candidates, choice.objective, strict=True)
+            for index in self._at(choice.hyperparameter, value)[:1]
+            if self.points[index].predictions is not None
+        ]
+        objectives, scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        if len(pairs) < 3 or len(set(objectives)) < 2 or len(set(scores)) < 2:
+            return None
+        return float(spearmanr(objectives, scores).statistic)

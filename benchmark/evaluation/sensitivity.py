@@ -1,0 +1,163 @@
+"""The panels of the sensitivity study, on our tasks: sweeps, a figure, a table and a verdict each.
+
+After Wang et al., "Taming Hyperparameter Sensitivity in Data Attribution" (arXiv 2505.24261). A panel asks whether one
+of its findings holds here; the verdict is computed from the records and says so either way.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from attriboard.records.model import AttributionRecord
+
+LAMBDAS = "{regularization}=1e-9:1e3:25log"
+_CLEAR = 0.02  # of LDS: smaller differences are called none
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a panel shows: a sentence, and whether the finding holds."""
+
+    holds: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        key: its letter.
+        attributors: which methods it looks at.
+        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs,
+            `{regularization}` for what the attributor calls its λ.
+        finding: the claim.
+        judge: from the records of one attributor to a verdict.
+    """
+
+    key: str
+    attributors: tuple[str, ...]
+    grids: tuple[str, ...]
+    finding: str
+    judge: Callable[[Sequence[AttributionRecord]], Verdict]
+
+
+def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:
+    """The points of a panel as a Markdown table: a row each, or for two hyperparameters a row for each of the second.
+
+    Args:
+        records: one a point.
+        names: the hyperparameters that were swept, one or two.
+    """
+    points = {tuple(record.hyperparameters[name] for name in names): record for record in records}
+    if len(names) == 1:
+        rows = [[_text(value), *_cells(record)] for (value,), record in points.items()]
+        return _markdown([names[0], "LDS", "95 % interval"], rows)
+    columns, lines = (list(dict.fromkeys(key[axis] for key in points)) for axis in (0, 1))
+    rows = [
+        [_text(line), *(_cells(points[column, line])[0] if (column, line) in points else "–" for column in columns)]
+        for line in lines
+    ]
+    return _markdown([f"{names[1]} \\ {names[0]}", *map(_text, columns)], rows)
+
+
+def _cells(record: AttributionRecord) -> tuple[str, str]:
+    if record.lds is None:
+        return "failed", "–"
+    low, high = record.lds.ci95
+    return f"{record.lds.mean:.3f}", f"{low:.3f} … {high:.3f}"
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _scored(records: Sequence[AttributionRecord]) -> list[tuple[AttributionRecord, float]]:
+    return [(record, record.lds.mean) for record in records if record.lds is not None]
+
+
+def _sensitive(records: Sequence[AttributionRecord]) -> Verdict:
+    """The best and the worst value of a range differ clearly, beyond the best one's interval."""
+    scored = _scored(records)
+    best, top = max(scored, key=lambda pair: pair[1])
+    _, bottom = min(scored, key=lambda pair: pair[1])
+    assert best.lds is not None
+    holds = bottom < best.lds.ci95[0] - _CLEAR
+    return Verdict(
+        holds, f"LDS runs from {bottom:.3f} to {top:.3f} over the grid, the best at {_where(best, records)}."
+    )
+
+
+def _projection(records: Sequence[AttributionRecord]) -> Verdict:
+    """Raising d_proj alone lowers LDS somewhere; raising it with λ tuned at each d_proj does not."""
+    scored = _scored(records)
+    dimensions = sorted({int(record.hyperparameters["projection_dim"] or 0) for record, _ in scored})
+    lambdas = sorted({float(record.hyperparameters["regularization"] or 0.0) for record, _ in scored})
+    table = {
+        (int(r.hyperparameters["projection_dim"] or 0), float(r.hyperparameters["regularization"] or 0.0)): lds
+        for r, lds in scored
+    }
+    tuned = [max(table.get((d, λ), -1.0) for λ in lambdas) for d in dimensions]
+    smallest = [table.get((d, lambdas[0]), -1.0) for d in dimensions]
+    (before, after), together = _deepest_fall(smallest), _deepest_fall(tuned)
+    holds = smallest[before] - smallest[after] > _CLEAR and tuned[together[0]] - tuned[together[1]] <= _CLEAR
+    beyond = "" if dimensions[after] == dimensions[-1] else f" and is {smallest[-1]:.3f} at d = {dimensions[-1]}"
+    return Verdict(
+        holds,
+        f"At λ = {lambdas[0]:g}, LDS goes from {smallest[before]:.3f} (d = {dimensions[before]}) to "
+        f"{smallest[after]:.3f} at d = {dimensions[after]}{beyond}; with λ tuned at each d it goes from {tuned[0]:.3f} "
+        f"(d = {dimensions[0]}) to {tuned[-1]:.3f}.",
+    )
+
+
+def _deepest_fall(values: Sequence[float]) -> tuple[int, int]:
+    """Positions i ≤ j between which a sequence falls most."""
+    pairs = [(i, j) for i in range(len(values)) for j in range(i, len(values))]
+    return max(pairs, key=lambda pair: values[pair[0]] - values[pair[1]])
+
+
+def _where(record: AttributionRecord, records: Sequence[AttributionRecord]) -> str:
+    """The hyperparameters of a record that vary over a sweep."""
+    varying = [
+        name for name in record.hyperparameters if len({str(other.hyperparameters.get(name)) for other in records}) > 1
+    ]
+    values = {name: record.hyperparameters[name] for name in varying}
+    return ", ".join(f"{name} = {_text(value)}" for name, value in values.items())
+
+
+PANELS: tuple[Panel, ...] = (
+    Panel("a", ("iffim",), (LAMBDAS,), "influence functions are sensitive to the regularization", _sensitive),
+    Panel(
+        "b",
+        ("trak", "logra", "ekfac"),
+        (LAMBDAS,),
+        "so are the other methods with a spectrum",
+        _sensitive,
+    ),
+    Panel(
+        "c",
+        ("trak",),
+        ("projection_dim=64,128,256,512,1024,2048,4096,8192", LAMBDAS),
+        "raising the projection dimension alone can lower LDS; with λ tuned it does not",
+        _projection,
+    ),
+    Panel(
+        "d",
+        ("if_lissa",),
+        ("scaling=5,10,25,50,100", "recursion_depth=50,100,500,1000,5000"),
+        "LiSSA is sensitive to scaling and recursion depth",
+        _sensitive,
+    ),
+    Panel("e", ("trak",), ("epoch={epochs}",), "the training epoch matters a lot", _sensitive),
+    Panel(
+        "f",
+        ("logra",),
+        ("projection_dim=64,256,1024,4096", LAMBDAS),
+        "raising the projection dimension alone can lower LDS; with λ tuned it does not",
+        _projection,
+    ),
+)

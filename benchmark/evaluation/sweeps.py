@@ -1,0 +1,226 @@
+"""Sweeps: a grid over hyperparameters, one record per point, nothing computed twice."""
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.base.digests import canonical_json
+from attriboard.base.errors import InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.task import Task
+from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.files import AnyRecord, write_record
+from attriboard.records.model import AttributionRecord
+
+_MAX_POINTS = 100_000
+
+
+def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
+    """Read one `--grid`: `NAME=LO:HI:N` (linear), `NAME=LO:HI:Nlog` (logarithmic), `NAME=a,b,c`.
+
+    Returns:
+        The name, and the values as texts in the command line's form.
+
+    Raises:
+        InputError: none of these forms, or a range that has no points.
+    """
+    rule = "must be NAME=LO:HI:N, NAME=LO:HI:Nlog or NAME=a,b,c, as in regularization=1e-9:1e3:25log"
+    name, equals, body = text.partition("=")
+    if not (name and equals and body):
+        raise InputError(f"--grid {text}: {rule}")
+    if ":" not in body:
+        values = tuple(value.strip() for value in body.split(","))
+        if not all(values):
+            raise InputError(f"--grid {text}: an empty value; {rule}")
+        return name, tuple(dict.fromkeys(values))
+    parts = body.split(":")
+    logarithmic = parts[-1].endswith("log")
+    try:
+        low, high, count = float(parts[0]), float(parts[1]), int(parts[2].removesuffix("log"))
+        if len(parts) != 3:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise InputError(f"--grid {text}: {rule}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and 2 <= count <= _MAX_POINTS and low < high):
+        raise InputError(f"--grid {text}: needs LO < HI, finite, and 2 ≤ N ≤ {_MAX_POINTS}")
+    if logarithmic and low <= 0:
+        raise InputError(f"--grid {text}: a logarithmic range needs LO > 0")
+    steps = [step / (count - 1) for step in range(count)]
+    if logarithmic:
+        exponents = [math.log10(low) + step * (math.log10(high) - math.log10(low)) for step in steps]
+        return name, tuple(f"{10**exponent:.6g}" for exponent in exponents)
+    return name, tuple(f"{low + step * (high - low):.12g}" for step in steps)
+
+
+def grid_configurations(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cartesian product of grids over fixed values; the last grid varies fastest.
+
+    Raises:
+        InputError: a name given twice, or fixed and swept.
+    """
+    names = [name for name, _ in grids]
+    for name in names:
+        if names.count(name) > 1 or name in fixed:
+            raise InputError(f"--grid {name}: given twice, or both fixed by --hp and swept")
+    return [dict(fixed) | dict(zip(names, values, strict=True)) for values in itertools.product(*(v for _, v in grids))]
+
+
+def sweep(
+    task: Task,
+    grader: Grader,
+    job: Job,
+    finished: Iterable[AnyRecord],
+    *,
+    described: Described | None = None,
+    limits: Limits = NO_LIMITS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    listen: Callable[[Outcome], None] = lambda outcome: None,
+) -> Iterator[AttributionRecord]:
+    """Grade every configuration of a job that no finished record answers; yields all records, old ones first.
+
+    Args:
+        task: the task.
+        grader: its ground truth.
+        job: the configurations, each once; selectors in it add their criteria to the points, with the swept values
+            of λ as candidates.
+        finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
+            truth are the same; but not where it failed for limits that are wider now.
+        described: what the attributor says of this job, where that is known already.
+        limits: see `run_attributor`.
+        progress: called with (points done, points).
+        listen: given the outcome, with its scores, of every point that was computed now.
+
+    Raises:
+        InputError: the attributor does not import, or does not have these hyperparameters.
+    """
+    described = describe_attributor(job) if described is None else described
+    configurations = [c for i, c in enumerate(described.configurations) if c not in described.configurations[:i]]
+    answers = _answers(described, grader, job, finished, limits)
+    total = len(configurations)
+    done = 0
+    missing = []
+    for configuration in configurations:
+        record = answers.get(canonical_json(configuration))
+        if record is None:
+            missing.append(configuration)
+        else:
+            done += 1
+            yield record
+    progress(done, total)
+    if not missing:
+        return
+    asked = len(missing)
+    criteria: dict[int, dict[str, float]] = {}
+    update = {"configurations": tuple(missing), "candidates": _swept_regularization(configurations)}
+    for event in run_attributor(job.model_copy(update=update), limits):
+        if isinstance(event, Selected):
+            _note_criteria(criteria, event, missing)
+        elif event.index < asked:
+            listen(event)
+            yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
+            done += 1
+            progress(done, total)
+
+
+def sweep_points(
+    workspace: Workspace,
+    attributor: str | Path,
+    grids: Sequence[tuple[str, Sequence[str]]],
+    fixed: Mapping[str, str],
+    results: Path,
+    *,
+    title: str,
+    listen: Callable[[Outcome], None] = lambda outcome: None,
+) -> tuple[list[AttributionRecord], dict[str, HyperparameterValue]]:
+    """Points of a grid, in its order: from the records in a folder, or computed now and recorded there.
+
+    Args:
+        workspace: the task.
+        attributor: its name or file.
+        grids: what is swept, see `parse_grid`.
+        fixed: hyperparameters that are not swept.
+        results: folder of records.
+        title: of the progress bar.
+        listen: see `sweep`.
+
+    Returns:
+        The records, and the configuration that the sweep varies.
+    """
+    configurations = [*grid_configurations(grids, fixed), dict(fixed)]
+    job = workspace.job(attributor, configurations, selectors=("surrogate",))
+    described = describe_attributor(job)
+    *points, default = described.configurations
+    job = job.model_copy(update={"configurations": tuple(points)})
+    described = described.model_copy(update={"configurations": tuple(points)})
+    finished = workspace.records(results)
+    records = []
+    with workspace.display.progress(title) as progress:
+        for record in sweep(
+            workspace.task,
+            workspace.grader,
+            job,
+            finished,
+            described=described,
+            limits=workspace.limits,
+            progress=progress,
+            listen=listen,
+        ):
+            write_record(record, results)
+            records.append(record)
+    records.sort(key=lambda record: points.index(record.hyperparameters))  # as asked, not as they came
+    return records, default
+
+
+def _answers(
+    described: Described, grader: Grader, job: Job, finished: Iterable[AnyRecord], limits: Limits
+) -> dict[str, AttributionRecord]:
+    """Canonical configuration → the record that answers it; of several, one that was scored and has criteria."""
+    yardstick = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed)
+    usable = [
+        record
+        for record in finished
+        if isinstance(record, AttributionRecord)
+        and (record.attributor.digest, record.ground_truth.sha256, record.checkpoints_sha256, record.seed) == yardstick
+        and not _may_end_otherwise(record.reason, limits)
+    ]
+    usable.sort(key=lambda record: (record.status == "ok", len(record.criteria)))
+    return {canonical_json(record.hyperparameters): record for record in usable}
+
+
+def _may_end_otherwise(reason: str | None, limits: Limits) -> bool:
+    """Whether a failure was that of a limit, and these are wider.
+
+    What only declared that it needs more memory than there was is asked again: that costs nothing.
+    """
+    if match := re.match(r"timeout: not finished after (\S+) s", reason or ""):
+        return limits.seconds is None or limits.seconds > float(match[1])
+    if match := re.match(r"out_of_memory: .* resident, the limit is ([\d,]+) MiB", reason or ""):
+        return limits.bytes is None or limits.bytes > int(match[1].replace(",", "")) << 20
+    return (reason or "").startswith("out_of_memory: needs ")
+
+
+def _swept_regularization(configurations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
+    """The values of λ in a sweep, as selectors' candidates; without a λ there are none."""
+    name = regularization_name(configurations[0])
+    if name is None:
+        return {}
+    return {name: tuple(float(value) for c in configurations if isinstance(value := c[name], (int, float)))}
+
+
+def _note_criteria(
+    criteria: dict[int, dict[str, float]], event: Selected, configurations: Sequence[Mapping[str, Any]]
+) -> None:
+    """Attach what a selector looked at to the points of its fit that lie on its candidates."""
+    found = dict(zip(event.candidates, event.criterion or (), strict=False))
+    for index in event.configurations:
+        value = configurations[index].get(regularization_name(configurations[index]) or "")
+        if isinstance(value, float) and value in found:
+            criteria.setdefault(index, {})[event.selector] = found[value]

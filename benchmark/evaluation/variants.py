@@ -1,0 +1,300 @@
+"""Default, selected and oracle: which configurations of an attributor are put to use, and what they scored.
+
+The selected and the oracle's λ come from a finished selection record where there is one, else from a selection made
+now. A task without ground truth has no oracle; its selector is asked alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.base.digests import digest_bytes
+from attriboard.base.errors import InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.selector import GroundTruthSelector, regularization_name
+from attriboard.contracts.task import Task
+from attriboard.evaluation.catalog import load_oracle
+from attriboard.evaluation.grader import Grader, attributor_info, heading
+from attriboard.evaluation.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.files import AnyRecord, write_record
+from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
+from attriboard.records.uses import DownstreamRecord
+
+T = TypeVar("T")
+R = TypeVar("R", bound=DownstreamRecord)
+VARIANTS: tuple[Variant, ...] = ("default", "selected", "oracle")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A configuration and how it came about.
+
+    Attributes:
+        variant: the part that it plays.
+        selector: which selector chose it.
+        hyperparameters: complete, or only what is known where it could not be chosen.
+        reason: why it could not be chosen: `category: text`.
+    """
+
+    variant: Variant
+    selector: str | None
+    hyperparameters: Mapping[str, HyperparameterValue]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed(Generic[T]):
+    """What became of one part.
+
+    Attributes:
+        part: which.
+        job: what the attributor's process was asked.
+        outcome: what it gave, without the scores.
+        scores_sha256: digest of the score matrix, where there is one.
+        made: what was made of the scores; `None` where the outcome failed.
+    """
+
+    part: Part
+    job: Job
+    outcome: Outcome
+    scores_sha256: str | None
+    made: T | None
+
+
+def choose_parts(
+    task: Task,
+    grader: Grader | None,
+    job: Job,
+    described: Described,
+    variants: Sequence[Variant],
+    records: Iterable[AnyRecord],
+    oracle: GroundTruthSelector,
+    *,
+    keep: Callable[[Study], None] = lambda study: None,
+    limits: Limits = NO_LIMITS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Part]:
+    """The configurations that variants stand for, starting from a job's only one; a method without λ has its own alone.
+
+    Args:
+        task: the task.
+        grader: its ground truth, where it has one.
+        job: one configuration, and the headline selector.
+        described: what the attributor says of it.
+        variants: which parts are wanted, of `VARIANTS`.
+        records: finished ones, among which the answer may be.
+        oracle: see `study_selection`.
+        keep: given the study where one had to be made.
+        limits: see `run_attributor`.
+        progress: see `study_selection`.
+
+    Raises:
+        InputError: the job cannot be run at all.
+    """
+    start = described.configurations[0]
+    parts = [Part("default", None, start)] if "default" in variants else []
+    if regularization_name(start) is None or not {"selected", "oracle"} & set(variants):
+        return parts or [Part("default", None, start)]
+    if grader is None:
+        return [*parts, *([_asked(job, start, limits)] if "selected" in variants else [])]
+    selection = _known(grader, job, described, list(records))
+    if selection is None:
+        study = study_selection(task, grader, job, oracle, limits=limits, progress=progress)
+        keep(study)
+        selection = study.selections[0]
+    if "selected" in variants:
+        chosen = selection.selected.hyperparameters if selection.selected else start
+        reason = selection.reason if selection.selected is None else None
+        parts.append(Part("selected", selection.selector, chosen, reason))
+    if "oracle" in variants and selection.oracle:
+        parts.append(Part("oracle", ORACLE, selection.oracle.hyperparameters))
+    return parts
+
+
+def variant_parts(
+    workspace: Workspace, attributor: str | Path, variants: Sequence[Variant], results: Path
+) -> tuple[Job, Described, list[Part]]:
+    """An attributor's configurations for variants; a selection that had to be made is recorded.
+
+    Args:
+        workspace: the task.
+        attributor: its name or file.
+        variants: wanted ones.
+        results: folder of records, which may know the selection, and gets it.
+    """
+    job = workspace.job(attributor, selectors=(HEADLINE_SELECTOR,))
+    described = describe_attributor(job)
+
+    def keep(study: Study) -> None:
+        for record in study.all_records:
+            write_record(record, results)
+
+    with workspace.display.progress(f"λ of {attributor}") as progress:
+        parts = choose_parts(
+            workspace.task,
+            workspace.grader_if_any,
+            job,
+            described,
+            variants,
+            [*workspace.records(results), *workspace.published_records],
+            load_oracle(),
+            keep=keep,
+            limits=workspace.limits,
+            progress=progress,
+        )
+    return job, described, parts
+
+
+def attribute_parts(
+    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], limits: Limits = NO_LIMITS
+) -> Iterator[Attributed[T]]:
+    """Run the configurations of parts, each once, and make something of their scores.
+
+    Args:
+        job: the attributor; its configurations are replaced.
+        parts: what is wanted.
+        make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
+        limits: see `run_attributor`.
+    """
+    configurations: list[dict[str, Any]] = []
+    for part in parts:
+        if dict(part.hyperparameters) not in configurations:
+            configurations.append(dict(part.hyperparameters))
+    job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
+    for outcome in run_attributor(job, limits):
+        assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
+        mine = [part for part in parts if dict(part.hyperparameters) == configurations[outcome.index]]
+        found = attributed(mine[0], job, outcome, make)
+        for part in mine:
+            if part.reason is None:
+                yield replace(found, part=part)
+            else:
+                yield Attributed(part, job, replace(found.outcome, reason=part.reason), None, None)
+
+
+def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[NDArray[np.float32]], T]) -> Attributed[T]:
+    """Make something of an outcome's scores and let go of them; see `attribute_parts`."""
+    made, digest, reason = None, None, outcome.reason
+    if outcome.scores is not None:
+        try:
+            made, digest = make(outcome.scores), digest_bytes(np.ascontiguousarray(outcome.scores).data)
+        except InputError as error:
+            reason = f"nan: {error}"
+    return Attributed(part, job, replace(outcome, scores=None, reason=reason), digest, made)
+
+
+def answering_records(
+    job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
+) -> list[R | None]:
+    """For every part, the last record of the same code, configuration, seed and checkpoints that `answers` accepts."""
+    yardstick = (described.code_sha256, job.seed, job.checkpoints_sha256)
+    usable = [
+        record
+        for record in records
+        if (record.attributor.digest, record.seed, record.checkpoints_sha256) == yardstick and answers(record)
+    ]
+
+    def answer(part: Part) -> R | None:
+        wanted = (part.variant, part.selector, dict(part.hyperparameters))
+        mine = [record for record in usable if (record.variant, record.selector, record.hyperparameters) == wanted]
+        return mine[-1] if mine else None
+
+    return [answer(part) for part in parts]
+
+
+def finished_parts(
+    job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
+) -> dict[Variant, R]:
+    """Those of some parts, each another variant, that a record answers; see `answering_records`."""
+    found = answering_records(job, described, parts, records, answers)
+    return {part.variant: record for part, record in zip(parts, found, strict=True) if record is not None}
+
+
+def known_or_made(
+    job: Job,
+    described: Described,
+    parts: Sequence[Part],
+    records: Iterable[R],
+    answers: Callable[[R], bool],
+    make: Callable[[NDArray[np.float32]], T],
+    limits: Limits = NO_LIMITS,
+) -> list[R | Attributed[T]]:
+    """For every part, the record that answers it, else what is made of its scores now.
+
+    Args:
+        job: the attributor.
+        described: what it says of itself.
+        parts: each another variant.
+        records: finished ones.
+        answers: see `answering_records`.
+        make: see `attribute_parts`.
+        limits: see `run_attributor`.
+    """
+    known = finished_parts(job, described, parts, records, answers)
+    missing = [part for part in parts if part.variant not in known]
+    made = {a.part.variant: a for a in attribute_parts(job, missing, make, limits)} if missing else {}
+    return [known.get(part.variant) or made[part.variant] for part in parts]
+
+
+def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]) -> dict[str, Any]:
+    """What every record of a use begins with."""
+    part, outcome, job = attributed.part, attributed.outcome, attributed.job
+    return {
+        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job.seed),
+        "variant": part.variant,
+        "selector": part.selector,
+        "hyperparameters": outcome.hyperparameters,
+        "status": "failed" if outcome.reason else "ok",
+        "reason": outcome.reason,
+        "fit_seconds": outcome.fit_seconds,
+        "score_seconds": outcome.score_seconds,
+        "peak_bytes": outcome.peak_bytes,
+        "scores_sha256": attributed.scores_sha256,
+        "checkpoints_sha256": job.checkpoints_sha256,
+    }
+
+
+def _known(grader: Grader, job: Job, described: Described, records: list[AnyRecord]) -> SelectionRecord | None:
+    """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
+    start = described.configurations[0]
+    name = regularization_name(start)
+    grid = tuple(sorted({float(v) for v in described.grids[name or ""] if isinstance(v, (int, float)) and v > 0}))
+    yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
+    checkpoints = job.checkpoints_sha256
+    # Selections do not name their checkpoints; the graded configurations beside them do.
+    graded = [
+        record.hyperparameters
+        for record in records
+        if isinstance(record, AttributionRecord)
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and record.checkpoints_sha256 == checkpoints
+    ]
+    found = [
+        record
+        for record in records
+        if isinstance(record, SelectionRecord)
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
+        and record.default.hyperparameters == start
+        and record.selected is not None
+        and record.selected.hyperparameters in graded
+    ]
+    return max(found, key=lambda record: record.created, default=None)
+
+
+def _asked(job: Job, start: Mapping[str, HyperparameterValue], limits: Limits) -> Part:
+    """The headline selector's choice, by the selector alone."""
+    reason: str | None = None
+    for event in run_attributor(job.model_copy(update={"configurations": (dict(start),)}), limits):
+        if isinstance(event, Selected) and event.reason is None:
+            return Part("selected", event.selector, dict(start) | event.values)
+        reason = event.reason or reason
+    return Part("selected", HEADLINE_SELECTOR, start, reason or "not_applicable: nothing was chosen")

@@ -1,0 +1,134 @@
+"""A task with everything that running attributors on it takes: one way in for the command line and for Python."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.runner import Outcome, run_attributor
+from attriboard.base.display import Display, Silent
+from attriboard.base.errors import InputError
+from attriboard.contracts.task import Task, TaskSpec
+from attriboard.evaluation.catalog import attributor_spec, load_task, selector_spec, spectrum_donors
+from attriboard.evaluation.grader import Grader
+from attriboard.groundtruth.opening import open_bundles
+from attriboard.records.files import AnyRecord, read_records
+from attriboard.records.published import published_results
+from attriboard.retraining.executors import Executor, LocalProcesses, usable_cores
+
+
+class Workspace:
+    """A task, its ground truth and checkpoints, and how attributors are run on it.
+
+    Args:
+        task: a live task, its name, or a card's path.
+        groundtruth: folder of bundles; the published ones by default.
+        limits: of an attributor's process.
+        seed: for the attributor's randomness.
+        device: where its tensors live.
+        threads: of its numerical libraries; by default all cores.
+        workers: processes that retrain; by default one for each core.
+        cluster: address of a dask scheduler whose workers retrain instead.
+        display: where notes and progress go; nowhere by default.
+
+    Raises:
+        UnknownNameError: no such task.
+        InputError: both workers and a cluster are given, or the cluster cannot be used.
+    """
+
+    def __init__(
+        self,
+        task: Task | str | Path,
+        groundtruth: Path | None = None,
+        *,
+        limits: Limits = NO_LIMITS,
+        seed: int = 0,
+        device: str = "cpu",
+        threads: int | None = None,
+        workers: int | None = None,
+        cluster: str | None = None,
+        display: Display | None = None,
+    ) -> None:
+        self.task = task if isinstance(task, Task) else load_task(task)
+        self.limits, self.seed, self.device = limits, seed, device
+        self.threads = threads or usable_cores()
+        self.display = display or Silent()
+        self._workers, self._cluster = workers, cluster
+        self.executor()  # what is wrong with it is found now, not after hours of attributing
+        self.bundles = open_bundles(self.task, groundtruth, self.display)
+
+    @cached_property
+    def grader(self) -> Grader:
+        """The task's ground truth, ready to grade.
+
+        Raises:
+            DataError: there is none, or no place has it.
+        """
+        return Grader(self.bundles.truth)
+
+    @property
+    def grader_if_any(self) -> Grader | None:
+        """The grader of a task that has ground truth."""
+        return self.grader if self.bundles.graded else None
+
+    def executor(self, heartbeat: Callable[[str], None] | None = None) -> Executor:
+        """Where retraining runs: local processes with one thread each, or a cluster.
+
+        Args:
+            heartbeat: what the cluster reports to; by default the display.
+
+        Raises:
+            InputError: both workers and a cluster are given, or the cluster cannot be used: no such address, no
+                scheduler that answers, or no dask.distributed.
+        """
+        if self._cluster is None:
+            return LocalProcesses(self._workers)
+        if self._workers is not None:
+            raise InputError(f"--workers {self._workers}: with --executor, the cluster sets the number of workers")
+        from attriboard.retraining.cluster import DaskCluster
+
+        where = DaskCluster(self._cluster, heartbeat or self.display.note)
+        where.reach()
+        return where
+
+    def job(
+        self,
+        attributor: str | Path,
+        configurations: Sequence[dict[str, Any]] = ({},),
+        *,
+        selectors: Sequence[str] = (),
+    ) -> Job:
+        """A job on this task, with its checkpoints: published, cached, or trained now.
+
+        Args:
+            attributor: a name, or the path of a `.py` file.
+            configurations: hyperparameter values that differ from the defaults, one score matrix each.
+            selectors: names or files of selectors that run on every fit.
+        """
+        return Job(
+            task=TaskSpec.of(self.task),
+            attributor=attributor_spec(attributor),
+            configurations=tuple(configurations),
+            checkpoints=self.bundles.checkpoints(self.executor),
+            device=self.device,
+            seed=self.seed,
+            threads=self.threads,
+            selectors=tuple(selector_spec(name) for name in selectors),
+            donors=spectrum_donors() if selectors else {},
+        )
+
+    def run(self, job: Job) -> Iterator[Outcome | Selected]:
+        """Run a job under this workspace's limits; see `run_attributor`."""
+        return run_attributor(job, self.limits)
+
+    def records(self, folder: Path) -> list[AnyRecord]:
+        """Finished records of the task below a folder of results."""
+        mine = folder / self.task.card.name
+        return read_records(mine) if mine.is_dir() else []
+
+    @cached_property
+    def published_records(self) -> list[AnyRecord]:
+        """Records of the task that come with this installation; they are many, and read once."""
+        return self.records(published_results())

@@ -1,0 +1,235 @@
+"""The list of published bundles: what exists, which bytes it has, where it can be had.
+
+`registry.json` stands in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
+URLs of its entry. One version of a task has at most one bundle of a kind; another version is another fingerprint and
+another entry. The entry of a *held-out* shard is a commitment: its SHA-256 is published, its file is not.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attriboard.base.digests import digest_file
+from attriboard.base.documents import parse_json, read_bounded
+from attriboard.base.errors import DataError, FormatError, InputError
+from attriboard.base.paths import cache_folder, leaderboard_folder, write_atomically
+from attriboard.contracts.card import TaskCard
+
+Progress = Callable[[int, int], None]
+
+BundleKind = Literal["groundtruth", "checkpoints", "heldout"]
+MAX_BYTES = 4 << 20  # of a list
+
+
+class BundleEntry(BaseModel):
+    """One published file.
+
+    Attributes:
+        task, version, fingerprint: whose it is.
+        kind: what it holds.
+        file: name inside the registry's folder.
+        sha256, bytes: of the file.
+        urls: where else it can be had; see `attriboard.groundtruth.download.address`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+    version: int = Field(gt=0, le=2**53)
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    kind: BundleKind
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$", max_length=200)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: int = Field(gt=0, le=2**53)
+    urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
+
+
+class _Listing(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    bundles: tuple[BundleEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        for what, keys in (
+            ("task, version and kind", [(e.task, e.version, e.kind) for e in self.bundles]),
+            ("file", [e.file for e in self.bundles]),
+        ):
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"two bundles have the same {what}")
+        return self
+
+
+def published_folder() -> Path:
+    """The bundles that come with this installation."""
+    return leaderboard_folder() / "groundtruth"
+
+
+def cached_path(entry: BundleEntry) -> Path:
+    """Where a fetched bundle is kept; the digest in its name keeps versions and registries apart."""
+    return cache_folder() / "bundles" / f"{entry.sha256[:16]}-{entry.file}"
+
+
+def mirrors() -> list[str]:
+    """Places that `ATTRIBOARD_MIRROR` names, URLs or folders with spaces between them, asked before a bundle's own."""
+    return os.environ.get("ATTRIBOARD_MIRROR", "").split()
+
+
+def entry_of(card: TaskCard, kind: BundleKind, path: Path) -> BundleEntry:
+    """The entry of a bundle's file."""
+    return BundleEntry(
+        task=card.name,
+        version=card.version,
+        fingerprint=card.fingerprint,
+        kind=kind,
+        file=path.name,
+        sha256=digest_file(path),
+        bytes=path.stat().st_size,
+    )
+
+
+def write_listing(folder: Path, entries: Iterable[BundleEntry]) -> None:
+    """Write a folder's `registry.json`, in the order of tasks, versions and kinds."""
+    listing = _Listing(bundles=tuple(sorted(entries, key=lambda e: (e.task, e.version, e.kind))))
+    write_atomically(folder / "registry.json", listing.model_dump_json(indent=2).encode() + b"\n")
+
+
+class BundleRegistry:
+    """A folder of bundles with its list.
+
+    Args:
+        folder: by default the published one. A folder without a list is an empty registry.
+
+    Raises:
+        FormatError: the list does not validate.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or published_folder()
+        path = self.folder / "registry.json"
+        self.entries: tuple[BundleEntry, ...] = ()
+        if path.exists():
+            try:
+                content = read_bounded(path, MAX_BYTES, "a registry")
+                parse_json(content)
+                self.entries = _Listing.model_validate_json(content, strict=True).bundles
+            except (FormatError, ValueError) as error:
+                raise FormatError(f"{path}: not a registry of bundles: {error}") from error
+
+    def find(self, card: TaskCard, kind: BundleKind) -> BundleEntry | None:
+        """The entry of exactly this task, by fingerprint."""
+        fingerprint = card.fingerprint
+        found = [e for e in self.entries if e.kind == kind and e.fingerprint == fingerprint]
+        return found[0] if found else None
+
+    def locate(self, card: TaskCard, kind: BundleKind) -> Path:
+        """Path of a bundle whose bytes are the listed ones, in the folder or in the cache.
+
+        Raises:
+            DataError: not listed, or listed but not here.
+            FormatError: the file has other bytes than the list says.
+        """
+        entry = self._listed(card, kind)
+        path = self.place(entry)
+        if path is None:
+            raise DataError(
+                f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}, "
+                f"or {_remedy(card)}"
+            )
+        found = digest_file(path)
+        if found != entry.sha256:
+            raise FormatError(
+                f"{path}: SHA-256 {found[:12]}…, the registry says {entry.sha256[:12]}…; "
+                "the file is torn or altered: fetch or build it again"
+            )
+        return path
+
+    def obtain(self, card: TaskCard, kind: BundleKind, progress: Progress = lambda done, total: None) -> Path:
+        """Path of a bundle, which is fetched into the cache where it is not here and its entry has URLs.
+
+        Args:
+            card: the task's.
+            kind: of the bundle.
+            progress: called with bytes so far and in all.
+
+        Raises:
+            DataError: not listed, or to be had nowhere.
+            FormatError: the file has other bytes than the list says.
+        """
+        entry = self._listed(card, kind)
+        if self.place(entry) is None and (entry.urls or mirrors()):
+            return self.pull(entry, cached_path(entry), progress=progress)
+        return self.locate(card, kind)
+
+    def pull(
+        self,
+        entry: BundleEntry,
+        target: Path,
+        extra: Sequence[str] = (),
+        progress: Progress = lambda done, total: None,
+    ) -> Path:
+        """Fetch a listed bundle.
+
+        Args:
+            entry: what the list says of it.
+            target: where it goes.
+            extra: places that are asked first, URLs or folders; the file's name is added.
+            progress: called with bytes so far and in all.
+
+        Raises:
+            DataError: no place has it; the message names each.
+        """
+        from attriboard.groundtruth.download import Pinned, fetch_file
+
+        places = [f"{place.rstrip('/')}/{entry.file}" for place in (*extra, *mirrors())]
+        here = self.place(entry)
+        own = [str(here)] if here is not None and here != target else []
+        return fetch_file(target, Pinned(entry.sha256, entry.bytes), [*own, *places, *entry.urls], progress=progress)
+
+    def place(self, entry: BundleEntry) -> Path | None:
+        """Where a listed bundle lies, in the folder or in the cache; unchecked."""
+        return next((path for path in (self.folder / entry.file, cached_path(entry)) if path.is_file()), None)
+
+    def _listed(self, card: TaskCard, kind: BundleKind) -> BundleEntry:
+        entry = self.find(card, kind)
+        if entry is None:
+            raise DataError(
+                f"{self.folder}: lists no {kind} for {card.name} (fingerprint {card.fingerprint[:12]}…); "
+                f"{_remedy(card)}"
+            )
+        return entry
+
+    def file_name(self, card: TaskCard, kind: BundleKind) -> str:
+        """What a bundle is called; `-v2` and so on from the second version of a task."""
+        version = f"-v{card.version}" if card.version > 1 else ""
+        return f"{card.name}{version}-{kind}.safetensors"
+
+    def register(self, card: TaskCard, kind: BundleKind) -> BundleEntry:
+        """List the bundle that lies in the folder under its `file_name`, and write the list.
+
+        Raises:
+            InputError: another bundle of this task is published already; published files are never replaced.
+        """
+        path = self.folder / self.file_name(card, kind)
+        entry = entry_of(card, kind, path)
+        others = [e for e in self.entries if (e.task, e.version, e.kind) == (card.name, card.version, kind)]
+        if others and others[0].sha256 != entry.sha256:
+            raise InputError(
+                f"{self.folder}: {card.name} version {card.version} has a published {kind} already "
+                f"({others[0].sha256[:12]}…); raise the card's version, or build elsewhere with --out"
+            )
+        if not others:
+            write_listing(self.folder, (*self.entries, entry))
+            self.entries = BundleRegistry(self.folder).entries
+        return entry
+
+
+def _remedy(card: TaskCard) -> str:
+    return (
+        f"build it: attriboard groundtruth build {card.name} --out DIR, then name that folder, or one that has it: "
+        "--groundtruth DIR"
+    )

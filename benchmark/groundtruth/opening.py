@@ -1,0 +1,77 @@
+"""One way to a task's ground truth and checkpoints: here, in the cache, fetched, or trained on this machine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from attriboard.base.display import Display, Silent
+from attriboard.contracts.task import Task
+from attriboard.groundtruth.build import train_checkpoints
+from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
+from attriboard.groundtruth.listing import BundleKind, BundleRegistry
+from attriboard.retraining.executors import Executor
+
+
+@dataclass(frozen=True, eq=False)
+class TaskBundles:
+    """The bundles of one task; nothing is read or fetched before it is asked for.
+
+    Args:
+        task: the task.
+        registry: what is published of it.
+        display: where progress goes.
+    """
+
+    task: Task
+    registry: BundleRegistry
+    display: Display
+
+    @property
+    def graded(self) -> bool:
+        """Whether a ground truth is listed."""
+        return self.registry.find(self.task.card, "groundtruth") is not None
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """The ground truth, checked against its SHA-256.
+
+        Raises:
+            DataError: none is listed, or no place has it.
+            FormatError: the file is damaged.
+        """
+        return read_ground_truth(self._obtain("groundtruth"))
+
+    def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:
+        """Absolute path of the checkpoints: published ones, else this machine's own, trained once.
+
+        Args:
+            executor: makes the executor that trains them, given what the executor reports to.
+        """
+        if self.registry.find(self.task.card, "checkpoints"):
+            return self._obtain("checkpoints").resolve()
+        name = self.task.card.name
+        self.display.note(f"no published checkpoints of {name}: using this machine's own, trained where absent")
+        with self.display.progress(f"checkpoints of {name}") as progress:
+            return train_checkpoints(self.task, executor=lambda: executor(progress.say), progress=progress).resolve()
+
+    def _obtain(self, kind: BundleKind) -> Path:
+        entry = self.registry.find(self.task.card, kind)
+        if entry is None or self.registry.place(entry) is not None:
+            return self.registry.locate(self.task.card, kind)
+        with self.display.progress(f"{entry.file}, bytes") as progress:
+            return self.registry.obtain(self.task.card, kind, progress)
+
+
+def open_bundles(task: Task, folder: Path | None = None, display: Display | None = None) -> TaskBundles:
+    """The bundles of a task.
+
+    Args:
+        task: the task.
+        folder: of bundles with a `registry.json`; the published ones by default.
+        display: where progress of downloads and training goes; nowhere by default.
+
+    Raises:
+        FormatError: the registry does not validate.
+    """
+    return TaskBundles(task, BundleRegistry(folder), display or Silent())

@@ -1,0 +1,101 @@
+"""Where a result comes from: code, versions, machine and command, without names of people or machines."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from attriboard.records.model import GitState, Hardware, Provenance
+
+PACKAGES = ("numpy", "pydantic", "safetensors", "scikit-learn", "scipy", "torch", "transformers")
+
+
+def provenance() -> Provenance:
+    """Collect the provenance of this process; what cannot change is looked up once.
+
+    Thread count and GPU are PyTorch's where it is loaded already; it is never imported for them.
+    """
+    return Provenance(
+        attriboard=importlib.metadata.version("attriboard"),
+        git=_git_state(Path(__file__).resolve().parent),
+        python=platform.python_version(),
+        packages=dict(_versions(PACKAGES)),
+        hardware=Hardware(
+            cpu=_cpu_model(),
+            cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
+            memory_bytes=psutil.virtual_memory().total,
+            gpu=_gpu(),
+        ),
+        threads=_threads(),
+        platform="-".join(part for part in (platform.system(), platform.machine(), *platform.libc_ver()) if part),
+        command_line=_anonymous(sys.argv),
+    )
+
+
+@functools.cache
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def _git_state(package: Path) -> GitState | None:
+    """The commit of the checkout that tracks `package`; `None` for an installed copy."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # a virtual environment may lie inside a checkout
+        return GitState(commit=git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain", "-uno")))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@functools.cache
+def _cpu_model() -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name(0))
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else os.cpu_count() or 1
+
+
+def _anonymous(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The command line with paths cut to their last part, URLs to their scheme, and home folders left out."""
+    private = {Path.home().name, platform.node()}
+
+    def shorten(part: str) -> str:
+        if "://" in part:
+            return f"{part.partition('://')[0]}://…"
+        if not re.search(r"[/\\~]", part):
+            return part
+        last = re.split(r"[/\\]", part.rstrip("/\\"))[-1]
+        return "…" if last in private or last.startswith("~") else last
+
+    return tuple("=".join(map(shorten, argument.split("=")))[:2000] for argument in arguments)

@@ -1,0 +1,131 @@
+"""Verifications: somebody else ran a record's method again, and says what came out.
+
+A record is never edited, so a verification is a file of its own beside it, immutable like it and named by its own
+digest: `<task>/<attributor>/<record>-<id>.verification`, JSON. It says who ran it, when, on what machine, with which
+code.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from attriboard.base.digests import digest
+from attriboard.base.documents import parse_json, read_bounded
+from attriboard.base.errors import FormatError
+from attriboard.base.paths import write_atomically
+from attriboard.records.comparison import Disagreement, compare_numbers
+from attriboard.records.model import AttributionRecord, Correlation, Created, Name, Provenance, Reason, RecordPart
+
+SUFFIX = ".verification"
+TOLERANCE = 0.005  # LDS; other machines add in another order, which moves LDS by less
+MAX_BYTES = 1 << 20
+_JUDGED = ("lds.mean", "lds.pearson", "ceiling")
+
+
+class Verification(RecordPart):
+    """One re-run of one record."""
+
+    schema_version: Literal[1] = 1
+    created: Created
+    record: str = Field(pattern=r"^[0-9a-f]{16}$", description="id of the record")
+    task: Name
+    attributor: Name
+    by: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="who ran it")
+    status: Literal["verified", "failed"]
+    reason: Reason | None = Field(description="of a failure: the numbers that disagree")
+    tolerance: float = Field(gt=0, le=1, description="the largest difference in LDS that counts as none")
+    same_code: bool | None = Field(description="whether the attributor's code had the record's digest; null: no code")
+    same_scores: bool = Field(description="whether the scores were the same to the last bit")
+    claimed: Correlation | None = Field(description="the record's LDS; null for a failed run")
+    found: Correlation | None
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _status_agrees(self) -> Self:
+        if (self.status == "failed") != (self.reason is not None):
+            raise ValueError(f"status = {self.status}: a failure has a reason, a success has none")
+        return self
+
+    @property
+    def id(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return digest(self.model_dump(mode="json"))[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies below a folder of results."""
+        stem = f"{self.task}-{self.attributor}-{self.record}-{self.id}"
+        return Path(self.task, self.attributor, stem + SUFFIX)
+
+
+def verify_record(
+    record: AttributionRecord, again: AttributionRecord, by: str, tolerance: float = TOLERANCE
+) -> Verification:
+    """Judge a re-run.
+
+    A failed record is verified where its method failed again for the same kind of reason.
+
+    Args:
+        record: what is claimed.
+        again: the same attributor, configuration and seed, run now.
+        by: who ran it.
+        tolerance: see `Verification`.
+    """
+    claimed, found = (each.lds.mean if each.lds else None for each in (record, again))
+    return Verification(
+        created=again.created,
+        record=record.id,
+        task=record.task.name,
+        attributor=record.attributor.name,
+        by=by,
+        status="failed" if (reason := _disagreement(record, again, tolerance)) else "verified",
+        reason=reason,
+        tolerance=tolerance,
+        same_code=None if record.attributor.digest is None else record.attributor.digest == again.attributor.digest,
+        same_scores=record.scores_sha256 is not None and record.scores_sha256 == again.scores_sha256,
+        claimed=claimed,
+        found=found,
+        provenance=again.provenance,
+    )
+
+
+def _disagreement(record: AttributionRecord, again: AttributionRecord, tolerance: float) -> str | None:
+    categories = [(each.reason or "").partition(":")[0] for each in (record, again)]
+    if record.status != again.status or categories[0] != categories[1]:
+        shown = [each.status + (f" ({each.reason})" if each.reason else "") for each in (record, again)]
+        return f"status: {shown[0]} is claimed, {shown[1]} was found"[:2000]
+    if record.hyperparameters != again.hyperparameters:
+        return f"hyperparameters: {record.hyperparameters} became {again.hyperparameters}"[:2000]
+    found: list[Disagreement] = [d for d in compare_numbers(record, again, tolerance) if d.name in _JUDGED]
+    return "numbers: " + "; ".join(map(str, found)) if found else None
+
+
+def write_verification(verification: Verification, folder: Path) -> Path:
+    """Write a verification below a folder of results; one that is there stays."""
+    path = folder / verification.path
+    if not path.exists():
+        data: dict[str, Any] = verification.model_dump(mode="json")
+        write_atomically(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    return path
+
+
+def read_verification(path: Path) -> Verification:
+    """Read and validate a verification.
+
+    Raises:
+        FormatError: it cannot be read, breaks the schema, or is not named after its content.
+    """
+    content = read_bounded(path, MAX_BYTES, "a verification")
+    try:
+        parse_json(content)
+        verification = Verification.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise FormatError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+    except ValueError as error:
+        raise FormatError(f"{path}: not a readable verification: {error}") from error
+    if path.name != verification.path.name:
+        raise FormatError(f"{path}: altered or renamed; its content belongs to {verification.path.name}")
+    return verification

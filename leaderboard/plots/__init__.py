@@ -1,0 +1,1 @@
+"""Publication figures: matplotlib, to SVG and PNG."""

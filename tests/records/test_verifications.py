@@ -1,0 +1,92 @@
+"""Verification: a re-run is judged, kept beside the record, and shown on the board."""
+
+import json
+from pathlib import Path
+
+import pytest
+from leaderboard_records import make_record
+
+from attriboard.base.errors import FormatError
+from attriboard.leaderboard.board import build_board
+from attriboard.leaderboard.reading import read_entries
+from attriboard.records.files import write_record
+from attriboard.records.model import AttributionRecord
+from attriboard.records.verifications import read_verification, verify_record, write_verification
+
+RECORD = make_record()
+
+
+def moved(by: float, **changes: object) -> AttributionRecord:
+    """The record again, with an LDS that differs by so much, everywhere."""
+    lds = RECORD.lds
+    numbers = {
+        "mean": lds.mean + by,
+        "pearson": lds.pearson + by,
+        "per_test": tuple(value + by for value in lds.per_test),
+    }
+    again = RECORD.model_copy(update={"lds": lds.model_copy(update=numbers), "created": "2026-02-03T04:05:06Z"})
+    return again.model_copy(update={"scores_sha256": "1" * 64, **changes})
+
+
+@pytest.mark.parametrize(("by", "status"), [(0.0, "verified"), (0.0049, "verified"), (0.0051, "failed")])
+def test_a_re_run_is_judged_by_its_lds(by: float, status: str) -> None:
+    verification = verify_record(RECORD, moved(by), "Grace Hopper")
+    assert verification.status == status
+    assert (verification.reason is None) == (status == "verified")
+    assert verification.found == pytest.approx(RECORD.lds.mean + by)
+    assert (verification.same_code, verification.same_scores) == (True, False)
+    assert (verification.by, verification.created) == ("Grace Hopper", "2026-02-03T04:05:06Z")
+
+
+def test_a_failure_is_verified_by_a_failure_of_its_kind() -> None:
+    failed = make_record(status="failed", reason="timeout: not finished after 60 s")
+    same = make_record(status="failed", reason="timeout: not finished after 61 s")
+    other = make_record(status="failed", reason="crash: exit code 3")
+    assert verify_record(failed, same, "x").status == "verified"
+    assert "crash: exit code 3) was found" in verify_record(failed, other, "x").reason
+    assert "ok is claimed, failed (crash: exit code 3) was found" in verify_record(RECORD, other, "x").reason
+    assert verify_record(failed, RECORD, "x").status == "failed"
+
+
+def test_it_is_kept_beside_the_record_and_betrays_every_edit(tmp_path: Path) -> None:
+    record = write_record(RECORD, tmp_path)
+    before = record.read_bytes()
+    verification = verify_record(RECORD, moved(0.0), "Grace Hopper")
+    path = write_verification(verification, tmp_path)
+    assert path.parent == record.parent
+    assert read_verification(path) == verification
+    assert write_verification(verification, tmp_path) == path
+    assert record.read_bytes() == before
+    data = json.loads(path.read_text())
+    for change in ({"by": "Somebody Else"}, {"status": "failed"}, {"found": 2}, {"more": 1}, {"record": "x"}):
+        path.write_text(json.dumps(data | change))
+        with pytest.raises(FormatError):
+            read_verification(path)
+    path.write_text('{"by": "a", "by": "b"}')
+    with pytest.raises(FormatError, match="stands twice"):
+        read_verification(path)
+
+
+def test_the_board_shows_the_newest_verification_and_by_whom(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    write_record(RECORD, results)
+    page = f"records/{RECORD.id}.html"
+
+    def shown() -> tuple[str, str]:
+        build_board([results], tmp_path / "site")
+        (board,) = (tmp_path / "site" / "leaderboards").glob("*-lds.html")
+        return board.read_text(), (tmp_path / "site" / page).read_text()
+
+    assert all("verified" not in text for text in shown())
+    write_verification(verify_record(RECORD, moved(0.0), "Grace Hopper"), results)
+    board, record = shown()
+    assert "verified</span>" in board
+    assert "by Grace Hopper, 2026-02-03" in board
+    assert "Run again by Grace Hopper" in record
+    later = moved(0.1).model_copy(update={"created": "2026-03-03T04:05:06Z"})
+    write_verification(verify_record(RECORD, later, "<b>Mallory</b>"), results)
+    board, record = shown()
+    assert "not reproduced" in board
+    assert "&lt;b&gt;Mallory&lt;/b&gt;" in record
+    (entry,) = read_entries([results])
+    assert entry.verification.status == "failed"
