@@ -35,7 +35,7 @@ def command(function: F) -> F:
     function gets the object.
     """
     hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, type[Any]] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     signature = _flattened(inspect.signature(function), hints, groups)
 
     @functools.wraps(function)
