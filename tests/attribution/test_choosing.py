@@ -165,7 +165,7 @@ def test_spectrum_that_raises_is_the_reason(published: Published, context: Conte
 
 
 BAD_SELECTOR = """
-from attriboard.selector import Choice, Selector
+from attriboard.contracts import Choice, Selector
 
 class Bad(Selector):
     name = "bad"
@@ -203,7 +203,7 @@ def test_selectors_see_calibration_points_only(published: Published, context: Co
     path = write(
         tmp_path / "counting.py",
         """
-        from attriboard.selector import Choice, Selector
+        from attriboard.contracts import Choice, Selector
 
         class Counting(Selector):
             name = "counting"
@@ -243,7 +243,7 @@ def test_plugin_cannot_enter_as_a_selector_with_ground_truth(tmp_path: Path) -> 
     path = write(
         tmp_path / "cheat.py",
         """
-        from attriboard.selector import GroundTruthSelector
+        from attriboard.contracts.selector import GroundTruthSelector
 
         class Cheat(GroundTruthSelector):
             name = "cheat"

@@ -81,7 +81,7 @@ def test_two_runs_that_write_the_same_records_into_one_folder_do_not_disturb_eac
 
 def test_limits_and_pauses_do_not_hang_on_the_wall_clock() -> None:
     """A clock that is set back or forth moves none of them."""
-    for module in ("attribution", "groundtruth", "retraining/engine.py", "sweeping.py", "records.py"):
+    for module in ("attribution", "groundtruth", "retraining/engine.py", "evaluation", "records"):
         place = ROOT / "benchmark" / module
         for path in place.rglob("*.py") if place.is_dir() else [place]:
             assert "time.time(" not in path.read_text(encoding="utf-8"), path

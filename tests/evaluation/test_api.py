@@ -11,7 +11,7 @@ import attriboard as ab
 from attriboard.attribution.job import Described
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import AttriboardError, DataError, InputError, UnknownNameError
-from attriboard.evaluation import api
+from attriboard.evaluation.workspace import Workspace
 from attriboard.evaluation.grader import Grader
 from attriboard.tasks.catalogue import task_from_file
 
@@ -60,7 +60,7 @@ def test_hyperparameters_are_keywords_and_numpys_scalars_are_welcome(task):
 
 def test_a_failing_attributor_raises_its_reason(task, monkeypatch):
     described = Described(name="mine", paper="", family="", code_sha256="", configurations=({},), grids={})
-    monkeypatch.setattr(api, "run_attributor", lambda job: [Outcome(described, 0, {}, "error: ValueError: too wide")])
+    monkeypatch.setattr(Workspace, "run", lambda self, job: [Outcome(described, 0, {}, "error: ValueError: too wide")])
     with pytest.raises(AttriboardError, match="mine on digits_mlp failed: error: ValueError: too wide"):
         ab.attribute(task, "random")
 
