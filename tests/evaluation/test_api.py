@@ -11,8 +11,8 @@ import attriboard as ab
 from attriboard.attribution.job import Described
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import AttriboardError, DataError, InputError, UnknownNameError
-from attriboard.evaluation.workspace import Workspace
 from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.workspace import Workspace
 from attriboard.tasks.catalogue import task_from_file
 
 
