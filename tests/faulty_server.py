@@ -20,6 +20,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
     Attributes:
         content: the right bytes.
         asked: (path, Range header) of every request.
+        gate: what `/held/` waits for.
     """
 
     daemon_threads = True
@@ -28,6 +29,7 @@ class FaultyServer(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content = content
         self.asked: list[tuple[str, str | None]] = []
+        self.gate = threading.Event()
 
     @property
     def url(self) -> str:
@@ -95,6 +97,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 def _good(handler: _Handler) -> None:
     handler.answer(handler.server.content)
+
+
+def _held(handler: _Handler) -> None:
+    """The file, once the gate is open."""
+    handler.server.gate.wait(60)
+    _good(handler)
 
 
 def _slow(handler: _Handler) -> None:
@@ -178,6 +186,11 @@ def _always(status: int) -> Callable[[_Handler], None]:
         handler.wfile.write(b"oops")
 
     return answer
+
+
+def _late(handler: _Handler) -> None:
+    """503 with a time to come back that is an hour away."""
+    handler.head(503, 0, Retry_After="3600")
 
 
 def _other_bytes(handler: _Handler) -> None:
@@ -275,6 +288,7 @@ def _no_http(handler: _Handler) -> None:
 
 FAULTS: dict[str, Callable[[_Handler], None]] = {
     "good": _good,
+    "held": _held,
     "slow": _slow,
     "chunked": _chunked,
     "no_ranges": _no_ranges,
@@ -289,6 +303,7 @@ FAULTS: dict[str, Callable[[_Handler], None]] = {
     "403": _always(403),
     "429": _always(429),
     "500": _always(500),
+    "late": _late,
     "other_bytes": _other_bytes,
     "other_end": _other_end,
     "html": _html,
@@ -304,5 +319,5 @@ FAULTS: dict[str, Callable[[_Handler], None]] = {
     "no_http": _no_http,
 }
 SURVIVABLE = (
-    "good", "slow", "chunked", "no_ranges", "truncates", "resets", "stalls_once", "busy_twice", "redirects",
+    "good", "held", "slow", "chunked", "no_ranges", "truncates", "resets", "stalls_once", "busy_twice", "redirects",
 )  # fmt: skip

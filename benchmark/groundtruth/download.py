@@ -1,25 +1,27 @@
 """Downloads of published files: pinned by SHA-256 and size, from any place that has the bytes.
 
 Sources are URLs: `https:`, `http:`, `file:`, and `hf://datasets/OWNER/NAME@REVISION/PATH`, which is a file of the
-Hugging Face Hub by its plain HTTPS address. They are tried in order. A source is tried again, with growing pauses,
-where waiting may help (no connection, a stall, 429, 5xx); a torn transfer goes on where it stopped. Whatever comes, the
-file appears under its name only when all its bytes are the pinned ones.
+Hugging Face Hub by its plain HTTPS address. They are tried in order. `urllib3.util.Retry` decides how often a source is
+tried again, and after which pause, where waiting may help (no connection, a stall, 429, 5xx); a torn transfer goes on
+where it stopped. Whatever comes, the file appears under its name only when all its bytes are the pinned ones.
 """
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from attriboard.base.digests import digest_file
 from attriboard.base.errors import DataError
+
+if TYPE_CHECKING:
+    from requests import Response
+    from urllib3 import BaseHTTPResponse, Retry
 
 Progress = Callable[[int, int], None]
 BLOCK = 1 << 18
@@ -47,7 +49,7 @@ class Patience:
 
     Attributes:
         attempts: transfers in a row without progress from one source before the next is tried.
-        pause: seconds before the second attempt; they double from attempt to attempt.
+        pause: seconds; the second attempt follows at once, the third after two of it, and so on, doubled each time.
         longest_pause: seconds that a pause has at most, whatever a server asks for.
         silence: seconds without a byte after which a transfer has stalled.
         slowest: bytes per second, over such a time, below which it has stalled too.
@@ -61,13 +63,26 @@ class Patience:
     slowest: float = 1024.0
     lock: float = 3600.0
 
+    def retry(self) -> "Retry":
+        """The policy for one source."""
+        from urllib3 import Retry
 
-class _WaitError(Exception):
-    """This attempt failed; the same source may work later."""
+        return Retry(
+            self.attempts - 1,
+            status_forcelist=WAITING_HELPS,
+            backoff_factor=self.pause,
+            backoff_max=self.longest_pause,
+            backoff_jitter=self.pause / 4,  # keeps many that failed together from coming back together
+            retry_after_max=int(self.longest_pause),
+        )
 
-    def __init__(self, reason: str, seconds: float | None = None) -> None:
+
+class _AgainError(Exception):
+    """This attempt failed; the same source may work later, when its response, if there is one, says."""
+
+    def __init__(self, reason: str, response: "BaseHTTPResponse | None" = None) -> None:
         super().__init__(reason)
-        self.seconds = seconds
+        self.response = response
 
 
 class _GiveUpError(Exception):
@@ -166,10 +181,12 @@ def _fetch(source: str, part: Path, pinned: Pinned, patience: Patience, progress
     Raises:
         _GiveUpError: it does not have them.
     """
+    from urllib3.exceptions import MaxRetryError
+
     url = address(source)
     if offline() and not url.startswith("file:"):
         raise _GiveUpError("not tried, ATTRIBOARD_OFFLINE is set")
-    attempt = 0
+    retry = patience.retry()
     while True:
         before = _size(part)
         try:
@@ -178,18 +195,19 @@ def _fetch(source: str, part: Path, pinned: Pinned, patience: Patience, progress
             if _is(part, pinned):
                 return
             if _size(part) < pinned.bytes:
-                raise _WaitError(f"{_size(part)} of {pinned.bytes} bytes came")
+                raise _AgainError(f"{_size(part)} of {pinned.bytes} bytes came")
             # The beginning may have been another source's, or torn by a crash: a transfer of the whole decides.
             part.unlink()
             if before == 0:
                 raise _GiveUpError("has other bytes than those pinned by SHA-256; the file there is torn or altered")
-        except _WaitError as wait:
-            attempt = 1 if _size(part) >= before + BLOCK else attempt + 1
-            if attempt >= patience.attempts:
-                raise _GiveUpError(f"{wait} ({attempt} attempts)") from wait
-            pause = patience.pause * 2 ** (attempt - 1) if wait.seconds is None else wait.seconds
-            # The jitter keeps many that failed together from coming back together.
-            time.sleep(min(pause, patience.longest_pause) * (1 + secrets.randbelow(100) / 400))
+        except _AgainError as again:
+            if _size(part) >= before + BLOCK:
+                retry = patience.retry()
+            try:
+                retry = retry.increment("GET", url, error=again)
+            except MaxRetryError:
+                raise _GiveUpError(f"{again} ({patience.attempts} attempts)") from again
+            retry.sleep(again.response)
 
 
 def _size(path: Path) -> int:
@@ -246,19 +264,19 @@ def _open_url(url: str, start: int, pinned: Pinned, patience: Patience) -> Itera
             answer = session.get(url, headers=headers, stream=True, timeout=patience.silence)
         except requests.TooManyRedirects as error:
             raise _GiveUpError("redirects without end") from error
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _WaitError(_short(error)) from error
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _AgainError(_short(error)) from error
         except (requests.RequestException, ValueError, OSError) as error:
             raise _GiveUpError(f"leads to no address: {_short(error)}") from error
         with answer:
             yield _offset(answer, start, pinned), _blocks(answer, patience)
 
 
-def _blocks(answer: Any, patience: Patience) -> Iterator[bytes]:
+def _blocks(answer: "Response", patience: Patience) -> Iterator[bytes]:
     """What comes, as long as it comes fast enough.
 
     Raises:
-        _WaitError: the connection broke or stalled.
+        _AgainError: the connection broke or stalled.
     """
     from urllib3.exceptions import HTTPError
 
@@ -267,8 +285,8 @@ def _blocks(answer: Any, patience: Patience) -> Iterator[bytes]:
         try:
             # What is there, not a full block: a server that drips would keep us here.
             block = answer.raw.read1(BLOCK, decode_content=False)
-        except (HTTPError, OSError, HTTPException) as error:
-            raise _WaitError(_short(error)) from error
+        except (HTTPError, OSError) as error:
+            raise _AgainError(_short(error)) from error
         if not block:
             return
         yield block
@@ -276,20 +294,20 @@ def _blocks(answer: Any, patience: Patience) -> Iterator[bytes]:
         passed = time.monotonic() - since
         if passed > patience.silence:
             if received < patience.slowest * passed:
-                raise _WaitError(f"stalled: {received} bytes in {passed:.0f} s")
+                raise _AgainError(f"stalled: {received} bytes in {passed:.1f} s")
             since, received = time.monotonic(), 0
 
 
-def _offset(answer: Any, start: int, pinned: Pinned) -> int:
+def _offset(answer: "Response", start: int, pinned: Pinned) -> int:
     """Where the answer's bytes begin.
 
     Raises:
-        _WaitError: the server asks to come back.
+        _AgainError: the server asks to come back.
         _GiveUpError: it does not have the file.
     """
     status = answer.status_code
     if status in WAITING_HELPS:
-        raise _WaitError(f"HTTP {status}", _retry_after(answer.headers.get("Retry-After", "")))
+        raise _AgainError(f"HTTP {status}", answer.raw)
     if status not in (200, 206):
         raise _GiveUpError(f"HTTP {status}")
     offset = 0
@@ -302,10 +320,6 @@ def _offset(answer: Any, start: int, pinned: Pinned) -> int:
     if re.fullmatch(r"\d{1,18}", length, re.A) and offset + int(length) > pinned.bytes:
         raise _GiveUpError(f"has {offset + int(length)} bytes, the file has {pinned.bytes}")
     return offset
-
-
-def _retry_after(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d{1,6}", text, re.A) else None
 
 
 def _short(error: BaseException) -> str:
