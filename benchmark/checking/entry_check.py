@@ -23,10 +23,10 @@ from attriboard.evaluation.catalog import attributor_names, load_task, task_name
 from attriboard.evaluation.grader import Grader
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry
-from attriboard.records.comparison import compare_numbers
 from attriboard.records.files import AnyRecord, read_record
 from attriboard.records.method_card import MethodCard, load_method_card
 from attriboard.records.model import AttributionRecord
+from attriboard.records.verifications import compare_numbers
 
 TOLERANCE = 1e-6  # between a claimed number and the one that comes out again
 NEAR = 0.01  # LDS, root mean square over scoring points, under which two methods' results are called the same

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from attriboard.records.model import (
     MethodInfo,
     Negated,
     TaskInfo,
+    Variant,
 )
 from attriboard.records.provenance import provenance
 from attriboard.scoring.bootstrap import bootstrap
@@ -33,8 +34,6 @@ from attriboard.scoring.ceiling import Ceiling, noise_ceiling
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
 from attriboard.scoring.split import Split, split_test_points
-
-Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,6 @@ class Grader:
         points = self.split.scoring
         predictions, outputs = predictions[:, points], self.truth.target[:, :, points]
         result = correlate(predictions, outputs)
-        influence = jackknife(predictions, outputs) if in_full else None
         return LdsResult(
             mean=result.mean,
             ci95=bootstrap(predictions, outputs).ci95,
@@ -99,8 +97,8 @@ class Grader:
             n_degenerate=result.n_degenerate,
             n_scoring=len(points),
             target=self.truth.card.task.target,
-            per_test=_rounded(result.spearman) if influence else None,
-            mask_influence=_rounded(influence.masks) if influence else None,
+            per_test=_rounded(result.spearman) if in_full else None,
+            mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
         )
 
     def grade_held_out(self, scores: NDArray[np.float32]) -> HeldOut:

@@ -20,9 +20,9 @@ from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
 from attriboard.contracts.selector import GroundTruthSelector, regularization_name
 from attriboard.contracts.task import Task
-from attriboard.evaluation.grader import Grader, Variant, attributor_info, heading
+from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord
+from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord, Variant
 from attriboard.scoring.bootstrap import paired_bootstrap
 
 HEADLINE_SELECTOR = "surrogate"  # whose pick is the `selected` column of every table
@@ -246,7 +246,7 @@ class _Report:
         found = paired_bootstrap(
             better.predictions[:, points], worse.predictions[:, points], self.grader.truth.target[:, :, points]
         )
-        return Difference(mean=found.difference, ci95=found.ci95)
+        return Difference(mean=found.mean, ci95=found.ci95)
 
     def _configuration(self, point: _Point) -> GradedConfiguration:
         return GradedConfiguration(

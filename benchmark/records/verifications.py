@@ -1,11 +1,13 @@
-"""Verifications: somebody else ran a record's method again, and says what came out.
+"""Verifications: a record's method was run again by other people, and this is what came out.
 
 A record is never edited, so a verification is a file of its own beside it, immutable like it and named by its own
-digest: `<task>/<attributor>/<record>-<id>.verification`, JSON. It says who ran it, when, on what machine, with which
-code.
+digest: `<task>/<attributor>/<record>-<id>.verification`, JSON. It says who ran it, when, on what machine, and with
+which code.
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +17,6 @@ from attriboard.base.digests import digest
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
-from attriboard.records.comparison import Disagreement, compare_numbers
 from attriboard.records.model import AttributionRecord, Correlation, Created, Name, Provenance, Reason, RecordPart
 
 SUFFIX = ".verification"
@@ -98,8 +99,59 @@ def _disagreement(record: AttributionRecord, again: AttributionRecord, tolerance
         return f"status: {shown[0]} is claimed, {shown[1]} was found"[:2000]
     if record.hyperparameters != again.hyperparameters:
         return f"hyperparameters: {record.hyperparameters} became {again.hyperparameters}"[:2000]
-    found: list[Disagreement] = [d for d in compare_numbers(record, again, tolerance) if d.name in _JUDGED]
+    found = [d for d in compare_numbers(record, again, tolerance) if d.name in _JUDGED]
     return "numbers: " + "; ".join(map(str, found)) if found else None
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One number of which two records say different things; of a vector, the entry that differs most."""
+
+    name: str
+    claimed: float | int | None
+    found: float | int | None
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.claimed}: {self.found} was found"
+
+
+def compare_numbers(claimed: AttributionRecord, found: AttributionRecord, tolerance: float) -> list[Disagreement]:
+    """Numbers that differ by more than a tolerance; what only one of the two gives is not compared.
+
+    Args:
+        claimed: a record.
+        found: another of the same task, ground truth and scores.
+        tolerance: the largest difference that counts as none.
+    """
+    return [
+        Disagreement(name, first, second)
+        for name, first, second in _numbers(claimed, found)
+        if (first is None) != (second is None)
+        or (first is not None and second is not None and abs(first - second) > tolerance)
+    ]
+
+
+def _numbers(
+    claimed: AttributionRecord, found: AttributionRecord
+) -> Iterator[tuple[str, float | int | None, float | int | None]]:
+    yield "ceiling", claimed.ceiling, found.ceiling
+    if claimed.calibration is not None and found.calibration is not None:
+        yield "calibration", claimed.calibration, found.calibration
+    first, second = claimed.lds, found.lds
+    if first is None or second is None:
+        return
+    for name in ("mean", "pearson", "n_degenerate", "n_scoring"):
+        yield f"lds.{name}", getattr(first, name), getattr(second, name)
+    for end in (0, 1):
+        yield f"lds.ci95.{end}", first.ci95[end], second.ci95[end]
+    for name in ("per_test", "mask_influence"):
+        ours, theirs = getattr(first, name), getattr(second, name)
+        if ours is not None and theirs is not None:
+            if len(ours) != len(theirs):
+                yield f"the length of lds.{name}", len(ours), len(theirs)
+                continue
+            worst = max(range(len(ours)), key=lambda i: abs(ours[i] - theirs[i]))
+            yield f"lds.{name}.{worst}", ours[worst], theirs[worst]
 
 
 def write_verification(verification: Verification, folder: Path) -> Path:

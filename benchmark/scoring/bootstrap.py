@@ -2,7 +2,7 @@
 
 Both are samples: other masks and other test points would have given another mean. Masks are resampled with
 replacement and every Spearman correlation is recomputed under the resample. Resampling the test points
-needs no dice: given the masks of resample b, the variance of a mean over resampled test points is
+needs no draws: given the masks of resample b, the variance of a mean over resampled test points is
 var_t(ρ_tb)/n_test.
 
 How the interval is built was decided by simulation (`tests/scoring/test_coverage.py`: a factor model with
@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from attriboard.base.errors import InputError
+from attriboard.scoring.differences import PairedDifference, student_difference, t_quantile
 from attriboard.scoring.lds import paired_columns
 from attriboard.scoring.ranks import sort_rows, weighted_spearman
 
@@ -53,23 +53,6 @@ class Interval:
     bias: float
 
 
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean LDS of method a minus that of method b, on the same masks and test points.
-
-    Attributes:
-        difference: a − b.
-        se: its standard error.
-        ci95: lower and upper end.
-        significant: whether `ci95` excludes 0.
-    """
-
-    difference: float
-    se: float
-    ci95: tuple[float, float]
-    significant: bool
-
-
 def bootstrap(predictions: NDArray[Any], outputs: NDArray[Any], *, n_resamples: int = 1000, seed: int = 0) -> Interval:
     """95 % interval of the mean LDS.
 
@@ -85,7 +68,7 @@ def bootstrap(predictions: NDArray[Any], outputs: NDArray[Any], *, n_resamples: 
     """
     values = _resampled_lds(predictions, outputs, n_resamples, seed)
     estimate, se, bias = _two_way(values)
-    reach = t_quantile(*predictions.shape) * se
+    reach = t_quantile(min(predictions.shape) - 1) * se
     low, high = min(estimate - bias - reach, estimate), max(estimate - bias + reach, estimate)
     return Interval(estimate, se, (max(low, -1.0), min(high, 1.0)), bias)
 
@@ -113,19 +96,7 @@ def paired_bootstrap(
     values_a = _resampled_lds(predictions_a, outputs, n_resamples, seed)
     values_b = _resampled_lds(predictions_b, outputs, n_resamples, seed)
     difference, se, bias = _two_way(values_a - values_b)
-    return difference_interval(difference, se, t_quantile(*predictions_a.shape), bias)
-
-
-def difference_interval(difference: float, se: float, quantile: float, bias: float = 0.0) -> PairedDifference:
-    """(difference − bias) ± quantile · se, widened where need be to hold the difference."""
-    low = min(difference - bias - quantile * se, difference)
-    high = max(difference - bias + quantile * se, difference)
-    return PairedDifference(difference, se, (low, high), significant=low > 0.0 or high < 0.0)
-
-
-def t_quantile(n_masks: int, n_test: int) -> float:
-    """97.5 % quantile of Student's t with as many degrees of freedom as the smaller sample has."""
-    return float(stdtrit(min(n_masks, n_test) - 1, 0.975))
+    return student_difference(difference, se, min(predictions_a.shape) - 1, bias)
 
 
 def _resampled_lds(
@@ -143,7 +114,7 @@ def _resampled_lds(
 
 
 def _multiplicities(n_resamples: int, n_items: int, seed: int) -> NDArray[np.float64]:
-    """How often each item was drawn, (n_resamples, n_items), from raw Philox words: the same for ever."""
+    """How often each item was drawn, (n_resamples, n_items), from raw Philox words, which numpy guarantees."""
     if not 0 <= seed < 2**64:
         raise InputError(f"seed = {seed}: must lie in [0, 2⁶⁴)")
     generator = np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64))

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
-from attriboard.scoring.bootstrap import t_quantile
+from attriboard.scoring.differences import t_quantile
 from attriboard.scoring.lds import mean_outputs
 
 
@@ -83,7 +83,7 @@ def noise_ceiling(outputs: NDArray[Any]) -> Ceiling:
     ]
     v_mask = (n_masks - 1) * np.var(left_out)
     v_test = _expected_spearman(reliability, n_masks).var(ddof=1) / n_test  # unshrunk: noise belongs in it
-    reach = t_quantile(n_masks, n_test) * float(np.sqrt(v_mask + v_test))
+    reach = t_quantile(min(n_masks, n_test) - 1) * float(np.sqrt(v_mask + v_test))
     mean = float(per_test.mean())
     return Ceiling(mean, (max(mean - reach, 0.0), min(mean + reach, 1.0)), per_test)
 

@@ -19,23 +19,30 @@ _BLOCK_ELEMENTS = 2**23  # scores converted to float64 at once: 64 MB
 
 
 @dataclass(frozen=True, eq=False)
-class LdsResult:
-    """The linear datamodeling score of one score matrix.
+class Correlations:
+    """Predictions against outputs, test point by test point.
 
     Attributes:
         spearman, pearson: (n_test,) correlation over masks; 0 for degenerate test points.
-        mean, mean_pearson: their means over all test points, degenerate ones included.
         n_degenerate: test points whose prediction was constant or not finite, or whose outputs were constant.
     """
 
     spearman: NDArray[np.float64]
     pearson: NDArray[np.float64]
-    mean: float
-    mean_pearson: float
     n_degenerate: int
 
+    @property
+    def mean(self) -> float:
+        """The LDS: mean Spearman correlation, degenerate test points included."""
+        return float(self.spearman.mean())
 
-def lds(scores: NDArray[Any], masks: NDArray[np.bool_], outputs: NDArray[Any]) -> LdsResult:
+    @property
+    def mean_pearson(self) -> float:
+        """The same of Pearson's correlation."""
+        return float(self.pearson.mean())
+
+
+def lds(scores: NDArray[Any], masks: NDArray[np.bool_], outputs: NDArray[Any]) -> Correlations:
     """Grade a score matrix.
 
     Args:
@@ -128,7 +135,7 @@ def paired_columns(
     return np.where(degenerate[:, None], 0.0, x), y, degenerate
 
 
-def correlate(predictions: NDArray[Any], outputs: NDArray[Any]) -> LdsResult:
+def correlate(predictions: NDArray[Any], outputs: NDArray[Any]) -> Correlations:
     """Grade predictions made elsewhere; see `lds`.
 
     Args:
@@ -139,13 +146,9 @@ def correlate(predictions: NDArray[Any], outputs: NDArray[Any]) -> LdsResult:
         InputError: the shapes do not fit together, or an output is not finite.
     """
     x, y, degenerate = paired_columns(predictions, outputs)
-    spearman = _correlation(average_ranks(sort_rows(x)), average_ranks(sort_rows(y)), degenerate)
-    pearson = _correlation(x, y, degenerate)
-    return LdsResult(
-        spearman=spearman,
-        pearson=pearson,
-        mean=float(spearman.mean()),
-        mean_pearson=float(pearson.mean()),
+    return Correlations(
+        spearman=_correlation(average_ranks(sort_rows(x)), average_ranks(sort_rows(y)), degenerate),
+        pearson=_correlation(x, y, degenerate),
         n_degenerate=int(degenerate.sum()),
     )
 

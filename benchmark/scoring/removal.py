@@ -5,34 +5,16 @@ Scores are summed over calibration points, s_i = Σ τ(z', i), and the examples 
 removing are paired: both retrain with the same seeds.
 """
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from attriboard.base.errors import InputError
+from attriboard.scoring.differences import PairedDifference, student_difference
 
 Direction = Literal["helpful", "harmful"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Mean of a − b over seeds.
-
-    Attributes:
-        mean: of the differences.
-        stderr: of that mean.
-        ci95: 95 % interval by Student's t.
-        p: two-sided, of the paired t-test; 1 where all differences are zero.
-    """
-
-    mean: float
-    stderr: float
-    ci95: tuple[float, float]
-    p: float
 
 
 def summed_scores(scores: NDArray[np.float32], points: NDArray[np.int64]) -> tuple[NDArray[np.float64], int]:
@@ -118,7 +100,4 @@ def paired_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> PairedD
         raise InputError(f"{len(a)} and {len(b)} seeds: a paired difference needs the same ones, at least two")
     mean, error = mean_and_error(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     assert error is not None
-    reach = float(student.ppf(0.975, len(a) - 1)) * error
-    # Exactly equal differences have no spread to judge them by: zero ones say nothing, others everything.
-    p = float(2 * student.sf(abs(mean) / error, len(a) - 1)) if error > 0 else float(mean == 0)
-    return PairedDifference(mean, error, (mean - reach, mean + reach), p)
+    return student_difference(mean, error, len(a) - 1)

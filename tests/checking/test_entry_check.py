@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from attriboard.base.scores import scores_digest
 from attriboard.checking.entries import scores_file
 from attriboard.checking.entry_check import check_entry
-from attriboard.records.comparison import compare_numbers
 from attriboard.records.files import write_record
 from attriboard.records.published import published_results
+from attriboard.records.verifications import compare_numbers
 
 
 def test_a_good_entry_passes_beside_everything_that_is_published(made):
