@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from attriboard.records.uses import BrittlenessRecord, RemovalRecord
-from attriboard.scoring.removal import PairedDifference, mean_and_error, paired_difference
+from attriboard.scoring.differences import PairedDifference
+from attriboard.scoring.removal import mean_and_error, paired_difference
 
 
 @dataclass(frozen=True)

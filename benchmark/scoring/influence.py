@@ -32,4 +32,5 @@ def jackknife(predictions: NDArray[Any], outputs: NDArray[Any]) -> NDArray[np.fl
         raise InputError(f"predictions {predictions.shape}: leaving one mask out needs at least three")
     weights = np.vstack([np.ones((1, n_masks)), 1.0 - np.eye(n_masks)])
     means = weighted_spearman(sort_rows(x), sort_rows(y), weights).mean(axis=0)
-    return (n_masks - 1) * (means[0] - means[1:])
+    influence: NDArray[np.float64] = (n_masks - 1) * (means[0] - means[1:])
+    return influence
