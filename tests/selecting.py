@@ -1,8 +1,7 @@
 """What the tests of selectors, sweeps and selection share: the tiny task, published, and methods without a spectrum."""
 
-import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ import pytest
 from scipy.stats import spearmanr
 from tiny import Published, tiny_task
 
-from attriboard.attribution import runner
-from attriboard.attribution.job import Folder, Job, Refused
-from attriboard.attribution.worker import run_job
-from attriboard.base.errors import AttriboardError
+from attriboard.attribution.executors import OwnProcess, ThisProcess
+from attriboard.attribution.job import Job
 from attriboard.contracts.task import TaskSpec
 from attriboard.evaluation import grader as evaluation
 from attriboard.evaluation import selection
@@ -93,29 +90,10 @@ def publish(folder: Path) -> Published:
     return made
 
 
-class _Inline(runner._Process):
-    """The worker in this process: the same messages through the same runner, without three seconds of imports."""
-
-    def __enter__(self) -> "_Inline":
-        self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-test-")
-        self._folder, self._deadline = Folder(Path(self._temporary.name)), None
-        self._process, self._events = None, []  # type: ignore[assignment]
-        try:
-            run_job(self._job, self._folder, lambda event: self._events.append(event.model_dump_json()))
-        except AttriboardError as error:
-            self._events.append(Refused(message=str(error)).model_dump_json())
-        return self
-
-    def _lines(self) -> Iterator[str]:
-        yield from self._events
-
-    def __exit__(self, *exception: object) -> None:
-        self._temporary.cleanup()
-
-
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on attributors run in this process; tests/attribution has the tests of the real one."""
-    monkeypatch.setattr(runner, "_Process", _Inline)
+    inline = ThisProcess(propagate=False)
+    monkeypatch.setattr(OwnProcess, "start", lambda self, folder, listen: inline.start(folder, listen))
 
 
 def retrain_inline(monkeypatch: pytest.MonkeyPatch) -> None:

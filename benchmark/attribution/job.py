@@ -1,15 +1,20 @@
-"""What passes between the runner and the process that runs an attributor: JSON one way, JSON and tensors back."""
+"""What passes between the runner and the worker that runs an attributor: JSON one way, JSON and tensors back.
 
-from dataclasses import dataclass
+The worker is given a job and says which attributor that is (`Described`). Then it is given plans, one after another,
+and reports on each until it is `Done`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from attriboard.attribution.plugins import PluginSpec
 from attriboard.base.digests import digest_file
-from attriboard.contracts.attributor import Curvature, HyperparameterValue
+from attriboard.contracts.attributor import Curvature, Hyperparameter, HyperparameterValue, Stage, completed
 from attriboard.contracts.task import TaskSpec
 
 
@@ -19,20 +24,18 @@ class _Message(BaseModel):
 
 
 class Job(_Message):
-    """Everything the process is told.
+    """What is run, and on what.
 
     Attributes:
         task, attributor: what to run.
-        configurations: hyperparameter values, one score matrix each; the process completes them with the
-            defaults and reads texts as on the command line, since only it imports the attributor.
+        configurations: hyperparameter values that differ from the defaults, one score matrix each; texts are read as on
+            the command line, once the attributor has said which hyperparameters it has.
         checkpoints: path of the task's checkpoint bundle.
         device, seed, threads: of the run.
         selectors: to run on every fit, each of which may add a configuration.
         donors: whose spectrum selectors get where the attributor has none, by the matrix that it adds λ to.
-        candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
-        describe_only: import the attributor, complete the configurations, and end.
     """
 
     task: TaskSpec
@@ -44,10 +47,8 @@ class Job(_Message):
     threads: int = 1
     selectors: tuple[PluginSpec, ...] = ()
     donors: dict[Curvature, PluginSpec] = {}
-    candidates: dict[str, tuple[float, ...]] = {}
     memory_limit: int | None = None
     queries: Literal["test", "train"] = "test"
-    describe_only: bool = False
 
     @property
     def checkpoints_sha256(self) -> str:
@@ -56,23 +57,81 @@ class Job(_Message):
         return _digest(self.checkpoints, status.st_size, status.st_mtime_ns)
 
 
+class Plan(_Message):
+    """What the worker is to do now.
+
+    Attributes:
+        configurations: complete hyperparameter values.
+        candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
+    """
+
+    configurations: tuple[dict[str, HyperparameterValue], ...]
+    candidates: dict[str, tuple[float, ...]] = {}
+
+
+class Knob(_Message):
+    """A hyperparameter on its way between processes; see `Hyperparameter` for its fields."""
+
+    name: str
+    default: HyperparameterValue
+    source: str
+    stage: Stage
+    grid: tuple[HyperparameterValue, ...]
+    type: Literal["float", "int", "str", "bool"]
+    optional: bool
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+    description: str
+    aliases: tuple[str, ...]
+
+    @classmethod
+    def of(cls, hyperparameter: Hyperparameter) -> Self:
+        """What is sent of a hyperparameter."""
+        assert hyperparameter.type is not None
+        fields: dict[str, Any] = asdict(hyperparameter)
+        return cls(**{**fields, "type": hyperparameter.type.__name__})
+
+    def hyperparameter(self) -> Hyperparameter:
+        """The hyperparameter as it was."""
+        types: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
+        return Hyperparameter(**{**dict(self), "type": types[self.type]})
+
+
 class Described(_Message):
     """The attributor is imported; comes first.
 
     Attributes:
         name, paper, family: of the class.
         code_sha256: of the file that defines it.
-        configurations: complete hyperparameter values.
-        grids: hyperparameter → values worth sweeping.
+        knobs: its hyperparameters.
+        configurations: the job's, complete.
     """
 
     event: Literal["described"] = "described"
     name: str
-    paper: str
-    family: str
+    paper: str = ""
+    family: str = "other"
     code_sha256: str
-    configurations: tuple[dict[str, HyperparameterValue], ...]
-    grids: dict[str, tuple[HyperparameterValue, ...]]
+    knobs: tuple[Knob, ...] = ()
+    configurations: tuple[dict[str, HyperparameterValue], ...] = ()
+
+    @property
+    def hyperparameters(self) -> tuple[Hyperparameter, ...]:
+        """Its table of hyperparameters."""
+        return tuple(knob.hyperparameter() for knob in self.knobs)
+
+    def configure(self, values: Mapping[str, Any]) -> dict[str, HyperparameterValue]:
+        """Complete a configuration; see `Attributor.configure`.
+
+        Raises:
+            HyperparameterError: a name that this attributor does not have, or a value out of range.
+        """
+        return completed(self.name, self.hyperparameters, values)
+
+    def grid(self, name: str) -> tuple[HyperparameterValue, ...]:
+        """The values of a hyperparameter that are worth sweeping; none where it does not have it."""
+        return next((knob.grid for knob in self.knobs if knob.name == name), ())
 
 
 class Began(_Message):
@@ -119,8 +178,9 @@ class Finished(_Message):
     """A configuration is done.
 
     Attributes:
-        configuration: its position: of the job's first, then those that selectors added.
+        configuration: its position: of the plan's first, then those that selectors added.
         reason: `None`, or why it failed: `category: text`.
+        traceback: where it failed in the attributor's own code: file, line and text of the last frames.
         fit_seconds, score_seconds: wall-clock time of the two stages.
         peak_bytes: largest resident memory since the fit began.
         notes: what the attributor says of the fit.
@@ -129,6 +189,7 @@ class Finished(_Message):
     event: Literal["finished"] = "finished"
     configuration: int
     reason: str | None = None
+    traceback: str = ""
     fit_seconds: float | None = None
     score_seconds: float | None = None
     peak_bytes: int | None = None
@@ -142,7 +203,27 @@ class Refused(_Message):
     message: str
 
 
-Event = Annotated[Described | Began | Selected | Finished | Refused, Field(discriminator="event")]
+class Progressed(_Message):
+    """How far a fit or a scoring is.
+
+    Attributes:
+        done, total: steps.
+        text: what the steps are.
+    """
+
+    event: Literal["progressed"] = "progressed"
+    done: int
+    total: int
+    text: str = ""
+
+
+class Done(_Message):
+    """The plan is worked off; the worker waits for another one."""
+
+    event: Literal["done"] = "done"
+
+
+Event = Annotated[Described | Began | Selected | Finished | Refused | Progressed | Done, Field(discriminator="event")]
 
 
 @dataclass(frozen=True)

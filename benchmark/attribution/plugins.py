@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from attriboard.attribution.frames import own_frames
 from attriboard.base.errors import InputError, UnknownNameError
 from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import Selector
@@ -113,7 +114,9 @@ def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"{kind} file {path}: importing it raised {type(error).__name__}: {error}") from error
+        frames = own_frames(error, path)
+        where = f"\n{frames}" if frames else ""
+        raise InputError(f"{kind} file {path}: importing it raised {type(error).__name__}: {error}{where}") from error
     defined = {
         value
         for value in vars(module).values()

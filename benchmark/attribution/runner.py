@@ -1,37 +1,40 @@
-"""The runner: starts the attributor's process, follows it, and turns whatever happens into outcomes.
+"""The runner: opens an attributor, follows what its worker does, and turns whatever happens into outcomes.
 
-A crash, a time-out or NaN in one configuration is that configuration's outcome; the others go on in a new process.
-The process sees a folder of its own and the job, never the ground truth. That keeps results honest against mistakes;
-it is not a security boundary against a hostile author, who should enter scores instead of code.
+A crash, a time-out or NaN in one configuration is that configuration's outcome; the others go on in a new worker.
 """
 
-import os
-import selectors
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from attriboard.attribution.job import Began, Described, Event, Finished, Folder, Job, Refused, Selected
-from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
+from attriboard.attribution.executors import Executor, Listen, OwnProcess
+from attriboard.attribution.job import (
+    Began,
+    Described,
+    Done,
+    Finished,
+    Folder,
+    Job,
+    Plan,
+    Progressed,
+    Refused,
+    Selected,
+)
+from attriboard.base.display import Display, Progress, Silent
 from attriboard.base.errors import InputError
-from attriboard.base.paths import datasets_folder
 from attriboard.base.scores import map_scores
 from attriboard.contracts.attributor import HyperparameterValue
 
-_EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
-_WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
-_POLL_SECONDS = 0.5  # how often a silent process is looked at
+MAX_PRINTED = 20
+"""Lines of what a failed attributor printed that are shown."""
+
+Configuration = dict[str, HyperparameterValue]
+Candidates = Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,7 @@ class Outcome:
         score_seconds: wall-clock seconds of scoring.
         peak_bytes: largest resident memory of the process since the fit began.
         notes: what the attributor says of the fit.
+        details: for the attributor's author, where it failed: the last frames of its traceback, and what it printed.
     """
 
     attributor: Described
@@ -59,65 +63,162 @@ class Outcome:
     score_seconds: float | None = None
     peak_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    details: str = ""
 
 
-def describe_attributor(job: Job) -> Described:
-    """What a job's attributor says of itself, with the job's configurations completed.
+@dataclass(frozen=True)
+class Runner:
+    """How attributors are run.
 
-    Raises:
-        InputError: it does not import, or does not have these hyperparameters.
+    Attributes:
+        executor: where.
+        display: gets the details of failures.
     """
-    with _Process(job.model_copy(update={"describe_only": True}), NO_LIMITS) as process:
-        for event in process.events():
-            if isinstance(event, Described):
-                return event
-        raise process.ended_early()
+
+    executor: Executor = field(default_factory=OwnProcess)
+    display: Display = field(default_factory=Silent)
+
+    @contextmanager
+    def open(self, job: Job, listen: Listen | None = None) -> Iterator["Attribution"]:
+        """A job's attributor, described, ready to run; one worker does both.
+
+        Args:
+            job: its checkpoints' path must be absolute.
+            listen: is told how far a fit or a scoring is.
+
+        Raises:
+            InputError: it does not import, or does not have the job's hyperparameters.
+        """
+        attribution = Attribution(self, job, listen or (lambda event: None))
+        try:
+            yield attribution
+        finally:
+            attribution.close()
+
+    def describe(self, job: Job) -> Described:
+        """What a job's attributor says of itself, with the job's configurations completed; see `open`."""
+        with self.open(job) as attribution:
+            return attribution.described
+
+    def run(self, job: Job, listen: Listen | None = None) -> Iterator[Outcome | Selected]:
+        """Open a job's attributor and run the job's configurations; see `open` and `Attribution.run`."""
+        with self.open(job, listen) as attribution:
+            yield from attribution.run()
 
 
-def run_attributor(job: Job, limits: Limits = NO_LIMITS) -> Iterator[Outcome | Selected]:
-    """Run a job in a process of its own; yields outcomes and selectors' choices as they come.
+DEFAULT_RUNNER = Runner()
+"""A process of its own, without limits, and silent."""
 
-    A configuration in which the process dies, or exceeds a limit, has failed; the others go on in a new process.
+
+def shown(progress: Progress) -> Listen:
+    """What shows how far one fit or scoring is."""
+
+    def listen(event: Progressed) -> None:
+        progress.say(event.text)
+        progress(event.done, event.total)
+
+    return listen
+
+
+def said(progress: Progress) -> Listen:
+    """What says how far one of several fits or scorings is, where the progress is that of all."""
+
+    def listen(event: Progressed) -> None:
+        progress.say(f"{event.text or 'steps'}: {event.done} of {event.total}")
+
+    return listen
+
+
+class Attribution:
+    """An attributor that was opened for a job: what it says of itself, and the means to run it.
 
     Args:
-        job: what to run; its checkpoints' path must be absolute.
-        limits: of each process.
+        runner: how it is run.
+        job: which, and on what.
+        listen: is told how far a fit or a scoring is.
 
-    Raises:
-        InputError: the job cannot be run at all, whatever the configuration.
+    Attributes:
+        described: what it says of itself, with the job's configurations completed.
+        job: the job.
+        limits: of its worker.
     """
-    everything = list(job.configurations)
-    waiting = list(range(len(everything)))
-    selected: set[tuple[str, int]] = set()
-    while waiting:
-        numbers = waiting  # position in this process → position in the whole
-        done: set[int] = set()
-        mine = tuple(everything[number] for number in numbers)
-        part = job.model_copy(update={"configurations": mine, "memory_limit": limits.bytes})
-        with _Process(part, limits) as process:
-            for event in process.events():
-                match event:
-                    case Described():
-                        for number, complete in zip(numbers, event.configurations, strict=True):
-                            everything[number] = complete
-                    case Selected():
-                        choice = _renumbered(event, numbers, everything)
-                        if not {(choice.selector, number) for number in choice.configurations} & selected:
-                            selected |= {(choice.selector, number) for number in choice.configurations}
-                            yield choice
-                    case Finished():
-                        number = numbers[event.configuration]
-                        done.add(number)
-                        yield process.outcome(event, number, everything[number])
-            for position in process.busy_at_the_end():
+
+    def __init__(self, runner: Runner, job: Job, listen: Listen) -> None:
+        self.limits = runner.executor.limits
+        self.job = job.model_copy(update={"memory_limit": self.limits.bytes})
+        self._runner, self._listen = runner, listen
+        self._session: _Session | None = None
+        self._shown: set[str] = set()
+        try:
+            found = self._ready().described
+            complete = tuple(map(found.configure, job.configurations))
+        except BaseException:
+            self.close()
+            raise
+        self.described = found.model_copy(update={"configurations": complete})
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _ready(self) -> "_Session":
+        if self._session is None:
+            self._session = _Session(self._runner.executor, self.job, self._listen)
+        return self._session
+
+    def run(
+        self, configurations: Sequence[Configuration] | None = None, candidates: Candidates | None = None
+    ) -> Iterator[Outcome | Selected]:
+        """Run configurations; yields outcomes and selectors' choices as they come.
+
+        A configuration in which the worker dies, or exceeds a limit, has failed; the others go on in a new one.
+
+        Args:
+            configurations: complete ones; by default the job's.
+            candidates: hyperparameter → values that selectors choose from; the attributor's own grid where absent.
+
+        Raises:
+            InputError: the job cannot be run at all, whatever the configuration.
+        """
+        everything = list(self.described.configurations if configurations is None else configurations)
+        waiting = list(range(len(everything)))
+        selected: set[tuple[str, int]] = set()
+        while waiting:
+            numbers = waiting  # position in this plan → position in the whole
+            plan = Plan(configurations=tuple(everything[n] for n in numbers), candidates=dict(candidates or {}))
+            done: set[int] = set()
+            session = self._ready()
+            for event in session.work(plan):
+                if isinstance(event, Selected):
+                    choice = _renumbered(event, numbers, everything)
+                    if not {(choice.selector, number) for number in choice.configurations} & selected:
+                        selected |= {(choice.selector, number) for number in choice.configurations}
+                        yield choice
+                else:
+                    number = numbers[event.configuration]
+                    done.add(number)
+                    yield self._shown_outcome(session.outcome(event, self.described, number, everything[number]))
+            for position in session.busy_at_the_end():
                 number = numbers[position]
                 done.add(number)
-                yield Outcome(process.described, number, everything[number], process.death())
-        waiting = [number for number in numbers if number not in done]
+                failed = Outcome(self.described, number, everything[number], session.death())
+                yield self._shown_outcome(replace(failed, details=session.details("")))
+            if not session.waits:
+                self.close()
+            waiting = [number for number in numbers if number not in done]
+
+    def _shown_outcome(self, outcome: Outcome) -> Outcome:
+        """The outcome; what its failure has to say to the attributor's author is shown once."""
+        if outcome.details and outcome.details not in self._shown:
+            self._shown.add(outcome.details)
+            self._runner.display.note(f"{self.described.name} failed:\n{outcome.details}")
+        return outcome
 
 
-def _renumbered(event: Selected, numbers: list[int], everything: list[dict[str, HyperparameterValue]]) -> Selected:
-    """A choice in the whole's numbers; a configuration that the process added is added to the whole."""
+def _renumbered(event: Selected, numbers: list[int], everything: list[Configuration]) -> Selected:
+    """A choice in the whole's numbers; a configuration that the worker added is added to the whole."""
     group = tuple(numbers[position] for position in event.configurations)
     position = event.configuration
     if position is not None and position == len(numbers):
@@ -129,57 +230,71 @@ def _renumbered(event: Selected, numbers: list[int], everything: list[dict[str, 
     return event.model_copy(update={"configurations": group, "configuration": number})
 
 
-class _Process:
-    """One run of the worker: started on entry, ended with everything it started on exit."""
+class _Session:
+    """One worker from its start to its end.
 
-    described: Described
+    Attributes:
+        described: what its attributor says of itself.
+        waits: whether it waits for a plan.
+    """
 
-    def __init__(self, job: Job, limits: Limits) -> None:
-        self._job = job
-        self._limits = limits
+    def __init__(self, executor: Executor, job: Job, listen: Listen) -> None:
+        self._name = job.attributor.name
         self._busy: set[int] = set()
         self._finished = 0
-
-    def __enter__(self) -> Self:
+        self.waits = False
         # What it started may still write while the folder goes.
         self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-", ignore_cleanup_errors=True)
         self._folder = Folder(Path(self._temporary.name))
-        self._folder.job.write_text(self._job.model_dump_json(), encoding="utf-8")
-        seconds = self._limits.seconds
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        self._process, self._events = _start(self._folder)
-        self._memory = MemoryWatch(self._process.pid, self._limits.bytes)
-        return self
+        self._folder.job.write_text(job.model_dump_json(), encoding="utf-8")
+        try:
+            self._worker = executor.start(self._folder, listen)
+        except BaseException:
+            self._temporary.cleanup()
+            raise
+        try:
+            self.described = self._described()
+        except BaseException:
+            self.close()
+            raise
 
-    def __exit__(self, *exception: object) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        os.close(self._events)
+    def _described(self) -> Described:
+        for event in self._worker.events():
+            if isinstance(event, Refused):
+                raise InputError(event.message)
+            if isinstance(event, Described):
+                return event
+        raise self._ended_early()
+
+    def close(self) -> None:
+        """End the worker with everything it started."""
+        self._worker.close()
         self._temporary.cleanup()
 
-    def events(self) -> Iterator[Described | Selected | Finished]:
-        """What it reports until it ends or exceeds a limit.
+    def work(self, plan: Plan) -> Iterator[Selected | Finished]:
+        """What the worker reports of a plan until it is done, or gone.
 
         Raises:
             InputError: it refuses the job.
         """
-        for line in self._lines():
-            event = _EVENTS.validate_json(line)
+        self._busy, self._finished, self.waits = set(), 0, False
+        self._worker.send(plan)
+        for event in self._worker.events():
             match event:
                 case Refused():
                     raise InputError(event.message)
                 case Began():
                     self._busy = set(event.configurations)
-                    continue
-                case Described():
-                    self.described = event
                 case Finished():
                     self._busy.discard(event.configuration)
                     self._finished += 1
-            yield event
+                    yield event
+                case Selected():
+                    yield event
+                case Done():
+                    self.waits = True
 
-    def outcome(self, event: Finished, number: int, hyperparameters: dict[str, HyperparameterValue]) -> Outcome:
+    def outcome(self, event: Finished, described: Described, number: int, hyperparameters: Configuration) -> Outcome:
         """A finished configuration with its scores."""
         scores = None
         if event.reason is None:
@@ -187,7 +302,7 @@ class _Process:
             scores = map_scores(path)
             path.unlink()  # the mapping keeps the bytes
         return Outcome(
-            self.described,
+            described,
             number,
             hyperparameters,
             event.reason,
@@ -196,6 +311,7 @@ class _Process:
             event.score_seconds,
             event.peak_bytes,
             event.notes,
+            self.details(event.traceback) if event.traceback else "",
         )
 
     def busy_at_the_end(self) -> list[int]:
@@ -204,82 +320,19 @@ class _Process:
         Raises:
             InputError: it died before it worked on anything.
         """
-        if not self._finished and not self._busy:
-            raise self.ended_early()
-        return sorted(self._busy)
+        if not self.waits and not self._finished and not self._busy:
+            raise self._ended_early()
+        return [] if self.waits else sorted(self._busy)
 
-    def ended_early(self) -> InputError:
-        """The error for a process that got nowhere."""
-        name = self._job.attributor.name
-        return InputError(f"attributor {name!r}: its process ended before any result; {self.death()}")
+    def _ended_early(self) -> InputError:
+        """The error for a worker that got nowhere."""
+        return InputError(f"attributor {self._name!r}: its process ended before any result; {self._worker.death()}")
 
     def death(self) -> str:
         """Why it ended before its work did."""
-        if self._memory.reason:
-            return self._memory.reason
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return f"timeout: not finished after {self._limits.seconds:g} s"
-        try:
-            code = self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            return "crash: the process stopped reporting and did not end"
-        if code == -signal.SIGKILL:
-            return "out_of_memory: the process was killed from outside, most likely for its memory"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        printed = self._folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"crash: {how}" + (f"; it last printed: {printed[-1][:300]}" if printed else "")
+        return self._worker.death()
 
-    def _lines(self) -> Iterator[bytes]:
-        """Lines until the other end closes, the process has ended, or a limit is exceeded.
-
-        The other end stays open after the process where something that it forked lives on.
-        """
-        rest, looked = b"", time.monotonic()
-        every = _POLL_SECONDS if self._limits.bytes is None else MEMORY_POLL_SECONDS
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ)
-            while True:
-                ended = self._process.poll() is not None
-                left = every if self._deadline is None else min(every, self._deadline - time.monotonic())
-                ready = selector.select(0 if ended or left < 0 else left)
-                if time.monotonic() - looked >= every:
-                    looked = time.monotonic()
-                    if self._memory.exceeded():
-                        return
-                if not ready:
-                    if ended or left <= 0:
-                        return
-                    continue
-                received = os.read(self._events, 1 << 16)
-                if not received:
-                    return
-                *lines, rest = (rest + received).split(b"\n")
-                yield from lines
-
-
-def _start(folder: Folder) -> tuple[subprocess.Popen[bytes], int]:
-    """Start the process in the folder; returns it and the file descriptor of its events."""
-    read, write = os.pipe()
-    with folder.log.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "attriboard.attribution.worker", str(folder.path), str(write)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=folder.path,
-            env=_environment(),
-            pass_fds=(write,),
-            start_new_session=True,  # so that whatever it starts can be ended with it
-        )
-    os.close(write)
-    return process, read
-
-
-def _environment() -> dict[str, str]:
-    """Our environment, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
-    environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
-    environment["ATTRIBOARD_DATASETS"] = str(datasets_folder())
-    for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_DATASETS", "\0")):
-        if value := environment.get(name):
-            environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))
-    return environment
+    def details(self, traceback: str) -> str:
+        """What the attributor's author needs to know of a failure."""
+        printed = self._worker.printed()[-MAX_PRINTED:]
+        return "\n".join([*([traceback] if traceback else []), *(["it printed:", *printed] if printed else [])])

@@ -1,12 +1,13 @@
-"""The process that runs an attributor: `python -m attriboard.attribution.worker FOLDER EVENTS`.
+"""The worker: runs an attributor, here or as `python -m attriboard.attribution.worker FOLDER EVENTS PLANS`.
 
-It is told a job and given a context; ground truth is on the other side. Configurations that share their fit-stage
-values share one fit. Events go to the file descriptor EVENTS, scores into FOLDER; standard output and error are the
-attributor's own and end up in a log.
+It is given a job, plans and a context; ground truth is on the other side. Configurations that share their fit-stage
+values share one fit. As a process it reads plans from the file descriptor PLANS and writes events to EVENTS, scores go
+into FOLDER; standard output and error are the attributor's own and end up in a log.
 """
 
 import gc
 import inspect
+import io
 import os
 import re
 import resource
@@ -16,11 +17,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,11 +29,25 @@ from pydantic import BaseModel
 
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
-from attriboard.attribution.job import Began, Described, Finished, Folder, Job, Refused
+from attriboard.attribution.frames import own_frames
+from attriboard.attribution.job import (
+    Began,
+    Described,
+    Done,
+    Event,
+    Finished,
+    Folder,
+    Job,
+    Knob,
+    Plan,
+    Progressed,
+    Refused,
+)
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
 from attriboard.base.scores import write_scores
 from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
+from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
 from attriboard.toolkit.memory import require_memory
 
@@ -47,61 +62,125 @@ class InvalidScoresError(AttriboardError):
     """The attributor returned something that is no score matrix."""
 
 
-def run_job(job: Job, folder: Folder, report: Callable[[BaseModel], None]) -> None:
-    """Run every configuration of a job; failures are reported, not raised."""
-    torch.set_num_threads(job.threads)
-    attributor_class = job.attributor.load_attributor()
-    configurations = [attributor_class.configure(values) for values in job.configurations]
-    report(
-        Described(
-            name=attributor_class.name,
-            paper=attributor_class.paper,
-            family=attributor_class.family,
-            code_sha256=digest_file(Path(inspect.getfile(attributor_class))),
-            configurations=tuple(configurations),
-            grids={hp.name: hp.grid for hp in attributor_class.hyperparameters},
+class Attributing:
+    """A job's attributor and, once a plan needs it, what it is given.
+
+    Args:
+        job: which, and on what.
+        folder: gets the scores.
+        listen: is told how far a fit or a scoring is.
+        propagate: whether exceptions of the attributor pass through; else they are events.
+    """
+
+    def __init__(self, job: Job, folder: Folder, listen: Callable[[Progressed], None], propagate: bool = False) -> None:
+        torch.set_num_threads(job.threads)
+        self._job, self._folder, self._listen, self._propagate = job, folder, listen, propagate
+        self._method = job.attributor.load_attributor()
+        self._given: _Given | None = None
+
+    def describe(self) -> Iterator[Event]:
+        """What the attributor says of itself."""
+        method = self._method
+        yield Described(
+            name=method.name,
+            paper=method.paper,
+            family=method.family,
+            code_sha256=digest_file(Path(inspect.getfile(method))),
+            knobs=tuple(map(Knob.of, method.hyperparameters)),
         )
-    )
-    if job.describe_only:
-        return
-    _check_device(job.device)
-    selectors = [spec.load_selector()() for spec in job.selectors]
-    donor = job.donors[attributor_class.curvature].load_attributor() if job.donors else None
-    report(Began(configurations=tuple(range(len(configurations)))))
-    attributor, (task, context) = attributor_class(), _load(job)
-    chooser = Chooser(selectors, task.card, context, attributor, donor, job.candidates)
-    _Run(attributor, context, configurations, chooser, folder, report, job.memory_limit).run()
+
+    def work(self, plan: Plan) -> Iterator[Event]:
+        """Run every configuration of a plan; failures are events.
+
+        Ends without `Done` once the context was changed: nothing after that would be worth a record, and the runner
+        goes on with what is left in a new worker.
+        """
+        given = self._given = self._given or self._load()
+        yield Began(configurations=tuple(range(len(plan.configurations))))
+        chooser = replace(given.chooser, candidates=plan.candidates)
+        run = _Run(given, chooser, list(plan.configurations), self._folder, self._attempt, self._job.memory_limit)
+        yield from run.events()
+        if not given.watch.changes():
+            yield Done()
+
+    def _load(self) -> "_Given":
+        job, attributor = self._job, self._method()
+        _check_device(job.device)
+        selectors = [spec.load_selector()() for spec in job.selectors]
+        donor = job.donors[attributor.curvature].load_attributor() if job.donors else None
+        task, context = _load(job)
+        chooser = Chooser(selectors, task.card, context, attributor, donor, {})
+        return _Given(attributor, context, chooser, ContextWatch(context))
+
+    def _attempt(self, work: Callable[[], T]) -> "_Attempt[T]":
+        """Work, listened to and timed."""
+
+        def hear(done: int, total: int, text: str) -> None:
+            self._listen(Progressed(done=done, total=total, text=text))
+
+        started = time.perf_counter()
+        result, reason, trace = None, None, ""
+        try:
+            with listening(hear):
+                result = work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        except (Exception, SystemExit) as error:
+            if self._propagate:
+                raise
+            reason, trace = _reason(error), own_frames(error, Path(inspect.getfile(self._method)))
+            if not trace:  # nowhere in its own code: the engine's frames are all there is
+                traceback.print_exc()
+            sys.stdout.flush()
+        return _Attempt(result, time.perf_counter() - started, reason, trace)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What an attributor works with."""
+
+    attributor: Attributor
+    context: Context
+    chooser: Chooser
+    watch: ContextWatch
+
+
+@dataclass(frozen=True)
+class _Attempt(Generic[T]):
+    """Result and seconds of some work, and the reason of a failure with where it was."""
+
+    result: T | None
+    seconds: float
+    reason: str | None
+    traceback: str
 
 
 @dataclass
 class _Run:
     """The loop over fits and configurations."""
 
-    attributor: Attributor
-    context: Context
-    configurations: list[Configuration]  # grows where selectors choose new ones
+    given: _Given
     chooser: Chooser
+    configurations: list[Configuration]  # grows where selectors choose new ones
     folder: Folder
-    report: Callable[[BaseModel], None]
+    attempt: Callable[[Callable[[], Any]], _Attempt[Any]]
     memory_limit: int | None
 
     def __post_init__(self) -> None:
-        self.watch = ContextWatch(self.context)
+        self.attributor, self.context, self.watch = self.given.attributor, self.given.context, self.given.watch
 
-    def run(self) -> None:
+    def events(self) -> Iterator[Event]:
         """Fit each group once, let selectors choose, score every member; chosen configurations may need new fits.
 
-        Ends early once the context was changed: nothing after that would be worth a record, and the runner goes on
-        with what is left in a new process.
+        Ends early once the context was changed.
         """
-        given = self._groups(range(len(self.configurations)))
         chosen: list[int] = []
-        for group in given:
-            chosen += self._run_group(group, choose=True)
+        for group in self._groups(range(len(self.configurations))):
+            chosen += yield from self._group(group, choose=True)
             if self.watch.changes():
                 return
         for group in self._groups(chosen):
-            self._run_group(group, choose=False)
+            yield from self._group(group, choose=False)
             if self.watch.changes():
                 return
 
@@ -115,24 +194,24 @@ class _Run:
     def _fit_key(self, index: int) -> str:
         return canonical_json(self.attributor.stage(self.configurations[index], "fit"))
 
-    def _run_group(self, group: list[int], choose: bool) -> list[int]:
+    def _group(self, group: list[int], choose: bool) -> Generator[Event, None, list[int]]:
         """Fit and score one group; returns the chosen configurations that need another fit."""
-        self.report(Began(configurations=tuple(group)))
+        yield Began(configurations=tuple(group))
         _reset_peak()
         values = self.attributor.stage(self.configurations[group[0]], "fit")
-        state, seconds, failure = _attempt(lambda: self._fit(values))
-        if failure is not None:
+        fit = self.attempt(lambda: self._fit(values))
+        if fit.reason is not None:
             for index in group:
-                self.report(Finished(configuration=index, reason=failure, peak_bytes=_peak()))
+                yield Finished(configuration=index, reason=fit.reason, traceback=fit.traceback, peak_bytes=_peak())
             return []
-        added = self._choose(group, state) if choose else []
+        added = (yield from self._choose(group, fit.result)) if choose else []
         elsewhere = [index for index in added if self._fit_key(index) != self._fit_key(group[0])]
         for index in [*group, *(index for index in added if index not in elsewhere)]:
-            self.report(Began(configurations=(index,)))
-            self.report(self._score(index, state, seconds))
+            yield Began(configurations=(index,))
+            yield self._score(index, fit.result, fit.seconds)
             if self.watch.changes():
                 break
-        del state
+        del fit
         gc.collect()
         return elsewhere
 
@@ -144,7 +223,7 @@ class _Run:
         self.watch.check("fit")
         return state
 
-    def _choose(self, group: list[int], state: Any) -> list[int]:
+    def _choose(self, group: list[int], state: Any) -> Generator[Event, None, list[int]]:
         """Positions of the configurations that selectors add."""
         added = []
         for selected in self.chooser.choose(self.configurations[group[0]], state):
@@ -155,8 +234,7 @@ class _Run:
                     self.configurations.append(chosen)
                     added.append(len(self.configurations) - 1)
                 position = self.configurations.index(chosen)
-            update = {"configurations": tuple(group), "configuration": position}
-            self.report(selected.model_copy(update=update))
+            yield selected.model_copy(update={"configurations": tuple(group), "configuration": position})
         return added
 
     def _score(self, index: int, state: Any, fit_seconds: float) -> Finished:
@@ -168,16 +246,17 @@ class _Run:
             self.watch.check("score")
             return scores, tuple(note[:NOTE_LENGTH] for note in self.attributor.notes(state))
 
-        found, seconds, reason = _attempt(work)
-        if found is not None:
-            write_scores(self.folder.scores(index), found[0])
+        done = self.attempt(work)
+        if done.result is not None:
+            write_scores(self.folder.scores(index), done.result[0])
         return Finished(
             configuration=index,
-            reason=reason,
+            reason=done.reason,
+            traceback=done.traceback,
             fit_seconds=fit_seconds,
-            score_seconds=seconds,
+            score_seconds=done.seconds,
             peak_bytes=_peak(),
-            notes=() if found is None else found[1],
+            notes=() if done.result is None else done.result[1],
         )
 
 
@@ -197,20 +276,6 @@ def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
     if not any(np.isfinite(row).all() for row in array):
         raise InvalidScoresError(f"nan: all {shape[0]} rows have scores that are NaN or infinite")
     return array
-
-
-def _attempt(work: Callable[[], T]) -> tuple[T | None, float, str | None]:
-    """Result, seconds, and the reason of a failure."""
-    started = time.perf_counter()
-    result, reason = None, None
-    try:
-        result = work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        reason = _reason(error)
-    return result, time.perf_counter() - started, reason
 
 
 def _reason(error: BaseException) -> str:
@@ -268,14 +333,23 @@ def _peak() -> int:
 
 def main(arguments: list[str]) -> None:
     """Entry point of the process."""
-    folder, events = Folder(Path(arguments[0])), int(arguments[1])
-    job = Job.model_validate_json(folder.job.read_text())
+    folder, events, plans = Folder(Path(arguments[0])), int(arguments[1]), int(arguments[2])
 
     def report(event: BaseModel) -> None:
         os.write(events, event.model_dump_json().encode() + b"\n")
 
     try:
-        run_job(job, folder, report)
+        attributing = Attributing(Job.model_validate_json(folder.job.read_text(encoding="utf-8")), folder, report)
+        for event in attributing.describe():
+            report(event)
+        with os.fdopen(plans, encoding="utf-8") as lines:
+            for line in lines:
+                worked = False
+                for event in attributing.work(Plan.model_validate_json(line)):
+                    report(event)
+                    worked = isinstance(event, Done)
+                if not worked:
+                    return
     except AttriboardError as error:  # the job itself is wrong: say so to the runner, for the user
         report(Refused(message=str(error)))
 
@@ -291,6 +365,8 @@ def _end_with_the_runner(events: int) -> None:
 if __name__ == "__main__":
     threading.Thread(target=_end_with_the_runner, args=(int(sys.argv[2]),), daemon=True).start()
     code = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # so that a crash takes nothing along
     try:
         main(sys.argv[1:])
     except BaseException:

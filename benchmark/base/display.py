@@ -43,3 +43,7 @@ class _Nothing:
 
     def say(self, text: str) -> None:
         """See `Progress`."""
+
+
+NOTHING: Progress = _Nothing()
+"""Progress that nobody sees."""

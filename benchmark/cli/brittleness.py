@@ -100,7 +100,7 @@ def _records(
         bench.choose_points(workspace.executor(progress.say), progress)
     found: list[BrittlenessRecord | Attributed[Orders]] = []
     for job, described, parts in asked:
-        found += known_or_made(job, described, parts, finished, bench.answers, bench.order, workspace.limits)
+        found += known_or_made(job, described, parts, finished, bench.answers, bench.order, workspace.runner)
     waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
     with progress_bar(f"points of {workspace.task.card.name}") as progress:
         orders = [item.made for item in waiting if item.made is not None]

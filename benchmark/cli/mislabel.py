@@ -60,7 +60,7 @@ def mislabel(
         known = finished_parts(job, described, parts, finished, bench.answers)
         missing = [part for part in parts if part.variant not in known]
         for attributed in (
-            attribute_parts(bench.question(job), missing, bench.detect, workspace.limits) if missing else ()
+            attribute_parts(bench.question(job), missing, bench.detect, workspace.runner) if missing else ()
         ):
             known[attributed.part.variant] = bench.record(attributed)
             write_record(known[attributed.part.variant], out)

@@ -74,10 +74,9 @@ def sensitivity(
 
 def _words(bench: "Workspace", attributor: str) -> dict[str, str]:
     """What the placeholders of a panel's grids stand for."""
-    from attriboard.attribution.runner import describe_attributor
     from attriboard.contracts.selector import regularization_name
 
-    (default,) = describe_attributor(bench.job(attributor)).configurations
+    (default,) = bench.runner.describe(bench.job(attributor)).configurations
     epochs = ",".join(str(epoch) for epoch in bench.task.card.checkpoints.epochs)
     return {"epochs": epochs, "regularization": regularization_name(default) or "regularization"}
 

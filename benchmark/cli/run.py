@@ -45,7 +45,7 @@ def run(
     bench.grader  # noqa: B018  # a missing ground truth is found before the work
     job = bench.job(chosen, [values])
     prepare_folder(out)
-    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bench.limits)
+    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bench.runner)
     _finish(record, write_record(record, out), json)
 
 

@@ -175,7 +175,7 @@ def select(
             job,
             load_oracle(),
             candidates=candidates,
-            limits=bench.limits,
+            runner=bench.runner,
             progress=progress,
         )
     for record in study.all_records:

@@ -133,7 +133,7 @@ def _removal_records(
     for position, name in enumerate(names, start=1):
         note(f"[{position}/{len(names)}] {name}")
         asked = variant_parts(workspace, name, variants, out)
-        found += known_or_made(*asked, finished, bench.answers, bench.rank, workspace.limits)
+        found += known_or_made(*asked, finished, bench.answers, bench.rank, workspace.runner)
     with progress_bar(f"retrains of {workspace.task.card.name}") as progress:
         rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
         work = bench.retrain(rankings, workspace.executor(progress.say), progress)

@@ -54,7 +54,7 @@ def verify(
     _check_yardstick(claimed, bench, record)
     job = bench.job(attributor, [dict(claimed.hyperparameters)])
     prepare_folder(out)
-    (again,) = evaluate(bench.task, bench.grader, job, [claimed.variant], bench.limits)
+    (again,) = evaluate(bench.task, bench.grader, job, [claimed.variant], bench.runner)
     if again.attributor.name != claimed.attributor.name:
         raise InputError(f"{record}: is of {claimed.attributor.name}, {attributor} is {again.attributor.name}")
     verification = verify_record(claimed, again, by, tolerance)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attriboard.base.errors import HyperparameterError, NotApplicableError
+from attriboard.contracts.progress import progress
 from attriboard.contracts.task import Examples
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Hyperparameter:
         minimum, maximum: inclusive bounds of a number.
         choices: the allowed strings.
         description: one line for listings.
+        aliases: other names that it is accepted under: what it was called before, or what its library calls it.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Hyperparameter:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     description: str = ""
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.type is None:
@@ -193,6 +196,16 @@ class Context:
             raise NotApplicableError(f"checkpoints = {count}: there are 1 to {len(chosen)} {data}-data checkpoints")
         return tuple(chosen[:count])
 
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        """Say how far a long fit or scoring is. Cheap: call it in every step.
+
+        Args:
+            done: steps that are finished, of all models and stages that the loop runs over.
+            total: all steps.
+            text: what the steps are, in a few words: "gradients".
+        """
+        progress(done, total, text)
+
     def functional(
         self, function: BatchFunction
     ) -> Callable[[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -265,18 +278,38 @@ class Attributor(ABC):
         Raises:
             HyperparameterError: a name that this attributor does not have, or a value out of range.
         """
-        known = {hp.name: hp for hp in cls.hyperparameters}
-        for name in values:
-            if name not in known:
-                has = ", ".join(known) or "none"
-                raise HyperparameterError(f"{cls.name} has no hyperparameter {name!r}; it has: {has}")
-        complete = {name: values.get(name, hp.default) for name, hp in known.items()}
-        return {
-            name: known[name].parse(value) if isinstance(value, str) else known[name].validate(value)
-            for name, value in complete.items()
-        }
+        return completed(cls.name, cls.hyperparameters, values)
 
     @classmethod
     def stage(cls, values: Mapping[str, HyperparameterValue], stage: Stage) -> dict[str, HyperparameterValue]:
         """The part of a complete configuration that belongs to one stage."""
         return {hp.name: values[hp.name] for hp in cls.hyperparameters if hp.stage == stage}
+
+
+def completed(
+    method: str, table: Sequence[Hyperparameter], values: Mapping[str, Any]
+) -> dict[str, HyperparameterValue]:
+    """A complete configuration of a method, in its table's order, from values by name or alias.
+
+    Args:
+        method: its name, for messages.
+        table: its hyperparameters.
+        values: those that differ from the defaults; texts are read as on the command line.
+
+    Raises:
+        HyperparameterError: a name that the method does not have or that is given twice, or a value out of range.
+    """
+    known = {name: hp for hp in table for name in (hp.name, *hp.aliases)}
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            has = ", ".join(hp.name for hp in table) or "none"
+            raise HyperparameterError(f"{method} has no hyperparameter {name!r}; it has: {has}")
+        own = known[name].name
+        if own in given:
+            raise HyperparameterError(f"{method}: {own} is given twice, {name!r} is another name of it; give one")
+        given[own] = value
+    return {
+        hp.name: hp.parse(value) if isinstance(value := given.get(hp.name, hp.default), str) else hp.validate(value)
+        for hp in table
+    }

@@ -25,6 +25,7 @@ def attribute(
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
+    isolated: bool = True,
     **hyperparameters: Any,
 ) -> NDArray[np.float32]:
     """Run an attributor on a task's published checkpoints.
@@ -35,20 +36,24 @@ def attribute(
         seed: for the attributor's randomness.
         device: where its tensors live.
         threads: of the numerical libraries; by default all cores.
+        isolated: whether it runs in a process of its own. In this one a debugger stops in its code, and its exceptions
+            arrive unchanged.
         hyperparameters: values that differ from the defaults.
 
     Returns:
         Scores (n_test, n_train), positive = including that training example raises that target.
 
     Raises:
-        AttriboardError: the attributor failed; its reason is the message.
+        AttriboardError: the attributor failed; the message has its reason and where in its code that was.
     """
-    workspace = Workspace(task, seed=seed, device=device, threads=threads)
+    workspace = Workspace(task, seed=seed, device=device, threads=threads, isolated=isolated)
     job = workspace.job(attributor, [{name: _plain(value) for name, value in hyperparameters.items()}])
-    (outcome,) = workspace.run(job)
+    (outcome,) = workspace.runner.run(job)
     assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
     if outcome.scores is None:
-        raise AttriboardError(f"{outcome.attributor.name} on {workspace.task.card.name} failed: {outcome.reason}")
+        details = f"\n{outcome.details}" if outcome.details else ""
+        name = outcome.attributor.name
+        raise AttriboardError(f"{name} on {workspace.task.card.name} failed: {outcome.reason}{details}")
     return outcome.scores
 
 

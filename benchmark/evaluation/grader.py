@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job
-from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import Outcome, run_attributor
+from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, shown
 from attriboard.base.errors import InputError
 from attriboard.base.scores import scores_digest
 from attriboard.contracts.task import Task
@@ -229,7 +228,7 @@ def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
 
 
 def evaluate(
-    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], limits: Limits = NO_LIMITS
+    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], runner: Runner = DEFAULT_RUNNER
 ) -> Iterator[AttributionRecord]:
     """Run configurations of an attributor and grade them; failures become records too.
 
@@ -238,14 +237,15 @@ def evaluate(
         grader: its ground truth.
         job: what to run.
         variants: per configuration, how its values came about.
-        limits: see `run_attributor`.
+        runner: how it is run.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    for event in run_attributor(job, limits):
-        if isinstance(event, Outcome):
-            yield grader.record(task, event, job, variant=variants[event.index])
+    with runner.display.progress(f"{job.attributor.name} on {task.card.name}") as progress:
+        for event in runner.run(job, shown(progress)):
+            if isinstance(event, Outcome):
+                yield grader.record(task, event, job, variant=variants[event.index])
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

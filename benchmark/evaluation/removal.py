@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.attribution.runner import Outcome, describe_attributor
+from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.task import Task
@@ -236,13 +236,13 @@ def removal_points(
         workspace, attributor, grids, fixed, results, title=f"LDS of {attributor}", listen=listen
     )
     finished = [r for r in workspace.records(results) if isinstance(r, RemovalRecord) and r.variant == "sweep"]
-    described = describe_attributor(job)
+    described = workspace.runner.describe(job)
     wanted = [Part("sweep", None, record.hyperparameters) for record in graded]
     known = answering_records(job, described, wanted, finished, bench.answers)
     here = [dict(a.part.hyperparameters) for a in found]
     missing = [p for p, k in zip(wanted, known, strict=True) if k is None and dict(p.hyperparameters) not in here]
     if missing:
-        found += attribute_parts(job, missing, bench.rank, workspace.limits)
+        found += attribute_parts(job, missing, bench.rank, workspace.runner)
     with workspace.display.progress(f"retrains of {workspace.task.card.name}") as progress:
         rankings = [a.made for a in found if a.made is not None]
         work = bench.retrain(rankings, workspace.executor(progress.say), progress)

@@ -7,7 +7,7 @@ the oracle chooses here, by LDS on calibration points; every reported number is 
     gap closed = (LDS(selected) − LDS(default)) / (LDS(oracle) − LDS(default))
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from attriboard.attribution.job import Job, Selected
-from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
+from attriboard.base.display import NOTHING, Progress
+from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import GroundTruthSelector, regularization_name
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader, attributor_info, heading
@@ -65,8 +66,8 @@ def study_selection(
     oracle: GroundTruthSelector,
     *,
     candidates: Sequence[Any] | None = None,
-    limits: Limits = NO_LIMITS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    runner: Runner = DEFAULT_RUNNER,
+    progress: Progress = NOTHING,
 ) -> Study:
     """Score a job's selectors, starting from its one configuration.
 
@@ -76,34 +77,34 @@ def study_selection(
         job: one configuration, and selectors.
         oracle: chooses among the candidates by their LDS on calibration points.
         candidates: values of λ; by default the attributor's grid. An attributor without λ has none.
-        limits: see `run_attributor`.
-        progress: called with (configurations graded, configurations).
+        runner: how it is run.
+        progress: of configurations graded.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    described = describe_attributor(job)
     own = not job.configurations[0]
-    start = described.configurations[0]
-    name = regularization_name(start)
-    if name is not None:
-        grid = described.grids[name] if candidates is None else tuple(candidates)
-        path = tuple(start | {name: value} for value in grid)
-        if candidates is not None:  # texts, perhaps, and perhaps out of range
-            path = describe_attributor(job.model_copy(update={"configurations": path})).configurations
-        path = tuple(configuration for i, configuration in enumerate(path) if configuration not in path[:i])
-        values = tuple(float(configuration[name] or 0.0) for configuration in path)
-        job = job.model_copy(update={"configurations": (start, *path), "candidates": {name: values}})
     points: dict[int, _Point] = {}
     choices: dict[str, Selected] = {}
-    progress(0, len(job.configurations))
-    for event in run_attributor(job, limits):
-        if isinstance(event, Selected):
-            # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
-            choices.setdefault(event.selector, event)
-        else:
-            points[event.index] = _graded(grader, event)
-            progress(len(points), max(len(job.configurations), len(points)))
+    with runner.open(job, said(progress)) as attribution:
+        described = attribution.described
+        start = described.configurations[0]
+        name = regularization_name(start)
+        path: list[dict[str, HyperparameterValue]] = []
+        if name is not None:
+            for value in described.grid(name) if candidates is None else candidates:
+                if (configuration := described.configure(start | {name: value})) not in path:
+                    path.append(configuration)
+        values = {name: tuple(float(c[name] or 0.0) for c in path)} if name is not None else {}
+        job = job.model_copy(update={"configurations": (start, *path)})
+        progress(0, len(job.configurations))
+        for event in attribution.run(job.configurations, values):
+            if isinstance(event, Selected):
+                # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
+                choices.setdefault(event.selector, event)
+            else:
+                points[event.index] = _graded(grader, event)
+                progress(len(points), max(len(job.configurations), len(points)))
     return _Report(task, grader, job, points, name or "regularization", own).study(list(choices.values()), oracle)
 
 

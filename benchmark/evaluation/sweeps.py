@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from attriboard.attribution.job import Described, Job, Selected
-from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.attribution.limits import Limits
+from attriboard.attribution.runner import Attribution, Outcome, said
 from attriboard.base.digests import canonical_json
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
@@ -76,11 +76,10 @@ def grid_configurations(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mappi
 def sweep(
     task: Task,
     grader: Grader,
-    job: Job,
+    attribution: Attribution,
     finished: Iterable[AnyRecord],
     *,
-    described: Described | None = None,
-    limits: Limits = NO_LIMITS,
+    configurations: Sequence[dict[str, HyperparameterValue]] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     listen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Iterator[AttributionRecord]:
@@ -89,45 +88,38 @@ def sweep(
     Args:
         task: the task.
         grader: its ground truth.
-        job: the configurations, each once; selectors in it add their criteria to the points, with the swept values
-            of λ as candidates.
+        attribution: the job, opened; selectors in it add their criteria to the points, with the swept values of λ as
+            candidates.
         finished: records made earlier. One answers a point where code, configuration, seed, checkpoints and ground
             truth are the same; but not where it failed for limits that are wider now.
-        described: what the attributor says of this job, where that is known already.
-        limits: see `run_attributor`.
+        configurations: complete ones; by default the job's.
         progress: called with (points done, points).
         listen: given the outcome, with its scores, of every point that was computed now.
-
-    Raises:
-        InputError: the attributor does not import, or does not have these hyperparameters.
     """
-    described = describe_attributor(job) if described is None else described
-    configurations = [c for i, c in enumerate(described.configurations) if c not in described.configurations[:i]]
-    answers = _answers(described, grader, job, finished, limits)
-    total = len(configurations)
-    done = 0
-    missing = []
-    for configuration in configurations:
-        record = answers.get(canonical_json(configuration))
+    described, job = attribution.described, attribution.job
+    asked = described.configurations if configurations is None else configurations
+    points = [point for i, point in enumerate(asked) if point not in asked[:i]]
+    answers = _answers(described, grader, job, finished, attribution.limits)
+    done, missing = 0, []
+    for point in points:
+        record = answers.get(canonical_json(point))
         if record is None:
-            missing.append(configuration)
+            missing.append(point)
         else:
             done += 1
             yield record
-    progress(done, total)
+    progress(done, len(points))
     if not missing:
         return
-    asked = len(missing)
     criteria: dict[int, dict[str, float]] = {}
-    update = {"configurations": tuple(missing), "candidates": _swept_regularization(configurations)}
-    for event in run_attributor(job.model_copy(update=update), limits):
+    for event in attribution.run(missing, _swept_regularization(points)):
         if isinstance(event, Selected):
             _note_criteria(criteria, event, missing)
-        elif event.index < asked:
+        elif event.index < len(missing):
             listen(event)
             yield grader.record(task, event, job, variant="sweep", criteria=criteria.get(event.index))
             done += 1
-            progress(done, total)
+            progress(done, len(points))
 
 
 def sweep_points(
@@ -156,20 +148,19 @@ def sweep_points(
     """
     configurations = [*grid_configurations(grids, fixed), dict(fixed)]
     job = workspace.job(attributor, configurations, selectors=("surrogate",))
-    described = describe_attributor(job)
-    *points, default = described.configurations
-    job = job.model_copy(update={"configurations": tuple(points)})
-    described = described.model_copy(update={"configurations": tuple(points)})
     finished = workspace.records(results)
     records = []
-    with workspace.display.progress(title) as progress:
+    with (
+        workspace.display.progress(title) as progress,
+        workspace.runner.open(job, said(progress)) as attribution,
+    ):
+        *points, default = attribution.described.configurations
         for record in sweep(
             workspace.task,
             workspace.grader,
-            job,
+            attribution,
             finished,
-            described=described,
-            limits=workspace.limits,
+            configurations=points,
             progress=progress,
             listen=listen,
         ):

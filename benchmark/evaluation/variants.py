@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Described, Job, Selected
-from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import Outcome, describe_attributor, run_attributor
+from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
 from attriboard.base.digests import digest_bytes
+from attriboard.base.display import NOTHING, Progress
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import GroundTruthSelector, regularization_name
@@ -79,8 +79,8 @@ def choose_parts(
     oracle: GroundTruthSelector,
     *,
     keep: Callable[[Study], None] = lambda study: None,
-    limits: Limits = NO_LIMITS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    runner: Runner = DEFAULT_RUNNER,
+    progress: Progress = NOTHING,
 ) -> list[Part]:
     """The configurations that variants stand for, starting from a job's only one; a method without λ has its own alone.
 
@@ -93,7 +93,7 @@ def choose_parts(
         records: finished ones, among which the answer may be.
         oracle: see `study_selection`.
         keep: given the study where one had to be made.
-        limits: see `run_attributor`.
+        runner: how it is run.
         progress: see `study_selection`.
 
     Raises:
@@ -104,10 +104,10 @@ def choose_parts(
     if regularization_name(start) is None or not {"selected", "oracle"} & set(variants):
         return parts or [Part("default", None, start)]
     if grader is None:
-        return [*parts, *([_asked(job, start, limits)] if "selected" in variants else [])]
+        return [*parts, *([_asked(job, start, runner, progress)] if "selected" in variants else [])]
     selection = _known(grader, job, described, list(records))
     if selection is None:
-        study = study_selection(task, grader, job, oracle, limits=limits, progress=progress)
+        study = study_selection(task, grader, job, oracle, runner=runner, progress=progress)
         keep(study)
         selection = study.selections[0]
     if "selected" in variants:
@@ -131,7 +131,7 @@ def variant_parts(
         results: folder of records, which may know the selection, and gets it.
     """
     job = workspace.job(attributor, selectors=(HEADLINE_SELECTOR,))
-    described = describe_attributor(job)
+    described = workspace.runner.describe(job)
 
     def keep(study: Study) -> None:
         for record in study.all_records:
@@ -147,14 +147,14 @@ def variant_parts(
             [*workspace.records(results), *workspace.published_records],
             load_oracle(),
             keep=keep,
-            limits=workspace.limits,
+            runner=workspace.runner,
             progress=progress,
         )
     return job, described, parts
 
 
 def attribute_parts(
-    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], limits: Limits = NO_LIMITS
+    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], runner: Runner = DEFAULT_RUNNER
 ) -> Iterator[Attributed[T]]:
     """Run the configurations of parts, each once, and make something of their scores.
 
@@ -162,14 +162,14 @@ def attribute_parts(
         job: the attributor; its configurations are replaced.
         parts: what is wanted.
         make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
-        limits: see `run_attributor`.
+        runner: how it is run.
     """
     configurations: list[dict[str, Any]] = []
     for part in parts:
         if dict(part.hyperparameters) not in configurations:
             configurations.append(dict(part.hyperparameters))
     job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
-    for outcome in run_attributor(job, limits):
+    for outcome in runner.run(job):
         assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
         mine = [part for part in parts if dict(part.hyperparameters) == configurations[outcome.index]]
         found = attributed(mine[0], job, outcome, make)
@@ -225,7 +225,7 @@ def known_or_made(
     records: Iterable[R],
     answers: Callable[[R], bool],
     make: Callable[[NDArray[np.float32]], T],
-    limits: Limits = NO_LIMITS,
+    runner: Runner = DEFAULT_RUNNER,
 ) -> list[R | Attributed[T]]:
     """For every part, the record that answers it, else what is made of its scores now.
 
@@ -236,11 +236,11 @@ def known_or_made(
         records: finished ones.
         answers: see `answering_records`.
         make: see `attribute_parts`.
-        limits: see `run_attributor`.
+        runner: how it is run.
     """
     known = finished_parts(job, described, parts, records, answers)
     missing = [part for part in parts if part.variant not in known]
-    made = {a.part.variant: a for a in attribute_parts(job, missing, make, limits)} if missing else {}
+    made = {a.part.variant: a for a in attribute_parts(job, missing, make, runner)} if missing else {}
     return [known.get(part.variant) or made[part.variant] for part in parts]
 
 
@@ -266,7 +266,7 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
     start = described.configurations[0]
     name = regularization_name(start)
-    grid = tuple(sorted({float(v) for v in described.grids[name or ""] if isinstance(v, (int, float)) and v > 0}))
+    grid = tuple(sorted({float(v) for v in described.grid(name or "") if isinstance(v, (int, float)) and v > 0}))
     yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
     checkpoints = job.checkpoints_sha256
     # Selections do not name their checkpoints; the graded configurations beside them do.
@@ -290,10 +290,10 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     return max(found, key=lambda record: record.created, default=None)
 
 
-def _asked(job: Job, start: Mapping[str, HyperparameterValue], limits: Limits) -> Part:
+def _asked(job: Job, start: Mapping[str, HyperparameterValue], runner: Runner, progress: Progress) -> Part:
     """The headline selector's choice, by the selector alone."""
     reason: str | None = None
-    for event in run_attributor(job.model_copy(update={"configurations": (dict(start),)}), limits):
+    for event in runner.run(job.model_copy(update={"configurations": (dict(start),)}), said(progress)):
         if isinstance(event, Selected) and event.reason is None:
             return Part("selected", event.selector, dict(start) | event.values)
         reason = event.reason or reason

@@ -1,13 +1,14 @@
 """A task with everything that running attributors on it takes: one way in for the command line and for Python."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.executors import OwnProcess, ThisProcess
+from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import Outcome, run_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import InputError
 from attriboard.contracts.task import Task, TaskSpec
@@ -26,6 +27,9 @@ class Workspace:
         task: a live task, its name, or a card's path.
         groundtruth: folder of bundles; the published ones by default.
         limits: of an attributor's process.
+        isolated: whether attributors run in a process of their own. In this process a debugger stops in their code, and
+            their exceptions arrive unchanged; they could see the ground truth, so what comes of it is not for a board.
+        log: file that gets all that attributors print in their process.
         seed: for the attributor's randomness.
         device: where its tensors live.
         threads: of its numerical libraries; by default all cores.
@@ -35,7 +39,8 @@ class Workspace:
 
     Raises:
         UnknownNameError: no such task.
-        InputError: both workers and a cluster are given, or the cluster cannot be used.
+        InputError: both workers and a cluster are given, or the cluster cannot be used; or limits or a log for what
+            runs in this process.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class Workspace:
         groundtruth: Path | None = None,
         *,
         limits: Limits = NO_LIMITS,
+        isolated: bool = True,
+        log: Path | None = None,
         seed: int = 0,
         device: str = "cpu",
         threads: int | None = None,
@@ -52,9 +59,10 @@ class Workspace:
         display: Display | None = None,
     ) -> None:
         self.task = task if isinstance(task, Task) else load_task(task)
-        self.limits, self.seed, self.device = limits, seed, device
+        self.seed, self.device = seed, device
         self.threads = threads or usable_cores()
         self.display = display or Silent()
+        self.runner = Runner(_attribution_executor(limits, isolated, log), self.display)
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
         self.bundles = open_bundles(self.task, groundtruth, self.display)
@@ -119,10 +127,6 @@ class Workspace:
             donors=spectrum_donors() if selectors else {},
         )
 
-    def run(self, job: Job) -> Iterator[Outcome | Selected]:
-        """Run a job under this workspace's limits; see `run_attributor`."""
-        return run_attributor(job, self.limits)
-
     def records(self, folder: Path) -> list[AnyRecord]:
         """Finished records of the task below a folder of results."""
         mine = folder / self.task.card.name
@@ -132,3 +136,12 @@ class Workspace:
     def published_records(self) -> list[AnyRecord]:
         """Records of the task that come with this installation; they are many, and read once."""
         return self.records(published_results())
+
+
+def _attribution_executor(limits: Limits, isolated: bool, log: Path | None) -> OwnProcess | ThisProcess:
+    """Where attributors run."""
+    if isolated:
+        return OwnProcess(limits, None if log is None else log.resolve())
+    if limits != NO_LIMITS or log is not None:
+        raise InputError("limits and a log are for an attributor's own process; leave them out, or run it isolated")
+    return ThisProcess()

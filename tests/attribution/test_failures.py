@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny import N_TEST, N_TRAIN
 
+from attriboard.attribution.executors import OwnProcess
 from attriboard.attribution.limits import Limits
-from attriboard.attribution.runner import run_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 
 # One method whose `mode` says how it misbehaves; every mode is a fit of its own.
@@ -105,7 +106,7 @@ WELL = np.arange(N_TEST * N_TRAIN, dtype=np.float32).reshape(N_TEST, N_TRAIN)
 
 
 def outcomes(job, **limits):
-    return list(run_attributor(job, Limits(**limits)))
+    return list(Runner(OwnProcess(Limits(**limits))).run(job))
 
 
 def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_others(make_job, tmp_path):

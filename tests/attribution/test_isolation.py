@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from attriboard.attribution import runner
-from attriboard.attribution.runner import describe_attributor, run_attributor
+from attriboard.attribution import executors
+from attriboard.attribution.runner import Runner
 from attriboard.groundtruth.listing import published_folder
 
 CONSTANT = '''
@@ -71,7 +71,7 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
     source = "(Path(__file__).parent / 'imports.txt').open('a').write(f'{os.getpid()}\\n')\n" + constant(SPY)
     job = make_job(source)
-    (outcome,) = run_attributor(job)
+    (outcome,) = Runner().run(job)
     assert outcome.reason is None
     report = json.loads((tmp_path / "report.json").read_text())
 
@@ -105,10 +105,10 @@ def test_describing_imports_the_attributor_elsewhere_and_fits_nothing(make_job, 
         '    hyperparameters = (Hyperparameter("width", 2, source="here", grid=(1, 2, 4)),)',
     )
     job = make_job(source, {"width": "8"}, {})
-    described = describe_attributor(job)
+    described = Runner().describe(job)
     assert (described.name, described.paper, described.family) == ("constant", "arXiv 0000.00000", "control")
     assert described.configurations == ({"width": 8}, {"width": 2})
-    assert described.grids == {"width": (1, 2, 4)}
+    assert described.grid("width") == (1, 2, 4)
     assert len(described.code_sha256) == 64
     assert not (tmp_path / "fitted").exists()
 
@@ -129,7 +129,7 @@ threading.Thread(target=time.sleep, args=(600,)).start()
 @pytest.mark.parametrize("end", ["", "os._exit(3)"], ids=["after_success", "after_a_crash"])
 def test_nothing_that_it_started_outlives_the_run_or_holds_it_up(make_job, tmp_path, end):
     started = time.monotonic()
-    (outcome,) = run_attributor(make_job(constant(LEFTOVERS + end)))
+    (outcome,) = Runner().run(make_job(constant(LEFTOVERS + end)))
     assert outcome.reason == (f"crash: exit code {end[9]}" if end else None)
     assert time.monotonic() - started < 60
     pids = [int(pid) for pid in (tmp_path / "pids.txt").read_text().split()]
@@ -141,7 +141,7 @@ HANG = "(here / 'pid.txt').write_text(str(os.getpid()))\ntime.sleep(600)"
 
 
 def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeypatch):
-    original = runner._Process._lines
+    original = executors._Process._lines
 
     def interrupted(*arguments):
         for line in original(*arguments):
@@ -150,10 +150,10 @@ def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeyp
                 wait_until((tmp_path / "pid.txt").exists)
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner._Process, "_lines", interrupted)
+    monkeypatch.setattr(executors._Process, "_lines", interrupted)
     before = spawned(os.getpid())  # an earlier test may have left Python's resource tracker
     with pytest.raises(KeyboardInterrupt):
-        list(run_attributor(make_job(constant(HANG))))
+        list(Runner().run(make_job(constant(HANG))))
     assert not alive(int((tmp_path / "pid.txt").read_text()))
     assert spawned(os.getpid()) == before, "no zombie either"
 
@@ -161,7 +161,7 @@ def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeyp
 def test_a_consumer_that_stops_early_ends_the_process(make_job, tmp_path):
     source = constant(HANG).replace('name = "constant"', 'name = "constant"\n    hyperparameters = (A,)')
     source = source.replace("time.sleep(600)", "time.sleep(600 * (a - 1))").replace("context):", "context, a):")
-    events = run_attributor(make_job("A = Hyperparameter('a', 1, source='here')\n" + source, {"a": 1}, {"a": 2}))
+    events = Runner().run(make_job("A = Hyperparameter('a', 1, source='here')\n" + source, {"a": 1}, {"a": 2}))
     next(events)
     events.close()
     assert not alive(int((tmp_path / "pid.txt").read_text()))
@@ -172,8 +172,8 @@ def test_the_process_ends_when_its_runner_is_killed(make_job, tmp_path):
     job.write_text(make_job(constant(HANG)).model_dump_json())
     script = (
         "import sys; from pathlib import Path; from attriboard.attribution.job import Job; "
-        "from attriboard.attribution.runner import run_attributor; "
-        "list(run_attributor(Job.model_validate_json(Path(sys.argv[1]).read_text())))"
+        "from attriboard.attribution.runner import Runner; "
+        "list(Runner().run(Job.model_validate_json(Path(sys.argv[1]).read_text())))"
     )
     path = os.pathsep.join(part for part in sys.path if part)
     parent = subprocess.Popen([sys.executable, "-c", script, str(job)], env=os.environ | {"PYTHONPATH": path})

@@ -1,7 +1,8 @@
 """The budget of an attributor's process reaches the attributor, which may say what it did with it."""
 
+from attriboard.attribution.executors import OwnProcess
 from attriboard.attribution.limits import Limits
-from attriboard.attribution.runner import run_attributor
+from attriboard.attribution.runner import Runner
 
 FRUGAL = """
 class Frugal(Attributor):
@@ -19,8 +20,8 @@ class Frugal(Attributor):
 
 
 def test_the_memory_limit_reaches_the_attributor_and_its_note_comes_back(make_job):
-    (limited,) = run_attributor(make_job(FRUGAL), Limits(bytes=2**33))
-    (free,) = run_attributor(make_job(FRUGAL))
+    (limited,) = Runner(OwnProcess(Limits(bytes=2**33))).run(make_job(FRUGAL))
+    (free,) = Runner().run(make_job(FRUGAL))
     assert limited.notes == ("makes do with 8589934592 bytes",)
     assert free.notes == ("makes do with None bytes",)
     assert (limited.reason, limited.scores.shape, float(limited.scores[-1, -1])) == (None, (13, 45), 13 * 45 - 1)

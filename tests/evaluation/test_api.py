@@ -9,10 +9,9 @@ from selecting import few_resamples
 
 import attriboard as ab
 from attriboard.attribution.job import Described
-from attriboard.attribution.runner import Outcome
+from attriboard.attribution.runner import Outcome, Runner
 from attriboard.base.errors import AttriboardError, DataError, InputError, UnknownNameError
 from attriboard.evaluation.grader import Grader
-from attriboard.evaluation.workspace import Workspace
 from attriboard.tasks.catalogue import task_from_file
 
 
@@ -59,9 +58,10 @@ def test_hyperparameters_are_keywords_and_numpys_scalars_are_welcome(task):
 
 
 def test_a_failing_attributor_raises_its_reason(task, monkeypatch):
-    described = Described(name="mine", paper="", family="", code_sha256="", configurations=({},), grids={})
-    monkeypatch.setattr(Workspace, "run", lambda self, job: [Outcome(described, 0, {}, "error: ValueError: too wide")])
-    with pytest.raises(AttriboardError, match="mine on digits_mlp failed: error: ValueError: too wide"):
+    described = Described(name="mine", code_sha256="")
+    failed = Outcome(described, 0, {}, "error: ValueError: too wide", details="line 3, in fit")
+    monkeypatch.setattr(Runner, "run", lambda self, job: [failed])
+    with pytest.raises(AttriboardError, match="mine on digits_mlp failed: error: ValueError: too wide\nline 3, in fit"):
         ab.attribute(task, "random")
 
 

@@ -8,7 +8,7 @@ import pytest
 from selecting import make_job
 from tiny import N_TEST, N_TRAIN, Published
 
-from attriboard.attribution.runner import describe_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan
 from attriboard.evaluation.grader import Grader
@@ -93,7 +93,7 @@ def test_a_record_keeps_every_point_and_answers_the_same_plan(
     bench, job, record = record_of(published, grader, tmp_path / "store")
     assert isinstance(record, BrittlenessRecord)
     assert read_record(write_record(record, tmp_path / "out")) == record
-    described = describe_attributor(job)
+    described = Runner().describe(job)
     part = Part("default", None, described.configurations[0])
     assert finished_parts(job, described, [part], [record], bench.answers) == {"default": record}
     for plan in (BrittlenessPlan(3, 0.5, 3, 2), BrittlenessPlan(3, 0.9, 1, 2), BrittlenessPlan(2, 0.9, 3, 2)):

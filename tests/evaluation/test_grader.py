@@ -119,7 +119,7 @@ def job(task, grader):
 
 
 DESCRIBED = Described(
-    name="mine", paper="a paper", family="control", code_sha256="a" * 64, configurations=({"width": 2},), grids={}
+    name="mine", paper="a paper", family="control", code_sha256="a" * 64, configurations=({"width": 2},)
 )
 
 

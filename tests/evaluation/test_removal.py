@@ -9,7 +9,7 @@ import selecting
 from selecting import GRID, make_job, write, write_ridge
 from tiny import N_TRAIN, Published, TinyTask
 
-from attriboard.attribution.runner import describe_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 from attriboard.evaluation.catalog import load_oracle
 from attriboard.evaluation.grader import Grader
@@ -117,7 +117,7 @@ def test_records_answer_the_same_plan_and_nothing_else(published: Published, gra
     (record,) = records_of(published, grader, tmp_path / "store", "grad_dot")
     assert read_record(write_record(record, tmp_path / "out")) == record
     job = make_job(published, "grad_dot")
-    described = describe_attributor(job)
+    described = Runner().describe(job)
     parts = [Part("default", None, described.configurations[0])]
 
     def answered(plan: RemovalPlan = PLAN, parts: list[Part] = parts, **changes: Any) -> bool:
@@ -138,7 +138,7 @@ def test_records_answer_the_same_plan_and_nothing_else(published: Published, gra
 def test_selection_is_made_once_and_then_known(published: Published, grader: Grader, tmp_path: Path) -> None:
     path = write_ridge(tmp_path)
     job = make_job(published, path)
-    described = describe_attributor(job)
+    described = Runner().describe(job)
     studies: list[Study] = []
 
     def parts(records: list[Any], **changes: Any) -> list[Part]:
@@ -161,7 +161,7 @@ def test_selection_is_made_once_and_then_known(published: Published, grader: Gra
 
 def test_without_ground_truth_the_selector_is_asked_alone(published: Published, tmp_path: Path) -> None:
     job = make_job(published, write_ridge(tmp_path))
-    default, selected = choose_parts(published.task, None, job, describe_attributor(job), VARIANTS, [], load_oracle())
+    default, selected = choose_parts(published.task, None, job, Runner().describe(job), VARIANTS, [], load_oracle())
     assert (default.variant, selected.variant, selected.selector) == ("default", "selected", "surrogate")
     assert selected.hyperparameters["regularization"] in GRID
     (record,) = records_of(published, None, tmp_path / "store", tmp_path / "ridge.py", RemovalPlan((0.5,), 1))
@@ -170,9 +170,7 @@ def test_without_ground_truth_the_selector_is_asked_alone(published: Published, 
 
 def test_a_method_without_lambda_has_its_default_alone(published: Published, grader: Grader, tmp_path: Path) -> None:
     job = make_job(published, write(tmp_path / "plain.py", selecting.PLAIN))
-    parts = choose_parts(
-        published.task, grader, job, describe_attributor(job), ("selected", "oracle"), [], load_oracle()
-    )
+    parts = choose_parts(published.task, grader, job, Runner().describe(job), ("selected", "oracle"), [], load_oracle())
     assert [part.variant for part in parts] == ["default"]
 
 

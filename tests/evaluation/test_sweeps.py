@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from selecting import calls, make_job, write_ridge
 from tiny import Published
 
+from attriboard.attribution.executors import OwnProcess
+from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
-from attriboard.attribution.runner import describe_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.sweeps import grid_configurations, parse_grid, sweep
-from attriboard.records.files import read_record, write_record
+from attriboard.records.files import AnyRecord, read_record, write_record
 from attriboard.records.model import AttributionRecord
 
 pytestmark = pytest.mark.usefixtures("inline")
@@ -93,6 +95,14 @@ def test_a_name_that_is_given_twice_is_refused(grids: Any, fixed: dict[str, str]
         grid_configurations(grids, fixed)
 
 
+def swept(
+    published: Published, grader: Grader, job: Job, finished: list[AnyRecord], limits: Limits = NO_LIMITS
+) -> list[AttributionRecord]:
+    """All points of a sweep."""
+    with Runner(OwnProcess(limits)).open(job) as attribution:
+        return list(sweep(published.task, grader, attribution, finished))
+
+
 VALUES = ("0", "1e-3", "0.1", "1", "10", "1.0")  # 1 twice
 
 
@@ -104,22 +114,20 @@ def test_resumed_sweep_computes_only_what_is_missing(published: Published, grade
     """Stop after four points, as Ctrl-C does; go on; go on with nothing to do; then with changed code."""
     path = write_ridge(tmp_path, broken=(0.0,))
     job = make_job(published, path, *configurations())
-    described = describe_attributor(job)
     progress: list[tuple[int, int]] = []
 
     def note(done: int, total: int) -> None:
         progress.append((done, total))
 
-    first = sweep(published.task, grader, job, [], described=described, progress=note)
-    kept = list(itertools.islice(first, 4))
-    first.close()
+    with Runner().open(job) as attribution:
+        kept = list(itertools.islice(sweep(published.task, grader, attribution, [], progress=note), 4))
     assert progress == [(0, 10), (1, 10), (2, 10), (3, 10)]
     files = [write_record(record, tmp_path / "out") for record in kept]
     kept = [read_record(file) for file in files]  # as another process finds them
     assert {r.status for r in kept} == {"ok", "failed"}
 
     fits, scores = len(calls(tmp_path, "fit")), len(calls(tmp_path, "score"))
-    second = list(sweep(published.task, grader, job, kept, described=described))
+    second = swept(published, grader, job, kept)
     assert second[:4] == kept
     assert len(second) == 10
     assert len(calls(tmp_path, "fit")) - fits == 2  # each power once; λ is of the score stage
@@ -129,13 +137,13 @@ def test_resumed_sweep_computes_only_what_is_missing(published: Published, grade
     assert sorted(points) == sorted(itertools.product((1, 2), (0.0, 1e-3, 0.1, 1.0, 10.0)))
 
     asked = len(calls(tmp_path, ""))
-    third = list(sweep(published.task, grader, job, second, described=described))
+    third = swept(published, grader, job, second)
     assert third == second
     assert len(calls(tmp_path, "")) == asked
 
     path.write_text(path.read_text() + "\n# another digest\n")
     changed = make_job(published, path, *configurations(("1", "10"), ("1",)))
-    again = list(sweep(published.task, grader, changed, second))
+    again = swept(published, grader, changed, second)
     assert len(again) == 2
     assert not {r.id for r in again} & {r.id for r in second}
     assert {r.attributor.digest for r in again}.isdisjoint(r.attributor.digest for r in second)
@@ -154,31 +162,31 @@ def test_a_failure_of_a_limit_is_tried_again_where_the_limit_is_wider(
     published: Published, grader: Grader, tmp_path: Path, reason: str, again: list[Limits]
 ) -> None:
     job = make_job(published, write_ridge(tmp_path), {"regularization": "1"}, selectors=())
-    (scored,) = sweep(published.task, grader, job, [])
+    (scored,) = swept(published, grader, job, [])
     failure = {"status": "failed", "reason": reason, "lds": None, "calibration": None, "scores_sha256": None}
     failed = scored.model_copy(update=failure)
     for limits in again:
-        (record,) = sweep(published.task, grader, job, [failed], limits=limits)
+        (record,) = swept(published, grader, job, [failed], limits)
         assert record.status == "ok"
-    assert list(sweep(published.task, grader, job, [failed, scored], limits=Limits(60, 1200 << 20))) == [scored]
+    assert swept(published, grader, job, [failed, scored], Limits(60, 1200 << 20)) == [scored]
     if "needs" not in reason:
         before = len(calls(tmp_path, ""))
-        assert list(sweep(published.task, grader, job, [failed], limits=Limits(0.4, 1))) == [failed]
+        assert swept(published, grader, job, [failed], Limits(0.4, 1)) == [failed]
         assert len(calls(tmp_path, "")) == before
 
 
 def test_other_failures_are_not_tried_again(published: Published, grader: Grader, tmp_path: Path) -> None:
     job = make_job(published, write_ridge(tmp_path, broken=(1.0,)), {"regularization": "1"}, selectors=())
-    (failed,) = sweep(published.task, grader, job, [])
+    (failed,) = swept(published, grader, job, [])
     before = len(calls(tmp_path, ""))
-    assert list(sweep(published.task, grader, job, [failed])) == [failed]
+    assert swept(published, grader, job, [failed]) == [failed]
     assert len(calls(tmp_path, "")) == before
 
 
 def test_surface_has_failures_as_records_and_xi_at_every_positive_lambda(published: Published, grader: Grader) -> None:
     """IFFIM over projection × λ, off the method's own grid: each fit has a spectrum of its own."""
     grid = grid_configurations([("projection_dim", ("4", "16")), ("regularization", ("0", "2e-4", "0.05", "7"))], {})
-    records = list(sweep(published.task, grader, make_job(published, "iffim", *grid), []))
+    records = swept(published, grader, make_job(published, "iffim", *grid), [])
     assert len(records) == 8
     assert all(isinstance(r, AttributionRecord) and r.variant == "sweep" and r.status == "ok" for r in records)
     xi: dict[Any, dict[Any, float]] = {}
@@ -196,7 +204,7 @@ def test_fit_stage_lambda_gets_xi_at_every_point(published: Published, grader: G
     path = write_ridge(tmp_path, name="damping", stage="fit", broken=(0.01,))
     grid = grid_configurations([("damping", ("0.001", "0.01", "0.3"))], {})
     job = make_job(published, path, *grid)
-    records = list(sweep(published.task, grader, job, []))
+    records = swept(published, grader, job, [])
     assert [r.status for r in records] == ["ok", "failed", "ok"]
     assert [len(r.criteria) for r in records] == [1, 0, 1]
     assert len(calls(tmp_path, "fit")) == 3
@@ -207,5 +215,5 @@ def test_unknown_hyperparameter_is_refused_before_anything_runs(
 ) -> None:
     job = make_job(published, write_ridge(tmp_path), {"regularisation": "1"})
     with pytest.raises(InputError, match="ridge has no hyperparameter 'regularisation'"):
-        list(sweep(published.task, grader, job, []))
+        swept(published, grader, job, [])
     assert calls(tmp_path, "") == []

@@ -12,7 +12,7 @@ from selecting import GRID, make_job, write_ridge
 from tiny import PlainTinyTask, Published, tiny_card
 
 from attriboard.attribution import runner
-from attriboard.attribution.runner import describe_attributor
+from attriboard.attribution.runner import Runner
 from attriboard.base.digests import digest_bytes
 from attriboard.base.errors import FormatError
 from attriboard.evaluation.grader import Grader
@@ -79,7 +79,7 @@ def sweeping() -> Campaign:
     def work(folder: Path) -> None:
         runner._Process = selecting._Inline  # type: ignore[misc]  # of this child
         job = make_job(made, plugin, *values, selectors=())
-        described, results = describe_attributor(job), folder / "results"
+        described, results = Runner().describe(job), folder / "results"
         finished = read_records(results) if results.is_dir() else []
         for record in sweep(made.task, grader, job, finished, described=described):
             write_record(record, results)

@@ -1,0 +1,276 @@
+"""Where attributors run: an executor starts the worker of a job's folder, hands it plans, and yields its events.
+
+`OwnProcess` is the way of everything that is graded. `ThisProcess` is for authors: a debugger stops in their code, and
+their exceptions arrive unchanged.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
+from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
+from attriboard.base.errors import InputError
+from attriboard.base.paths import datasets_folder
+
+Listen = Callable[[Progressed], None]
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+_WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
+_POLL_SECONDS = 0.5  # how often a silent process is looked at
+_PRINTED_BYTES = 4096  # of what was printed, that is looked at
+
+
+class Worker(ABC):
+    """A started worker."""
+
+    @abstractmethod
+    def events(self) -> Iterator[Event]:
+        """What it reports until it waits for a plan (the last event is `Described` or `Done`), or until it is gone."""
+
+    @abstractmethod
+    def send(self, plan: Plan) -> None:
+        """Let it work on a plan; `events` has what comes of it."""
+
+    @abstractmethod
+    def death(self) -> str:
+        """Why it is gone before its work was done: `category: text`."""
+
+    def printed(self) -> list[str]:
+        """The last lines that the attributor printed, where they are kept."""
+        return []
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it with everything that it started."""
+
+
+class Executor(ABC):
+    """Where attributors run.
+
+    Attributes:
+        limits: of one worker.
+    """
+
+    limits: Limits = NO_LIMITS
+
+    @abstractmethod
+    def start(self, folder: Folder, listen: Listen) -> Worker:
+        """Start the worker of a folder that has a job in it.
+
+        Args:
+            folder: the worker's own.
+            listen: is told how far a fit or a scoring is.
+        """
+
+
+@dataclass(frozen=True)
+class OwnProcess(Executor):
+    """A process of its own, which sees a folder of its own and the job, never the ground truth.
+
+    That keeps results honest against mistakes; it is no security boundary against a hostile author.
+
+    Attributes:
+        limits: of a process.
+        log: file that all prints are added to; by default the last lines are kept as long as they are needed.
+    """
+
+    limits: Limits = NO_LIMITS
+    log: Path | None = None
+
+    def command(self, folder: Folder, events: int, plans: int) -> list[str]:
+        """What is started, given the file descriptors to report to and to read plans from."""
+        return [sys.executable, "-m", "attriboard.attribution.worker", str(folder.path), str(events), str(plans)]
+
+    def environment(self) -> dict[str, str]:
+        """Ours, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
+        environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+        environment["ATTRIBOARD_DATASETS"] = str(datasets_folder())
+        for name, separator in (("PYTHONPATH", os.pathsep), ("ATTRIBOARD_DATA", "\0"), ("ATTRIBOARD_DATASETS", "\0")):
+            if value := environment.get(name):
+                environment[name] = separator.join(str(Path(part).absolute()) for part in value.split(separator))
+        return environment
+
+    def start(self, folder: Folder, listen: Listen) -> Worker:
+        """See `Executor`.
+
+        Raises:
+            InputError: the log cannot be written.
+        """
+        return _Process(self, folder, listen)
+
+
+@dataclass(frozen=True)
+class ThisProcess(Executor):
+    """This process, without limits: what the attributor prints and raises comes out here, and it sees what we see.
+
+    Attributes:
+        propagate: whether its exceptions do; else they are outcomes, as they are of an `OwnProcess`.
+    """
+
+    propagate: bool = True
+
+    def start(self, folder: Folder, listen: Listen) -> Worker:
+        """See `Executor`."""
+        return _Here(folder, listen, self.propagate)
+
+
+class _Here(Worker):
+    """The worker as an object of this process."""
+
+    def __init__(self, folder: Folder, listen: Listen, propagate: bool) -> None:
+        import torch
+
+        from attriboard.attribution.worker import Attributing
+
+        self._threads = torch.get_num_threads()
+        job = Job.model_validate_json(folder.job.read_text(encoding="utf-8"))
+        self._attributing = Attributing(job, folder, listen, propagate)
+        self._events: Iterator[Event] = self._attributing.describe()
+
+    def events(self) -> Iterator[Event]:
+        """See `Worker`."""
+        yield from self._events
+
+    def send(self, plan: Plan) -> None:
+        """See `Worker`."""
+        self._events = self._attributing.work(plan)
+
+    def death(self) -> str:
+        """See `Worker`; it lives as long as we do."""
+        return "error: it ended early"
+
+    def close(self) -> None:
+        """See `Worker`."""
+        import torch
+
+        torch.set_num_threads(self._threads)
+
+
+class _Process(Worker):
+    """The worker as a process of its own."""
+
+    def __init__(self, executor: OwnProcess, folder: Folder, listen: Listen) -> None:
+        self._limits, self._listen = executor.limits, listen
+        self._log = executor.log or folder.log
+        read, write = os.pipe()
+        plans, self._plans = os.pipe()
+        self._events, self._rest = read, b""
+        try:
+            with self._log.open("ab") as log:
+                self._printed_from = log.tell()
+                self._process = subprocess.Popen(
+                    executor.command(folder, write, plans),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=folder.path,
+                    env=executor.environment(),
+                    pass_fds=(write, plans),
+                    start_new_session=True,  # so that whatever it starts can be ended with it
+                )
+        except OSError as error:
+            os.close(read)
+            os.close(self._plans)
+            raise InputError(f"log {self._log}: cannot be written: {error.strerror}") from error
+        finally:
+            os.close(write)
+            os.close(plans)
+        self._memory = MemoryWatch(self._process.pid, self._limits.bytes)
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        seconds = self._limits.seconds
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def events(self) -> Iterator[Event]:
+        """See `Worker`; ends too where a limit is exceeded."""
+        for line in self._lines():
+            event = _EVENTS.validate_json(line)
+            if isinstance(event, Progressed):
+                self._listen(event)
+                continue
+            yield event
+            if isinstance(event, Done) or event.event == "described":
+                return
+
+    def send(self, plan: Plan) -> None:
+        """See `Worker`."""
+        self._start_clock()
+        with suppress(BrokenPipeError):  # it is gone, which `events` finds out
+            _write_all(self._plans, plan.model_dump_json().encode() + b"\n")
+
+    def printed(self) -> list[str]:
+        """See `Worker`."""
+        with self._log.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            log.seek(max(self._printed_from, end - _PRINTED_BYTES))
+            return log.read().decode(errors="replace").strip().splitlines()
+
+    def close(self) -> None:
+        """See `Worker`."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._events)
+        os.close(self._plans)
+
+    def death(self) -> str:
+        """See `Worker`."""
+        if self._memory.reason:
+            return self._memory.reason
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return f"timeout: not finished after {self._limits.seconds:g} s"
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "crash: the process stopped reporting and did not end"
+        if code == -signal.SIGKILL:
+            return "out_of_memory: the process was killed from outside, most likely for its memory"
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        printed = self.printed()
+        return f"crash: {how}" + (f"; it last printed: {printed[-1][:300]}" if printed else "")
+
+    def _lines(self) -> Iterator[bytes]:
+        """Lines until the other end closes, the process has ended, or a limit is exceeded.
+
+        The other end stays open after the process where something that it forked lives on.
+        """
+        looked = time.monotonic()
+        every = _POLL_SECONDS if self._limits.bytes is None else MEMORY_POLL_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._events, selectors.EVENT_READ)
+            while True:
+                while b"\n" in self._rest:
+                    line, _, self._rest = self._rest.partition(b"\n")
+                    yield line
+                ended = self._process.poll() is not None
+                left = every if self._deadline is None else min(every, self._deadline - time.monotonic())
+                ready = selector.select(0 if ended or left < 0 else left)
+                if time.monotonic() - looked >= every:
+                    looked = time.monotonic()
+                    if self._memory.exceeded():
+                        return
+                if not ready:
+                    if ended or left <= 0:
+                        return
+                    continue
+                received = os.read(self._events, 1 << 16)
+                if not received:
+                    return
+                self._rest += received
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write everything; a pipe may take less at a time."""
+    while data:
+        data = data[os.write(descriptor, data) :]
