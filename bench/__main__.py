@@ -32,13 +32,15 @@ NAMES = {
 ON_REQUEST = ("peers", "theory", "score_xi", "cluster", "large")
 BY_DEFAULT = tuple(name for name in NAMES if name not in ON_REQUEST)
 
+COMPARISON = "python -m bench same_scores --against REV: whether scores have the same bits as at another revision"
+
 
 def arguments() -> argparse.Namespace:
     listed = "\n".join(f"  {name:<11} {what}" for name, what in NAMES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure against peers, in ratios, on this machine.",
-        epilog=f"measurements (by default all but {', '.join(ON_REQUEST)}):\n{listed}",
+        epilog=f"measurements (by default all but {', '.join(ON_REQUEST)}):\n{listed}\n\n{COMPARISON}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure")
@@ -69,6 +71,10 @@ def run(name: str, repetitions: int) -> dict[str, Any] | None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["same_scores"]:
+        from bench.same_scores import main as compare
+
+        return compare(sys.argv[2:])
     chosen = arguments()
     results, failed = {}, False
     for name in chosen.names or BY_DEFAULT:
