@@ -15,10 +15,9 @@ from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.job import Job
 from attriboard.contracts.task import TaskSpec
 from attriboard.evaluation import grader as evaluation
-from attriboard.evaluation import selection
+from attriboard.evaluation import selection, workspace
 from attriboard.evaluation.catalog import attributor_spec, selector_spec, spectrum_donors
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
-from attriboard.retraining import executors
 from attriboard.retraining.executors import InProcess
 from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
 
@@ -98,7 +97,7 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def retrain_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on commands retrain in this process, without worker processes that import PyTorch."""
-    monkeypatch.setattr(executors, "LocalProcesses", lambda n_workers: InProcess())
+    monkeypatch.setattr(workspace, "LocalProcesses", lambda n_workers: InProcess())
 
 
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:

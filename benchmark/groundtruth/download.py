@@ -130,7 +130,7 @@ def fetch_file(
     Args:
         target: where it belongs.
         pinned: its bytes.
-        sources: where it can be had, best first.
+        sources: places that have it, best first.
         patience: how long to wait.
         progress: called with bytes so far and in all.
 
@@ -172,7 +172,7 @@ def _fetch_any(target: Path, pinned: Pinned, sources: Sequence[str], patience: P
         part.replace(target)
         return
     tried = "\n".join(f"  {failure}" for failure in failures) or "  no source is known; name one with --from URL"
-    raise DataError(f"{target.name}: could not be had:\n{tried}")
+    raise DataError(f"{target.name}: no source has it:\n{tried}")
 
 
 def _fetch(source: str, part: Path, pinned: Pinned, patience: Patience, progress: Progress) -> None:

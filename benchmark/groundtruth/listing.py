@@ -1,4 +1,4 @@
-"""The list of published bundles: what exists, which bytes it has, where it can be had.
+"""The list of published bundles: what exists, which bytes it has, where to get it.
 
 `registry.json` stands in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
 URLs of its entry. One version of a task has at most one bundle of a kind; another version is another fingerprint and
@@ -32,7 +32,7 @@ class BundleEntry(BaseModel):
         kind: what it holds.
         file: name inside the registry's folder.
         sha256, bytes: of the file.
-        urls: where else it can be had; see `attriboard.groundtruth.download.address`.
+        urls: where else it is; see `attriboard.groundtruth.download.address`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -157,7 +157,7 @@ class BundleRegistry:
             progress: called with bytes so far and in all.
 
         Raises:
-            DataError: not listed, or to be had nowhere.
+            DataError: not listed, or no place has it.
             FormatError: the file has other bytes than the list says.
         """
         entry = self._listed(card, kind)

@@ -120,7 +120,7 @@ def verify_rows(
 def _seed_noise(outputs: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean over all rows, and standard deviation of one retrain around its mask's mean; both (n_test,).
 
-    With one repeat the spread over masks stands in: an upper bound of the noise.
+    With one repeat the spread over masks is used: an upper bound of the noise.
     """
     values = outputs.astype(np.float64)
     n_repeats = values.shape[1]

@@ -6,22 +6,20 @@ against the digests in the card, and the store stays on the submitting side. das
 processes, so whoever can reach a scheduler can run code on it and on everything connected to it: connect only to one
 that you trust, in a network that you trust, or over tls://.
 
-A worker that dies is dask's to replace: its stacks are trained elsewhere. A worker that hangs is ours: once the others
-have nothing left to do, a copy of what it holds is given to one of them, and whichever ends first counts. Copies are
-harmless, because a retrain's bits depend on its request alone.
+Queueing, results and lost workers are dask's: its futures, `as_completed`, and its scheduler, which has the stacks of a
+worker that died trained by another. A worker that hangs is ours: once others are idle and nothing comes any more, they
+get copies of what it has, and whichever ends first counts. Copies are harmless, because a retrain's bits depend on its
+request alone.
 """
 
 import importlib.metadata
 import logging
 import re
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import AttriboardError, DataError, InputError
@@ -34,12 +32,6 @@ CONNECT_SECONDS = 10
 BEAT_SECONDS = 5.0
 """How often the cluster is looked at, and the user told."""
 
-QUEUED = 2
-"""Stacks submitted per worker: one that it trains, and the next, so that it need not wait for us."""
-
-BATCH_BYTES = 8 << 20
-"""Payloads are submitted, and shards fetched, together up to this size: a message costs far more than what is in it."""
-
 PACKAGES = ("attriboard", "torch")
 """What must have the same version on both sides: a retrain's bits depend on it."""
 
@@ -51,8 +43,8 @@ class DaskCluster:
 
     Args:
         address: of the scheduler, `tcp://host:port` or `tls://host:port`.
-        heartbeat: told in one line how the cluster is, every few seconds.
-        patience: seconds after which a stack that others could train is given to a second worker.
+        heartbeat: called every few seconds with one line on the state of the cluster.
+        patience: seconds without a result after which idle workers get copies of what others have.
 
     Raises:
         InputError: the address is of another form, or dask.distributed is not installed.
@@ -69,7 +61,6 @@ class DaskCluster:
             raise InputError(f"executor = {address}: needs dask.distributed; pip install 'attriboard[dask]'") from error
         self.address = address
         self._heartbeat, self._patience = heartbeat, patience
-        self._client: Client | None = None
 
     def reach(self) -> None:
         """Find out whether the scheduler answers; workers may come later.
@@ -77,8 +68,8 @@ class DaskCluster:
         Raises:
             InputError: it does not.
         """
-        self._connect()
-        self._close()
+        with self._client():
+            return
 
     @property
     def n_workers(self) -> int:
@@ -87,205 +78,132 @@ class DaskCluster:
         Raises:
             InputError: no scheduler answers.
         """
-        client = self._connect()
-        while not (workers := len(client.nthreads())):
-            self._heartbeat(f"no workers yet; start some with: dask worker {self.address} --nthreads 1")
-            time.sleep(1)
+        with self._client() as client:
+            while not (workers := len(client.nthreads())):
+                self._heartbeat(f"no workers yet; start some with: dask worker {self.address} --nthreads 1")
+                time.sleep(1)
         return workers
 
     def map(self, function: Callable[[str], bytes], payloads: Sequence[str]) -> Generator[bytes, None, None]:
-        """See `Executor`. What workers are in the middle of when the generator is closed, they finish for nobody.
+        """See `Executor`. Closing the generator cancels what has not begun.
 
         Raises:
             AttriboardError: the scheduler was lost, a worker failed or lacks the data, or a stack ends every worker
                 that tries it.
         """
-        client = self._connect()
         try:
-            yield from _Run(client, function, deque(enumerate(payloads)), self._heartbeat, self._patience).results()
+            with self._client() as client:
+                serve = partial(_serve, function, versions=_versions())
+                yield from _Run(client, serve, self._heartbeat, self._patience).results(payloads)
         except OSError as error:  # dask's CommClosedError is one
             raise AttriboardError(f"the connection to the dask scheduler {self.address} is lost; {KEPT}") from error
+
+    @contextmanager
+    def _client(self) -> "Iterator[Client]":
+        from distributed import Client
+
+        # Our own errors report lost connections; dask's loggers print tracebacks.
+        for name in ("distributed", "distributed.client"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            client = Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"executor = {self.address}: no dask scheduler answers within {CONNECT_SECONDS} s; start one with: "
+                "dask scheduler"
+            ) from error
+        try:
+            yield client
         finally:
-            self._close()
-
-    def _connect(self) -> "Client":
-        if self._client is None:
-            from distributed import Client
-
-            # Lost connections are told by our own errors; dask's loggers print tracebacks.
-            for name in ("distributed", "distributed.client"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)
-            try:
-                self._client = Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"executor = {self.address}: no dask scheduler answers within {CONNECT_SECONDS} s; "
-                    "start one with: dask scheduler"
-                ) from error
-        return self._client
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
             client.close(timeout=2)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Stack:
-    """A payload under way.
-
-    Attributes:
-        payload: what is trained.
-        futures: one, and a second one where the first takes too long.
-        since: when it was submitted, monotonic seconds.
-    """
+    """A payload and its futures: one, and copies where it takes too long."""
 
     payload: str
-    futures: "list[Future[bytes]]"
-    since: float = field(default_factory=time.monotonic)
+    futures: "list[Future[bytes]]" = field(default_factory=list)
 
 
 @dataclass
 class _Run:
-    """One `map`: a bounded number of stacks under way, in whatever order they end."""
+    """One `map`."""
 
     client: "Client"
-    function: Callable[[str], bytes]
-    waiting: deque[tuple[int, str]]
+    serve: Callable[[str], bytes]
     heartbeat: Callable[[str], None]
     patience: float
-    running: dict[int, _Stack] = field(default_factory=dict)
-    ended: "SimpleQueue[tuple[int, Future[bytes]]]" = field(default_factory=SimpleQueue)
-    seconds: list[float] = field(default_factory=list)  # from submission to result
-    workers: Mapping[str, int] = field(default_factory=dict)  # address → threads
-    looked: float = float("-inf")
-    last_result: float = field(default_factory=time.monotonic)
-    largest: int = BATCH_BYTES  # bytes of a shard; until there is one, they are fetched one by one
+    under_way: "dict[Future[bytes], _Stack]" = field(default_factory=dict)  # copies too
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.monotonic)  # result, or the beginning
 
-    def results(self) -> Iterator[bytes]:
+    def results(self, payloads: Sequence[str]) -> Iterator[bytes]:
         """Shards as they come."""
-        while self.waiting or self.running:
+        from distributed import as_completed
+
+        self._submit([_Stack(payload) for payload in payloads])
+        while self.under_way:
             self._look()
-            while self.waiting and (room := QUEUED * max(1, len(self.workers)) - len(self.running)) > 0:
-                count = min(room, len(self.waiting), max(1, BATCH_BYTES // len(self.waiting[0][1])))
-                stacks = dict(self.waiting.popleft() for _ in range(count))
-                for (number, payload), future in zip(stacks.items(), self._submit(stacks), strict=True):
-                    self.running[number] = _Stack(payload, [future])
-            if ended := self._ended():
-                yield from self._shards(ended)
-            else:
-                self._repeat_stragglers()
+            ended = as_completed(
+                self.under_way, self.client.loop, with_results=True, raise_errors=False, timeout=BEAT_SECONDS
+            )
+            with suppress(TimeoutError):  # time to look again
+                for future, result in ended:
+                    if future in self.under_way:  # else a copy was faster
+                        yield self._shard(future, result)
+                    if not self.under_way:
+                        return
 
-    def _submit(self, stacks: Mapping[int, str], workers: list[str] | None = None) -> "list[Future[bytes]]":
-        """Number → payload of some stacks, in one message."""
-        serve = partial(_serve, self.function, versions=_versions())
-        payloads = list(stacks.values())
-        futures: list[Future[bytes]] = self.client.map(serve, payloads, key="retrain", pure=False, workers=workers)
-        for number, future in zip(stacks, futures, strict=True):
-            self._listen(number, future)
-        return futures
+    def _submit(self, stacks: Sequence[_Stack], workers: Sequence[str] | None = None) -> None:
+        payloads = [stack.payload for stack in stacks]
+        futures = self.client.map(self.serve, payloads, key="retrain", pure=False, workers=workers)
+        for stack, future in zip(stacks, futures, strict=True):
+            stack.futures.append(future)
+            self.under_way[future] = stack
 
-    def _listen(self, number: int, future: "Future[bytes]") -> None:
-        future.add_done_callback(lambda done: self.ended.put((number, done)))
-
-    def _ended(self) -> "dict[int, Future[bytes]]":
-        """Stacks that have ended, as many as may be fetched at once; waits for the first one, but not for long."""
-        found: dict[int, Future[bytes]] = {}
-        with suppress(Empty):
-            while len(found) * self.largest < BATCH_BYTES:
-                number, future = self.ended.get(timeout=0 if found else BEAT_SECONDS)
-                found[number] = future
-        return {number: future for number, future in found.items() if number in self.running}  # else a copy was faster
-
-    def _shards(self, ended: "Mapping[int, Future[bytes]]") -> Iterator[bytes]:
-        """What ended stacks gave; one that lies on a worker which does not give it is trained again."""
-        for future in ended.values():
-            _raise_failure(future)
-        try:
-            contents = self.client.sync(self._fetch, dict(ended), callback_timeout=self._grace())
-        except TimeoutError:
-            if len(ended) == 1:
-                self._train_again(*ended)
-            else:  # perhaps one worker's alone
-                for number, future in ended.items():
-                    yield from self._shards({number: future})
-            return
-        self.largest = max(map(len, contents.values()))
-        for number, content in contents.items():
-            self._finish(number, ended[number])
-            yield content
-
-    async def _fetch(self, futures: "dict[int, Future[bytes]]") -> dict[int, bytes]:
-        contents: dict[int, bytes | None] = await self.client.gather(futures, errors="skip", asynchronous=True)
-        given = {number: content for number, content in contents.items() if content is not None}
-        for number in futures.keys() - given.keys():  # lost with its worker, and failed when it was done again
-            _raise_failure(futures[number])
-        return given
-
-    def _finish(self, number: int, future: "Future[bytes]") -> None:
-        stack = self.running.pop(number)
-        for copy in stack.futures:
-            if copy is not future:
-                copy.cancel()
-        self.last_result = time.monotonic()
-        self.seconds.append(self.last_result - stack.since)
+    def _shard(self, future: "Future[bytes]", result: Any) -> bytes:
+        if future.status != "finished":
+            raise _failure(result[1] if future.status == "error" else None)
+        for copy in self.under_way[future].futures:
+            del self.under_way[copy]
+        self.done += 1
+        self.last = time.monotonic()
+        content: bytes = result
+        return content
 
     def _look(self) -> None:
-        """Every few seconds: who is there, and a word to the user."""
-        now = time.monotonic()
-        if now - self.looked < BEAT_SECONDS:
-            return
+        """Report the state of the cluster, and give idle workers copies of what others do not get done."""
         if self.client.status != "running":
             raise ConnectionError
-        self.looked, self.workers = now, self.client.nthreads()
-        count = len(self.workers)
+        busy: dict[str, Sequence[str]] = self.client.processing()  # every worker → keys of its tasks
+        stacks, now = set(self.under_way.values()), time.monotonic()
         self.heartbeat(
-            f"{count} worker{'' if count == 1 else 's'}, {len(self.running)} stacks under way, "
-            f"{len(self.waiting)} waiting, last result {now - self.last_result:.0f} s ago"
+            f"{len(busy)} worker{'' if len(busy) == 1 else 's'}, {len(stacks)} stacks to go, "
+            f"last result {now - self.last:.0f} s ago"
         )
-
-    def _grace(self) -> float:
-        """Seconds after which a worker is taken to hang."""
-        return max(self.patience, 3 * statistics.median(self.seconds or [0.0]))
-
-    def _train_again(self, number: int) -> None:
-        """Have a finished stack done once more, by workers other than those that keep it to themselves."""
-        stack = self.running[number]
-        if under_way := [future for future in stack.futures if not future.done()]:  # a copy, or lost with its worker
-            for future in under_way:
-                self._listen(number, future)
-            return
-        holders = {worker for workers in self.client.who_has(stack.futures).values() for worker in workers}
-        others = [worker for worker in self.workers if worker not in holders]
-        self.heartbeat(f"{', '.join(sorted(holders)) or 'a worker'} does not give its result: tried elsewhere")
-        stack.futures += self._submit({number: stack.payload}, others or None)
-
-    def _repeat_stragglers(self) -> None:
-        """Give an idle worker a copy of what another one has had for much longer than the others took."""
-        if self.waiting:
-            return
-        patience = self._grace()
-        busy = self.client.processing()
-        holders = {key: worker for worker, keys in busy.items() for key in keys}
-        idle = [worker for worker in self.workers if not busy.get(worker)]
-        for number, stack in self.running.items():
-            holder = holders.get(stack.futures[0].key)
-            if idle and holder and len(stack.futures) == 1 and time.monotonic() - stack.since > patience:
-                self.heartbeat(f"{holder} has had a stack for {time.monotonic() - stack.since:.0f} s: tried elsewhere")
-                stack.futures += self._submit({number: stack.payload}, [idle.pop()])
+        usual = (now - self.began) * len(busy) / self.done if self.done else 0.0  # seconds for a stack
+        idle = [worker for worker, keys in busy.items() if not keys]
+        for stack in stacks if idle else ():
+            # Ever more patient: a stack may be long.
+            if now - self.last < max(self.patience, 3 * usual) * 2 ** (len(stack.futures) - 1):
+                continue
+            own = {future.key for future in stack.futures}
+            holders = {worker for worker, keys in busy.items() if own.intersection(keys)}
+            holders.update(*self.client.who_has(stack.futures).values())  # done, and not handed over
+            if others := [worker for worker in idle if worker not in holders]:
+                idle.remove(others[0])
+                self.heartbeat(f"nothing from {', '.join(holders)} for {now - self.last:.0f} s: tried elsewhere")
+                self._submit([stack], others[:1])
 
 
-def _raise_failure(future: "Future[bytes]") -> None:
-    """Raise what keeps an ended future from having a result, if anything does."""
-    if future.status == "cancelled":  # dask's word for all futures once the scheduler is gone
-        raise ConnectionError
-    if future.status == "error":
-        raise _failure(future.exception())
-
-
-def _failure(error: BaseException | None) -> AttriboardError:
+def _failure(error: BaseException | None) -> Exception:
+    """What to raise for a future's error; without one it was cancelled, as all are once the scheduler is gone."""
     from distributed import KilledWorker
 
+    if error is None:
+        return ConnectionError()
     if isinstance(error, AttriboardError):  # raised in `_serve`, with the worker's name
         return error
     if isinstance(error, KilledWorker):
@@ -300,7 +218,7 @@ def _failure(error: BaseException | None) -> AttriboardError:
 
 
 def _versions() -> dict[str, str]:
-    """Public versions: builds for processors and for GPUs may meet."""
+    """Public versions: builds for CPUs and for GPUs may meet."""
     return {name: importlib.metadata.version(name).partition("+")[0] for name in PACKAGES}
 
 

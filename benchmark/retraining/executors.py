@@ -93,7 +93,7 @@ class LocalProcesses:
 def _into_file(function: Callable[[str], bytes], payload: str, path: Path) -> Path:
     """Run one payload, and write its result to a file.
 
-    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits for ever for the rest of a
+    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits without end for the rest of a
     message whose sender was ended in the middle, and a result of megabytes has a long middle.
     """
     path.write_bytes(function(payload))
@@ -109,7 +109,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start, and for ever in them: it is the parent's to answer."""
+    """Hold Ctrl-C back while processes start, and always in them: the parent answers it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -125,5 +125,5 @@ def _prepare_worker() -> None:
         parent.join()
         os._exit(1)
 
-    # A parent that is killed cannot tell its workers; without this they would wait for work for ever.
+    # A parent that is killed cannot tell its workers; without this they would wait for work indefinitely.
     threading.Thread(target=leave_with_parent, daemon=True).start()

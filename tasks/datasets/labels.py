@@ -1,4 +1,4 @@
-"""Wrong labels on purpose: a stated share of training examples is given another class, the same ones for ever."""
+"""Wrong labels on purpose: a stated share of training examples is given another class, always the same ones."""
 
 from typing import Any
 

@@ -85,10 +85,10 @@ def test_every_fault_is_tried() -> None:
 def test_a_fault_that_cannot_be_survived_is_a_clear_error_and_no_file(
     server: FaultyServer, tmp_path: Path, fault: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"(?s)x\.bin: could not be had:\n.*/{fault}/x\.bin: .*({FATAL[fault]})"):
+    with pytest.raises(DataError, match=rf"(?s)x\.bin: no source has it:\n.*/{fault}/x\.bin: .*({FATAL[fault]})"):
         fetch(server, tmp_path / "x.bin", fault)
     assert not (tmp_path / "x.bin").exists()
-    assert server.times(fault) < 12, "it does not go on for ever"
+    assert server.times(fault) < 12, "it comes to an end"
 
 
 @pytest.mark.parametrize("fault", ["404", "other_end", "html", "wrong_range", "drips", "too_long"])

@@ -54,7 +54,7 @@ def test_a_cluster_gives_the_bits_of_this_process_and_says_how_it_is(site: Site,
         store = store_of(task, tmp_path / str(number))
         assert retrain(task, requests(12), store, DaskCluster(site.address, said.append)) == 12
         assert everything(task, store, 12) == trained_here(task, tmp_path / f"here{number}", 12)
-    assert any("stacks under way" in text and "last result" in text for text in said)
+    assert any("stacks to go" in text and "last result" in text for text in said)
 
 
 def test_a_worker_without_the_data_is_named_with_the_way_out(site: Site, tmp_path: Path) -> None:

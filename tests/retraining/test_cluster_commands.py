@@ -12,8 +12,9 @@ from tiny import small_digits_yaml
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
+from attriboard.evaluation import workspace
 from attriboard.leaderboard.plots import style as drawing
-from attriboard.retraining import cluster, executors
+from attriboard.retraining import cluster
 from attriboard.retraining.store import RetrainStore
 
 Run = Callable[..., Result]
@@ -55,7 +56,7 @@ def test_commands_retrain_on_the_cluster_and_give_what_they_give_without_one(
     site.up("one")
     build = ("groundtruth build", "--out", "truth")
     works = (REMOVAL, BRITTLENESS, SWEEP)
-    monkeypatch.setattr(executors, "LocalProcesses", None)  # nothing may be trained on this side
+    monkeypatch.setattr(workspace, "LocalProcesses", None)  # nothing may be trained on this side
     run("there", *build, "--executor", site.address)
     there = [run("there", *work, "--executor", site.address) for work in works]
     retrain_inline(monkeypatch)
@@ -72,7 +73,7 @@ def test_checkpoints_that_nobody_published_are_trained_on_the_cluster_too(
     run: Run, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.up("one")
-    monkeypatch.setattr(executors, "LocalProcesses", None)
+    monkeypatch.setattr(workspace, "LocalProcesses", None)
     result = run("bare", *REMOVAL, "--executor", site.address)
     assert "checkpoints of small_digits: 1 worker, " in result.stderr
     assert len(list((tmp_path / "bare" / "cache" / "checkpoints").iterdir())) == 1
