@@ -93,8 +93,8 @@ class LocalProcesses:
 def _into_file(function: Callable[[str], bytes], payload: str, path: Path) -> Path:
     """Run one payload, and write its result to a file.
 
-    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits without end for the rest of a
-    message whose sender was ended in the middle, and a result of megabytes has a long middle.
+    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits without end for the rest of
+    a message whose sender was ended in the middle, and a result of megabytes has a long middle.
     """
     path.write_bytes(function(payload))
     return path
