@@ -1,0 +1,197 @@
+"""How many retrains does it take to choose a hyperparameter? Regret as a function of the number of retrains.
+
+From a ground truth of many masks, pretend that only k single retrains exist: k random masks, one random repeat of
+each. Choose the grid point with the best LDS on the calibration points against those k models. Then judge the choice
+by the masks that took no part in it, with all their repeats, on the scoring points:
+
+    regret = max_g LDS_rest(g) − LDS_rest(chosen)
+
+Over many random draws this gives the mean, the spread and the worst case of the regret at every k. Nothing is trained.
+
+A choice rule turns the LDS over the grid, as k retrains measure it, into a grid point. `best` takes the maximum;
+`smoothed` first averages over neighboring λ with a Gaussian in log λ, since LDS is smooth in log λ and the
+noise of k retrains is not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.base.errors import InputError
+from attriboard.scoring.lds import mean_outputs
+from attriboard.scoring.ranks import average_ranks, sort_rows, weighted_spearman
+from attriboard.scoring.split import Split
+
+_STREAM = 2  # second key word of Philox; the split and the bootstrap use others
+_SMALLEST = 2  # a correlation over fewer masks does not exist
+
+Rule = Callable[[NDArray[np.float64]], NDArray[np.int64]]
+"""LDS curves (n_draws, n_grid) → chosen grid points (n_draws,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetCurve:
+    """Regret against the number of retrains.
+
+    Attributes:
+        budgets: numbers of retrains k, ascending.
+        chosen: (n_budgets, n_draws) grid point that each draw chose.
+        regret: (n_budgets, n_draws) LDS given away, on the masks that did not choose.
+        judged: (n_draws, n_grid) per budget: LDS on the scoring points and the masks that did not choose.
+    """
+
+    budgets: tuple[int, ...]
+    chosen: NDArray[np.int64]
+    regret: NDArray[np.float64]
+    judged: tuple[NDArray[np.float64], ...]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean regret at every budget."""
+        return np.asarray(self.regret.mean(axis=1))
+
+    def quantile(self, share: float) -> NDArray[np.float64]:
+        """Quantile of the regret over draws at every budget."""
+        return np.asarray(np.quantile(self.regret, share, axis=1))
+
+    @property
+    def worst(self) -> NDArray[np.float64]:
+        """Largest regret over draws at every budget."""
+        return np.asarray(self.regret.max(axis=1))
+
+
+def default_budgets(n_masks: int) -> tuple[int, ...]:
+    """2, 4, 8, … up to half of the masks."""
+    return tuple(2**power for power in range(1, n_masks.bit_length()) if 2**power <= n_masks // 2)
+
+
+def best(curves: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The grid point with the largest LDS; of equal ones the first."""
+    return curves.argmax(axis=1)
+
+
+def smoothed(positions: Sequence[float], width: float = 0.5) -> Rule:
+    """The largest LDS after averaging over the grid with a Gaussian.
+
+    Args:
+        positions: of the grid points, in decades (log₁₀ λ).
+        width: standard deviation of the Gaussian, in decades.
+    """
+    place = np.asarray(positions, dtype=np.float64)
+    kernel = np.exp(-0.5 * ((place[:, None] - place[None, :]) / width) ** 2)
+    kernel /= kernel.sum(axis=1, keepdims=True)
+    return lambda curves: best(curves @ kernel.T)
+
+
+def budget_curve(
+    predictions: NDArray[np.float64],
+    outputs: NDArray[np.floating],
+    split: Split,
+    budgets: Sequence[int],
+    *,
+    rule: Rule = best,
+    n_draws: int = 200,
+    seed: int = 0,
+) -> BudgetCurve:
+    """Regret of choosing a grid point by k single retrains, for several k.
+
+    Args:
+        predictions: (n_grid, n_masks, n_test), scores summed over every mask, for every grid point.
+        outputs: (n_masks, n_repeats, n_test) targets of the retrained models.
+        split: calibration points choose, scoring points judge.
+        budgets: numbers of retrains k, each from 2 to n_masks − 2.
+        rule: how k retrains' LDS curve becomes a choice.
+        n_draws: random draws of masks and repeats.
+        seed: of the draws. The draws of a smaller budget are parts of those of a larger one.
+
+    Raises:
+        InputError: a budget out of range, or shapes that do not fit together.
+    """
+    n_masks = outputs.shape[0]
+    if predictions.ndim != 3 or outputs.ndim != 3 or predictions.shape[1:] != (n_masks, outputs.shape[2]):
+        raise InputError(
+            f"predictions {predictions.shape} and outputs {outputs.shape}: expected (n_grid, n_masks, n_test) and "
+            "(n_masks, n_repeats, n_test)"
+        )
+    out_of_range = [k for k in budgets if not _SMALLEST <= k <= n_masks - _SMALLEST]
+    if out_of_range or not budgets:
+        raise InputError(f"budgets = {tuple(budgets)}: each must lie in 2 … n_masks − 2 = {n_masks - _SMALLEST}")
+    masks, repeats = draw_retrains(n_masks, outputs.shape[1], n_draws, seed)
+    rest = rest_lds(predictions[:, :, split.scoring], outputs[:, :, split.scoring], masks, budgets)
+    chosen = np.empty((len(budgets), n_draws), dtype=np.int64)
+    regret = np.empty((len(budgets), n_draws))
+    for row, (k, judged) in enumerate(zip(budgets, rest, strict=True)):
+        curves = np.stack(
+            [
+                few_lds(predictions[:, m, :][:, :, split.calibration], outputs[m, r][:, split.calibration])
+                for m, r in zip(masks[:, :k], repeats[:, :k], strict=True)
+            ]
+        )
+        chosen[row] = rule(curves)
+        regret[row] = judged.max(axis=1) - judged[np.arange(n_draws), chosen[row]]
+    return BudgetCurve(tuple(budgets), chosen, regret, rest)
+
+
+def draw_retrains(n_masks: int, n_repeats: int, n_draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Random orders of the masks and one repeat of each, (n_draws, n_masks) each, from raw Philox words."""
+    generator = np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64))
+    order = np.argsort(generator.random_raw(n_draws * n_masks).reshape(n_draws, n_masks), axis=1, kind="stable")
+    repeats = generator.random_raw(n_draws * n_masks).reshape(n_draws, n_masks) % np.uint64(n_repeats)
+    return order.astype(np.int64), repeats.astype(np.int64)
+
+
+def few_lds(predictions: NDArray[np.float64], outputs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Mean LDS of every grid point over a few single retrains.
+
+    Args:
+        predictions: (n_grid, k, n_test).
+        outputs: (k, n_test).
+
+    Returns:
+        (n_grid,); a test point whose predictions are not finite or constant counts as 0.
+    """
+    n_grid, k, n_test = predictions.shape
+    y = average_ranks(sort_rows(np.ascontiguousarray(outputs.T, dtype=np.float64)))
+    y -= y.mean(axis=1, keepdims=True)
+    x = np.ascontiguousarray(predictions.transpose(0, 2, 1)).reshape(n_grid * n_test, k)
+    broken = ~np.isfinite(x).all(axis=1)
+    ranks = average_ranks(sort_rows(np.where(broken[:, None], 0.0, x))).reshape(n_grid, n_test, k)
+    ranks -= ranks.mean(axis=2, keepdims=True)
+    lengths = np.sqrt((ranks**2).sum(axis=2) * (y**2).sum(axis=1)[None])
+    products = np.einsum("gtk,tk->gt", ranks, y)
+    correlations = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return np.asarray(correlations.mean(axis=1))
+
+
+def rest_lds(
+    predictions: NDArray[np.float64],
+    outputs: NDArray[np.floating],
+    masks: NDArray[np.int64],
+    budgets: Sequence[int],
+) -> tuple[NDArray[np.float64], ...]:
+    """LDS of every grid point on the masks that a draw leaves out, all repeats averaged.
+
+    Args:
+        predictions: (n_grid, n_masks, n_test).
+        outputs: (n_masks, n_repeats, n_test).
+        masks: (n_draws, n_masks) random orders; a budget k leaves out the masks from position k on.
+        budgets: numbers of retrains k.
+
+    Returns:
+        For every budget (n_draws, n_grid).
+    """
+    n_draws, n_masks = masks.shape
+    left_out = np.ones((len(budgets), n_draws, n_masks))
+    for row, k in enumerate(budgets):
+        np.put_along_axis(left_out[row], masks[:, :k], 0.0, axis=1)
+    weights = left_out.reshape(-1, n_masks)
+    y = sort_rows(np.ascontiguousarray(mean_outputs(outputs).T))
+    found = np.empty((len(predictions), len(weights)))
+    for g, point in enumerate(predictions):
+        x = np.ascontiguousarray(point.T, dtype=np.float64)
+        x = np.where(np.isfinite(x).all(axis=1)[:, None], x, 0.0)
+        found[g] = weighted_spearman(sort_rows(x), y, weights).mean(axis=0)
+    by_budget = found.reshape(len(predictions), len(budgets), n_draws)
+    return tuple(np.ascontiguousarray(by_budget[:, row].T) for row in range(len(budgets)))

@@ -1,0 +1,120 @@
+"""Regret against retrains: the vectorized curve against loops in float64, and what must hold of any choice."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from attriboard.base.errors import InputError
+from attriboard.scoring.budget import best, budget_curve, default_budgets, draw_retrains, few_lds, smoothed
+from attriboard.scoring.split import split_test_points
+
+N_GRID, N_MASKS, N_REPEATS, N_TEST = 5, 14, 3, 20
+
+
+def problem(seed: int = 0, noise: float = 1.0):
+    """Predictions of a grid, the third of which is best, and outputs with seed noise."""
+    random = np.random.default_rng(seed)
+    signal = random.normal(size=(N_MASKS, N_TEST))
+    outputs = signal[:, None, :] + 0.3 * random.normal(size=(N_MASKS, N_REPEATS, N_TEST))
+    distances = np.abs(np.arange(N_GRID) - 2)[:, None, None]
+    predictions = signal[None] + noise * (0.2 + distances) * random.normal(size=(N_GRID, N_MASKS, N_TEST))
+    return predictions, outputs, split_test_points(N_TEST, 0.4, 0)
+
+
+def spearman(x, y):
+    return 0.0 if np.ptp(x) == 0 or np.ptp(y) == 0 else spearmanr(x, y).statistic
+
+
+def slow_curve(predictions, outputs, split, budgets, n_draws, seed):
+    """The definition, one correlation after the other."""
+    masks, repeats = draw_retrains(N_MASKS, N_REPEATS, n_draws, seed)
+    chosen, regret = [], []
+    for k in budgets:
+        for m, r in zip(masks, repeats, strict=True):
+            mine, rest = m[:k], np.setdiff1d(np.arange(N_MASKS), m[:k])
+            few = [
+                np.mean([spearman(p[mine, t], outputs[mine, r[:k], t]) for t in split.calibration]) for p in predictions
+            ]
+            judged = [
+                np.mean([spearman(p[rest, t], outputs[rest].mean(axis=1)[:, t]) for t in split.scoring])
+                for p in predictions
+            ]
+            pick = int(np.argmax(few))
+            chosen.append(pick)
+            regret.append(max(judged) - judged[pick])
+    shape = (len(budgets), n_draws)
+    return np.reshape(chosen, shape), np.reshape(regret, shape)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_curve_is_what_loops_over_draws_masks_and_points_give(ties):
+    predictions, outputs, split = problem()
+    if ties:
+        predictions, outputs = np.round(predictions), np.round(outputs)
+    budgets = (2, 5, 12)
+    found = budget_curve(predictions, outputs, split, budgets, n_draws=6, seed=3)
+    chosen, regret = slow_curve(predictions, outputs, split, budgets, 6, 3)
+    # Averages of equal numbers in another order may differ in the last bit, which decides nothing without ties.
+    np.testing.assert_allclose(found.regret, regret, atol=1e-12)
+    assert ties or (found.chosen == chosen).all()
+
+
+def test_outputs_of_masks_that_a_draw_does_not_choose_cannot_change_its_choice():
+    predictions, outputs, split = problem()
+    k, draws = 4, 8
+    masks, _ = draw_retrains(N_MASKS, N_REPEATS, draws, 0)
+    before = budget_curve(predictions, outputs, split, [k], n_draws=draws).chosen[0]
+    for draw in range(draws):
+        marked = outputs.copy()
+        marked[np.setdiff1d(np.arange(N_MASKS), masks[draw, :k])] = 1e6
+        assert budget_curve(predictions, marked, split, [k], n_draws=draws).chosen[0, draw] == before[draw]
+
+
+def test_more_retrains_choose_better_on_average():
+    predictions, outputs, split = problem(noise=1.5)
+    mean = budget_curve(predictions, outputs, split, (2, 4, 8), n_draws=100).mean
+    assert mean[0] > mean[2]
+    assert (mean >= 0).all()
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_regret_is_never_negative_and_does_not_depend_on_the_scale_of_the_scores(seed):
+    predictions, outputs, split = problem(seed)
+    found = budget_curve(predictions, outputs, split, (2, 6), n_draws=5)
+    scaled = budget_curve(predictions * 1e-30, outputs * 7 + 3, split, (2, 6), n_draws=5)
+    assert (found.regret >= 0).all()
+    assert (found.chosen == scaled.chosen).all()
+
+
+def test_scores_that_are_not_finite_or_constant_count_as_zero():
+    predictions, outputs, split = problem()
+    predictions[1] = np.nan
+    predictions[4] = 2.0
+    curve = few_lds(predictions[:, :6], outputs[:6, 0])
+    assert curve[1] == curve[4] == 0.0
+    assert np.isfinite(budget_curve(predictions, outputs, split, [4], n_draws=3).regret).all()
+
+
+def test_smoothing_keeps_a_broad_maximum_and_forgets_a_spike():
+    positions = np.arange(9) / 2
+    broad = np.exp(-0.5 * ((positions - 3) / 0.7) ** 2)
+    spike = broad + 1.1 * (positions == 0.5)
+    assert best(spike[None])[0] == 1
+    assert smoothed(positions)(spike[None])[0] == 6
+    assert smoothed(positions, 1e-6)(spike[None])[0] == 1
+
+
+def test_default_budgets_double_up_to_half_of_the_masks():
+    assert default_budgets(200) == (2, 4, 8, 16, 32, 64)
+    assert default_budgets(64) == (2, 4, 8, 16, 32)
+    assert default_budgets(5) == (2,)
+
+
+@pytest.mark.parametrize("budgets", [[1], [13], []])
+def test_budgets_out_of_range_are_refused(budgets):
+    predictions, outputs, split = problem()
+    with pytest.raises(InputError, match="budgets"):
+        budget_curve(predictions, outputs, split, budgets)
