@@ -1,5 +1,6 @@
 """What is published: immutable results, re-runs of them, and where they come from."""
 
+from attriboard.records.cost import SelectionCostRecord as SelectionCostRecord
 from attriboard.records.files import AnyRecord as AnyRecord
 from attriboard.records.files import read_record as read_record
 from attriboard.records.files import read_records as read_records

@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.model import (
     AttributionRecord,
     SelectionRecord,
@@ -32,7 +33,7 @@ MAX_PROBLEMS = 20  # of one file that are named
 
 AnyUse = RemovalRecord | BrittlenessRecord | MislabelRecord
 """A record of what attributions are used for."""
-AnyRecord = Annotated[AttributionRecord | SelectionRecord | AnyUse, Field(discriminator="kind")]
+AnyRecord = Annotated[AttributionRecord | SelectionRecord | SelectionCostRecord | AnyUse, Field(discriminator="kind")]
 
 _ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 

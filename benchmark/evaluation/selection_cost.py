@@ -1,0 +1,180 @@
+"""What choosing costs: regret against the number of retrains, from a published ground truth, without training anything.
+
+One run of the attributor over the grid gives every score matrix. Selectors choose without retrains (k = 0); for k > 0,
+`attriboard.scoring.budget` draws k single retrains of the truth at random and lets a rule choose from them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.base.errors import InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.evaluation.catalog import selector_names
+from attriboard.evaluation.grader import attributor_info, heading
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.cost import Pick, RuleCost, SelectionCostRecord
+from attriboard.records.model import AttributorInfo
+from attriboard.scoring.budget import BudgetCurve, Rule, best, budget_curve, default_budgets, smoothed
+
+Configuration = dict[str, HyperparameterValue]
+
+
+@dataclass(frozen=True, eq=False)
+class GridRun:
+    """A grid that an attributor was run on.
+
+    Attributes:
+        info: which method it is, for records.
+        points: the grid points that did not fail, complete.
+        predictions: (n_points, n_masks, n_test) their scores summed over every mask.
+        extra: configurations that selectors added to the grid, with their predictions (n_masks, n_test).
+        choices: selector → its choice: the values that it changes, or the reason why there is none.
+        n_failed: grid points that failed.
+    """
+
+    info: AttributorInfo
+    points: list[Configuration]
+    predictions: NDArray[np.float64]
+    extra: list[tuple[Configuration, NDArray[np.float64]]]
+    choices: dict[str, Selected]
+    n_failed: int
+
+
+def selection_cost(
+    workspace: Workspace,
+    attributor: str | Path,
+    configurations: Sequence[Mapping[str, Any]],
+    *,
+    budgets: Sequence[int] | None = None,
+    n_draws: int = 200,
+) -> SelectionCostRecord:
+    """Regret against retrains for one attributor's grid.
+
+    Args:
+        workspace: a task with ground truth.
+        attributor: its name or file.
+        configurations: the grid, the default configuration first; see `grid_configurations`.
+        budgets: numbers of retrains; by default 2, 4, 8, … up to half of the masks.
+        n_draws: random draws for every number.
+
+    Raises:
+        InputError: fewer than two grid points did not fail, or a budget is out of range.
+    """
+    grader = workspace.grader
+    job = workspace.job(attributor, [dict(c) for c in configurations], selectors=selector_names())
+    run = run_grid(workspace, job)
+    if len(run.points) < 2:
+        raise InputError(f"{attributor}: {len(run.points)} of {len(configurations)} grid points did not fail, need two")
+    swept = varying(run.points)
+    budgets = tuple(budgets or default_budgets(len(grader.truth.masks)))
+    scoring = [grader.mean_lds(p, grader.split.scoring) for p in run.predictions]
+    calibration = [grader.mean_lds(p, grader.split.calibration) for p in run.predictions]
+    oracle = int(np.argmax(calibration))
+    truth = grader.truth.card
+
+    def cost(rule: Rule) -> RuleCost:
+        target = grader.truth.target
+        return _cost(budget_curve(run.predictions, target, grader.split, budgets, rule=rule, n_draws=n_draws))
+
+    return SelectionCostRecord(
+        **heading(workspace.task, grader.truth, run.info, job.seed),
+        swept=swept,
+        configurations=tuple(run.points),
+        lds=_rounded(scoring),
+        picks={**_picks(workspace, run, scoring), "oracle": _pick(run.points[oracle], scoring[oracle], scoring)},
+        budgets=budgets,
+        rules={
+            name: _cost(
+                budget_curve(run.predictions, grader.truth.target, grader.split, budgets, rule=rule, n_draws=n_draws)
+            )
+            for name, rule in choice_rules(run.points, swept).items()
+        },
+        n_draws=n_draws,
+        n_failed=run.n_failed,
+        retrain_seconds=round(truth.retrain_seconds / (truth.n_masks * truth.n_repeats), 3),
+        checkpoints_sha256=job.checkpoints_sha256,
+    )
+
+
+def run_grid(workspace: Workspace, job: Job) -> GridRun:
+    """Run a job and keep what its scores predict for every mask."""
+    points: dict[int, Configuration] = {}
+    predictions: dict[int, NDArray[np.float64]] = {}
+    choices: dict[str, Selected] = {}
+    info, asked = None, len(job.configurations)
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
+        for event in workspace.run(job):
+            if isinstance(event, Selected):
+                # Of several fits, the first that let the selector choose answers for all.
+                if event.selector not in choices or choices[event.selector].reason is not None:
+                    choices[event.selector] = event
+                continue
+            info = attributor_info(event, job)
+            points[event.index] = event.hyperparameters
+            if event.scores is not None:
+                predictions[event.index] = workspace.grader.predict(event.scores)
+            progress(len(points), max(asked, len(points)))
+    if info is None:
+        raise InputError(f"{job.attributor.name}: no configuration was run")
+    grid = [index for index in sorted(predictions) if index < asked]
+    stacked = np.stack([predictions[index] for index in grid]) if grid else np.empty((0, 0, 0))
+    extra = [(points[index], predictions[index]) for index in sorted(predictions) if index >= asked]
+    return GridRun(info, [points[index] for index in grid], stacked, extra, choices, asked - len(grid))
+
+
+def choice_rules(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> dict[str, Rule]:
+    """The rules that fit a grid: smoothing needs one number that is swept in decades."""
+    positions = decades(points, swept)
+    return {"best": best} | ({} if positions is None else {"smoothed": smoothed(positions)})
+
+
+def varying(configurations: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the hyperparameters that differ."""
+    first = configurations[0]
+    return tuple(name for name in first if any(c[name] != first[name] for c in configurations))
+
+
+def decades(configurations: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[float] | None:
+    """log₁₀ of the one swept number, 0 at a tenth of the smallest; `None` where it is no such grid."""
+    if len(swept) != 1:
+        return None
+    values = [c[swept[0]] for c in configurations]
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and v >= 0 for v in values):
+        return None
+    smallest = min((v for v in values if v > 0), default=None)
+    return None if smallest is None else [math.log10(max(v, smallest / 10)) for v in values]
+
+
+def _picks(workspace: Workspace, run: GridRun, scoring: Sequence[float]) -> dict[str, Pick]:
+    """What every selector chose."""
+    grader, found = workspace.grader, {}
+    known = list(zip(run.points, scoring, strict=True))
+    known += [(c, grader.mean_lds(predictions, grader.split.scoring)) for c, predictions in run.extra]
+    for name, choice in run.choices.items():
+        wanted = run.points[0] | choice.values
+        lds = next((value for configuration, value in known if configuration == wanted), None)
+        if choice.reason is not None or lds is None:
+            note = (choice.reason or "what was chosen failed")[:300]
+            found[name] = Pick(hyperparameters=None, regret=None, note=note)
+        else:
+            found[name] = _pick(wanted, lds, scoring)
+    return found
+
+
+def _pick(configuration: Configuration, lds: float, scoring: Sequence[float]) -> Pick:
+    return Pick(hyperparameters=configuration, regret=round(max(scoring) - lds, 6))
+
+
+def _cost(curve: BudgetCurve) -> RuleCost:
+    return RuleCost(mean=_rounded(curve.mean), p90=_rounded(curve.quantile(0.9)), worst=_rounded(curve.worst))
+
+
+def _rounded(values: Any) -> tuple[float, ...]:
+    return tuple(np.round(np.asarray(values, dtype=np.float64), 6).tolist())

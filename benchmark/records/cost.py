@@ -1,0 +1,64 @@
+"""The schema of records of what choosing a hyperparameter costs: regret against the number of retrains.
+
+The rules of `attriboard.records.model` apply here as well.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from attriboard.records.model import (
+    Correlation,
+    Count,
+    GradedRecord,
+    Hyperparameters,
+    Integer,
+    Name,
+    RecordPart,
+    Seconds,
+    Sha256,
+    Text,
+)
+
+
+class Pick(RecordPart):
+    """What a selector chose without single retrains, and what that gives away."""
+
+    hyperparameters: Hyperparameters | None = Field(description="complete; null where nothing was chosen")
+    regret: float | None = Field(
+        description="LDS of the best grid point minus the pick's, all masks; below 0 where one off the grid wins"
+    )
+    note: Text = ""
+
+
+class RuleCost(RecordPart):
+    """Regret of one rule that chooses from k retrains, for every k: over random draws of masks and repeats."""
+
+    mean: tuple[float, ...]
+    p90: tuple[float, ...] = Field(description="90th percentile")
+    worst: tuple[float, ...]
+
+
+class SelectionCostRecord(GradedRecord):
+    """One attributor's grid on one task: how good a choice k retrains buy, for many k, and none."""
+
+    kind: Literal["selection_cost"] = "selection_cost"
+    swept: tuple[Name, ...] = Field(description="the hyperparameters that differ over the grid")
+    configurations: tuple[Hyperparameters, ...] = Field(description="the grid points that did not fail")
+    lds: tuple[Correlation, ...] = Field(description="mean LDS of each on the scoring points, all masks")
+    picks: dict[Name, Pick] = Field(description="selector → its choice; default and oracle are among them")
+    budgets: tuple[Integer, ...] = Field(description="numbers of retrains k, ascending")
+    rules: dict[Name, RuleCost] = Field(description="rule → regret for every k, on the masks that did not choose")
+    n_draws: Count
+    n_failed: Count = Field(description="grid points that failed and are left out")
+    retrain_seconds: Seconds = Field(description="of one retrain of the ground truth, on one core")
+    checkpoints_sha256: Sha256
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if len(self.lds) != len(self.configurations):
+            raise ValueError(f"lds has {len(self.lds)} values for {len(self.configurations)} configurations")
+        for name, rule in self.rules.items():
+            if {len(rule.mean), len(rule.p90), len(rule.worst)} != {len(self.budgets)}:
+                raise ValueError(f"rules.{name}: one value for each of the {len(self.budgets)} budgets is required")
+        return self
