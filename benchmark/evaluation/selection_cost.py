@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job, Selected
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.selector import regularization_name
 from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.grader import attributor_info, heading
 from attriboard.evaluation.workspace import Workspace
@@ -130,7 +131,7 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
 
 
 def choice_rules(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> dict[str, Rule]:
-    """The rules that fit a grid: smoothing needs one number that is swept in decades."""
+    """The rules that fit a grid: smoothing needs λ alone to be swept."""
     positions = decades(points, swept)
     return {"best": best} | ({} if positions is None else {"smoothed": smoothed(positions)})
 
@@ -141,15 +142,13 @@ def varying(configurations: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(name for name in first if any(c[name] != first[name] for c in configurations))
 
 
-def decades(configurations: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[float] | None:
-    """log₁₀ of the one swept number, 0 at a tenth of the smallest; `None` where it is no such grid."""
-    if len(swept) != 1:
+def decades(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[float] | None:
+    """log₁₀ λ of a grid that differs in λ alone, 0 at a tenth of the smallest; `None` of any other grid."""
+    if len(swept) != 1 or swept[0] != regularization_name(points[0]):
         return None
-    values = [c[swept[0]] for c in configurations]
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and v >= 0 for v in values):
-        return None
-    smallest = min((v for v in values if v > 0), default=None)
-    return None if smallest is None else [math.log10(max(v, smallest / 10)) for v in values]
+    values = [float(point[swept[0]]) for point in points]
+    smallest = min((value for value in values if value > 0), default=None)
+    return None if smallest is None else [math.log10(max(value, smallest / 10)) for value in values]
 
 
 def _picks(workspace: Workspace, run: GridRun, scoring: Sequence[float]) -> dict[str, Pick]:

@@ -2,8 +2,9 @@
 
 Mask k is the k-th random subset under the card's subset seed; the seed of its repeat r is 10⁶ (r + 1) + k.
 Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth
-retrain. Retrains of data selection and brittleness have seeds from 10¹² on, and random orders from k = 2·10⁶ on:
-with any number of masks and fewer than a million repeats they are nobody else's.
+retrain. Retrains of data selection and brittleness have seeds from 10¹² on, and random orders from k = 2·10⁶ on.
+Retrains that choose hyperparameters have seeds from 10¹³ on, and subsets from k = 4·10⁶ on. With any number of masks
+and fewer than a million repeats no two purposes share a retrain.
 """
 
 import numpy as np
@@ -16,6 +17,8 @@ MAX_MASKS = 1_000_000
 _HALF_SEED = 500_000
 _REMOVAL_SEED = 10**12
 _REMOVAL_ORDER = 2 * MAX_MASKS
+_TUNING_SEED = 10**13
+_TUNING_MASK = 4 * MAX_MASKS
 
 
 def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
@@ -37,6 +40,14 @@ def checkpoint_requests(card: TaskCard) -> list[RetrainRequest]:
         RetrainRequest(mask_indices(card, MAX_MASKS + j), _HALF_SEED + j, epochs) for j in range(card.checkpoints.half)
     ]
     return full + half
+
+
+def tuning_requests(card: TaskCard, count: int) -> list[RetrainRequest]:
+    """Single retrains on random subsets by which hyperparameters are chosen; never a ground truth's.
+
+    The first requests of a larger count are those of a smaller one.
+    """
+    return [RetrainRequest(mask_indices(card, _TUNING_MASK + j), _TUNING_SEED + j) for j in range(count)]
 
 
 def removal_seed(s: int) -> int:

@@ -1,0 +1,158 @@
+"""Choosing hyperparameters with a handful of retrains.
+
+k models are trained on random subsets of their own, which are never the ground truth's, and shared by every method and
+grid of the task. Every grid point is graded by its LDS against these k models on the calibration points, and a rule of
+`attriboard.scoring.budget` takes one. A bootstrap over the k models says what regret to expect, and, from how it falls
+with the number of models, how many would halve it.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.evaluation.selection_cost import choice_rules, varying
+from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.build import open_store
+from attriboard.groundtruth.plan import tuning_requests
+from attriboard.retraining.engine import retrain
+from attriboard.scoring.budget import expected_regret, few_lds
+from attriboard.scoring.lds import predict
+from attriboard.scoring.split import split_test_points
+
+SMALLEST = 2
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetChoice:
+    """What k retrains chose.
+
+    Attributes:
+        hyperparameters: the chosen configuration, complete.
+        configurations: the grid points that did not fail, complete.
+        lds: of each, against the k models, on the calibration points.
+        rule: how the curve became a choice: `best`, or `smoothed` over λ.
+        budget: k.
+        expected_regret: LDS that this choice gives away on average, by a bootstrap over the k models.
+        halving_budget: how many models would about halve it; `None` where nothing is left to gain.
+        failed: why grid points are missing, one reason each.
+        trained: models that had to be trained; the others came from the store.
+        seconds: wall-clock seconds of retraining and attributing.
+    """
+
+    hyperparameters: dict[str, HyperparameterValue]
+    configurations: tuple[dict[str, HyperparameterValue], ...]
+    lds: tuple[float, ...]
+    rule: str
+    budget: int
+    expected_regret: float
+    halving_budget: int | None
+    failed: tuple[str, ...]
+    trained: int
+    seconds: float
+
+
+def choose_by_budget(
+    workspace: Workspace,
+    attributor: str | Path,
+    configurations: Sequence[Mapping[str, Any]],
+    budget: int,
+    *,
+    store: Path | None = None,
+) -> BudgetChoice:
+    """Choose among configurations by k single retrains; no ground truth is read.
+
+    Args:
+        workspace: the task.
+        attributor: its name or file.
+        configurations: the grid; any hyperparameters of either stage.
+        budget: number of models k, at least 2.
+        store: folder of the task's retrains; the shared one by default.
+
+    Raises:
+        InputError: a budget below 2, fewer than two configurations, or hyperparameters that the method does not have.
+        AttriboardError: every configuration failed; the first reason is the message.
+    """
+    if budget < SMALLEST:
+        raise InputError(f"budget = {budget}: a rank correlation needs at least {SMALLEST} retrains")
+    if len(configurations) < SMALLEST:
+        raise InputError(
+            f"{len(configurations)} configurations: there is no choice; give a grid of at least {SMALLEST}"
+        )
+    started = time.perf_counter()
+    job = workspace.job(attributor, [dict(c) for c in configurations])
+    masks, outputs, trained = _retrained(workspace, budget, store)
+    points, predictions, failed = _predicted(workspace, job, masks)
+    name, rule = list(choice_rules(points, varying(points)).items())[-1]
+    curve = few_lds(predictions, outputs)
+    regret, halving = expected_regret(predictions, outputs, rule)
+    return BudgetChoice(
+        hyperparameters=points[int(rule(curve[None])[0])],
+        configurations=tuple(points),
+        lds=tuple(np.round(curve, 6).tolist()),
+        rule=name,
+        budget=budget,
+        expected_regret=regret,
+        halving_budget=halving,
+        failed=tuple(failed),
+        trained=trained,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _calibration(workspace: Workspace) -> NDArray[np.int64]:
+    card = workspace.task.card
+    return split_test_points(card.data.n_test, card.split.calibration, card.split.seed).calibration
+
+
+def _retrained(
+    workspace: Workspace, budget: int, folder: Path | None
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], int]:
+    """The k models: their subsets (k, n_train), their targets on calibration points (k, n_points), how many are new."""
+    card, requests = workspace.task.card, tuning_requests(workspace.task.card, budget)
+    store = open_store(workspace.task, folder)
+    with workspace.display.progress(f"{budget} retrains of {card.name}") as progress:
+        trained = retrain(workspace.task, requests, store, workspace.executor(progress.say), progress)
+    digests = [request.digest(card.fingerprint) for request in requests]
+    margin = card.target == "margin"
+    outputs = store.read("outputs/margin" if margin else "outputs/loss", digests).astype(np.float64)
+    masks = np.zeros((budget, card.data.n_train), dtype=bool)
+    for mask, request in zip(masks, requests, strict=True):
+        mask[request.indices] = True
+    return masks, (outputs if margin else -outputs)[:, _calibration(workspace)], trained
+
+
+def _predicted(
+    workspace: Workspace, job: Job, masks: NDArray[np.bool_]
+) -> tuple[list[dict[str, HyperparameterValue]], NDArray[np.float64], list[str]]:
+    """Grid points that did not fail, what they predict for the k models, and why the others failed.
+
+    Raises:
+        AttriboardError: every configuration failed; the first reason is the message.
+    """
+    points: dict[int, dict[str, HyperparameterValue]] = {}
+    predictions: dict[int, NDArray[np.float64]] = {}
+    failed = []
+    calibration = _calibration(workspace)
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
+        for event in workspace.run(job):
+            assert not isinstance(event, Selected), "a job without selectors has outcomes only"
+            points[event.index] = event.hyperparameters
+            if event.scores is None:
+                failed.append(event.reason or "failed")
+            else:
+                predictions[event.index] = predict(event.scores[calibration], masks)
+            progress(len(points), len(job.configurations))
+    if not predictions:
+        raise AttriboardError(
+            f"{job.attributor.name} on {workspace.task.card.name}: every configuration failed: {failed[0]}"
+        )
+    good = sorted(predictions)
+    return [points[index] for index in good], np.stack([predictions[index] for index in good]), failed

@@ -1,0 +1,59 @@
+"""What choosing costs, from a ground truth: the record against its parts, and selectors beside retrains."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from selecting import write_ridge
+from tiny import Published
+
+from attriboard.base.errors import InputError
+from attriboard.evaluation.selection_cost import decades, run_grid, selection_cost
+from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.listing import BundleRegistry
+from attriboard.records import read_record, write_record
+
+pytestmark = pytest.mark.usefixtures("inline")
+GRID = [{}, *({"regularization": value} for value in (1e-4, 1e-2, 1.0))]
+
+
+@pytest.fixture(scope="module")
+def workspace(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    folder = tmp_path_factory.mktemp("bundles")
+    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
+        (folder / path.name).write_bytes(path.read_bytes())
+        BundleRegistry(folder).register(published.task.card, kind)
+    return Workspace(published.task, folder, threads=1)
+
+
+def test_the_record_has_the_regret_of_every_selector_and_budget(workspace: Workspace, tmp_path: Path) -> None:
+    record = selection_cost(workspace, "iffim", GRID, budgets=(2, 4), n_draws=20)
+    grader = workspace.grader
+    predictions = run_grid(workspace, workspace.job("iffim", GRID)).predictions
+    lds = [grader.mean_lds(p, grader.split.scoring) for p in predictions]
+    assert record.lds == pytest.approx(lds, abs=1e-6)
+    assert record.swept == ("regularization",)
+    assert set(record.rules) == {"best", "smoothed"}
+    assert {"default", "surrogate", "oracle"} <= set(record.picks)
+    default = record.picks["default"]
+    assert default.regret == pytest.approx(max(lds) - lds[0], abs=2e-6)
+    oracle = int(np.argmax([grader.mean_lds(p, grader.split.calibration) for p in predictions]))
+    assert record.picks["oracle"].hyperparameters == record.configurations[oracle]
+    assert all(regret >= 0 for rule in record.rules.values() for regret in (*rule.mean, *rule.worst))
+    assert read_record(write_record(record, tmp_path)) == record
+
+
+def test_grid_points_that_fail_are_counted_and_left_out(workspace: Workspace, tmp_path: Path) -> None:
+    method = write_ridge(tmp_path, broken=(1e-2,))
+    record = selection_cost(workspace, method, GRID[1:], budgets=(2,), n_draws=5)
+    assert record.n_failed == 1
+    assert len(record.configurations) == 2
+    with pytest.raises(InputError, match="1 of 2 grid points did not fail"):
+        selection_cost(workspace, method, GRID[1:3], budgets=(2,), n_draws=5)
+
+
+def test_only_a_grid_of_lambda_alone_is_smoothed() -> None:
+    points = [{"regularization": 0.0, "d": 1}, {"regularization": 1e-2, "d": 1}, {"regularization": 1.0, "d": 1}]
+    assert decades(points, ("regularization",)) == pytest.approx([-3, -2, 0])
+    assert decades(points, ("regularization", "d")) is None
+    assert decades([{"d": 1}, {"d": 2}], ("d",)) is None
