@@ -21,8 +21,9 @@ GRID = [{}, *({"regularization": value} for value in (1e-4, 1e-2, 1.0))]
 def workspace(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("bundles")
     for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
-        (folder / path.name).write_bytes(path.read_bytes())
-        BundleRegistry(folder).register(published.task.card, kind)
+        registry = BundleRegistry(folder)
+        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
+        registry.register(published.task.card, kind)
     return Workspace(published.task, folder, threads=1)
 
 
