@@ -13,6 +13,7 @@ from functools import cached_property
 
 from attriboard.contracts.card import TaskCard
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
 
@@ -209,7 +210,7 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
             attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))
         elif isinstance(record, SelectionRecord):
             selections[method].append(Entry(record, entry.id, entry.path, entry.verification))
-        else:
+        elif not isinstance(record, SelectionCostRecord):
             uses[method].append(Entry(record, entry.id, entry.path, entry.verification))
     methods = {
         m: MethodStudy(m, attributions[m], _by_selector(selections[m], attributions[m]), uses[m])

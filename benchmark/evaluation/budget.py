@@ -142,7 +142,7 @@ def _predicted(
     failed = []
     calibration = _calibration(workspace)
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
-        for event in workspace.run(job):
+        for event in workspace.runner.run(job):
             assert not isinstance(event, Selected), "a job without selectors has outcomes only"
             points[event.index] = event.hyperparameters
             if event.scores is None:

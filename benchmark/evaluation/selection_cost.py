@@ -111,7 +111,7 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
     choices: dict[str, Selected] = {}
     info, asked = None, len(job.configurations)
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
-        for event in workspace.run(job):
+        for event in workspace.runner.run(job):
             if isinstance(event, Selected):
                 # Of several fits, the first that let the selector choose answers for all.
                 if event.selector not in choices or choices[event.selector].reason is not None:

@@ -69,7 +69,8 @@ def default_budgets(n_masks: int) -> tuple[int, ...]:
 
 def best(curves: NDArray[np.float64]) -> NDArray[np.int64]:
     """The grid point with the largest LDS; of equal ones the first."""
-    return curves.argmax(axis=1)
+    chosen: NDArray[np.int64] = curves.argmax(axis=1)
+    return chosen
 
 
 def smoothed(positions: Sequence[float], width: float = 0.5) -> Rule:
@@ -156,8 +157,7 @@ def few_lds(predictions: NDArray[np.float64], outputs: NDArray[np.floating]) -> 
     y = average_ranks(sort_rows(np.ascontiguousarray(outputs.T, dtype=np.float64)))
     y -= y.mean(axis=1, keepdims=True)
     x = np.ascontiguousarray(predictions.transpose(0, 2, 1)).reshape(n_grid * n_test, k)
-    broken = ~np.isfinite(x).all(axis=1)
-    ranks = average_ranks(sort_rows(np.where(broken[:, None], 0.0, x))).reshape(n_grid, n_test, k)
+    ranks = average_ranks(sort_rows(_usable(x))).reshape(n_grid, n_test, k)
     ranks -= ranks.mean(axis=2, keepdims=True)
     lengths = np.sqrt((ranks**2).sum(axis=2) * (y**2).sum(axis=1)[None])
     products = np.einsum("gtk,tk->gt", ranks, y)
@@ -191,8 +191,7 @@ def rest_lds(
     found = np.empty((len(predictions), len(weights)))
     for g, point in enumerate(predictions):
         x = np.ascontiguousarray(point.T, dtype=np.float64)
-        x = np.where(np.isfinite(x).all(axis=1)[:, None], x, 0.0)
-        found[g] = weighted_spearman(sort_rows(x), y, weights).mean(axis=0)
+        found[g] = weighted_spearman(sort_rows(_usable(x)), y, weights).mean(axis=0)
     by_budget = found.reshape(len(predictions), len(budgets), n_draws)
     return tuple(np.ascontiguousarray(by_budget[:, row].T) for row in range(len(budgets)))
 
@@ -225,8 +224,7 @@ def expected_regret(
     generator = np.random.Philox(key=np.array([seed, _STREAM + 1], dtype=np.uint64))
     drawn = (generator.random_raw(n_resamples * k) % np.uint64(k)).astype(np.int64).reshape(n_resamples, k)
     y = sort_rows(np.ascontiguousarray(outputs.T, dtype=np.float64))
-    finite = np.where(np.isfinite(predictions).all(axis=1, keepdims=True), predictions, 0.0)
-    rows = [sort_rows(np.ascontiguousarray(point.T)) for point in finite]
+    rows = [sort_rows(_usable(np.ascontiguousarray(point.T))) for point in predictions]
 
     def regret(size: int) -> float:
         weights = np.stack([np.bincount(row[:size], minlength=k) for row in drawn]).astype(np.float64)
@@ -240,3 +238,9 @@ def expected_regret(
         return 0.0, None
     rate = float(np.clip(np.log2(max(half, full) / full), 0.5, 2.0))
     return full, int(np.ceil(k * 2.0 ** (1.0 / rate)))
+
+
+def _usable(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows with a value that is not finite become constant, which counts as a correlation of 0."""
+    finite = np.isfinite(rows).all(axis=1, keepdims=True)
+    return np.where(finite, rows, 0.0)

@@ -39,7 +39,7 @@ def test_the_curve_is_what_retraining_and_correlating_by_hand_gives(workspace: W
     margins = store.read("outputs/margin", [r.digest(card.fingerprint) for r in requests])
     points = split_test_points(card.data.n_test, card.split.calibration, card.split.seed).calibration
     for configuration, lds in zip(GRID, found.lds, strict=True):
-        (outcome,) = workspace.run(workspace.job(method, [configuration]))
+        (outcome,) = workspace.runner.run(workspace.job(method, [configuration]))
         sums = np.stack([outcome.scores[:, r.indices].sum(axis=1, dtype=np.float64) for r in requests])
         by_hand = [spearmanr(sums[:, t], margins[:, t]).statistic for t in points]
         assert lds == pytest.approx(np.mean(by_hand), abs=1e-6)
