@@ -1,45 +1,137 @@
-"""Score matrices on disk: safetensors files with one tensor `scores` (n_test, n_train), ours and other people's."""
+"""Score matrices (n_test, n_train), ours and other people's, on disk and in memory.
+
+On disk they are safetensors files with one tensor `scores`, or `.npy` files. Float64 stays float64: what is graded is
+what was given.
+"""
 
 import json
 import struct
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.digests import digest_bytes
-from attriboard.base.errors import FormatError
+from attriboard.base.errors import FormatError, InputError
 from attriboard.base.tensors import read_header, read_layout
 
 MAX_BYTES = 4 << 30  # of a file whose shape nobody knows beforehand
+Scores = NDArray[np.floating[Any]]
+"""Scores (n_test, n_train), float32 or float64."""
+
 _DTYPES = {"F16": 2, "F32": 4, "F64": 8}
 _MAX_HEADER = 1 << 20
 BLOCK_BYTES = 64 * 2**20  # of rows that are written at once
 
 
-def scores_digest(scores: NDArray[np.float32]) -> str:
+def scores_digest(scores: Scores) -> str:
     """SHA-256 of a score matrix's bytes, float32 in C order, as records have it."""
-    return digest_bytes(np.ascontiguousarray(scores, dtype=np.float32).data)
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(scores, dtype=np.float32)
+    return digest_bytes(single.data)
 
 
-def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.float32]:
+def as_matrix(scores: Any) -> Scores:
+    """Scores as an array in which every value is kept: float32 or float64.
+
+    Args:
+        scores: an array, a tensor of PyTorch (on any device, with or without a graph), or nested lists.
+
+    Raises:
+        InputError: no numbers, or complex ones.
+    """
+    if hasattr(scores, "detach"):
+        scores = scores.detach().cpu()
+        if getattr(scores, "is_sparse", False) or str(getattr(scores, "layout", "torch.strided")) != "torch.strided":
+            scores = scores.to_dense()
+        if str(scores.dtype) == "torch.bfloat16":  # NumPy has no such type
+            scores = scores.float()
+        scores = scores.resolve_conj().resolve_neg()
+    try:
+        array = np.asarray(scores)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"scores: a {type(scores).__name__} is no array of numbers ({error})") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"scores are of type {array.dtype}: must be real numbers, (n_test, n_train)")
+    wide = array.dtype.kind != "f" or array.dtype.itemsize > 4
+    return array.astype(np.float64 if wide else np.float32, copy=False)
+
+
+def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
     """Read a score matrix; nothing is loaded before its header is found to be what it should.
 
     Args:
-        path: the file.
+        path: a `.safetensors` file with one tensor `scores`, or a `.npy` file.
         shape: (n_test, n_train), where it is known.
+
+    Returns:
+        (n_test, n_train), float32, or float64 where the file has it.
 
     Raises:
         FormatError: no such file, another format, another shape or type, or finite nowhere.
     """
-    from safetensors import SafetensorError, safe_open
-
     shown = "" if shape is None else f" = {shape}"
     rule = f"must hold one tensor 'scores', (n_test, n_train){shown}, float32"
     limit = MAX_BYTES if shape is None else shape[0] * shape[1] * max(_DTYPES.values()) + _MAX_HEADER
     try:
         if path.is_file() and path.stat().st_size > limit:
             raise FormatError(f"{path}: {path.stat().st_size} bytes are more than scores can have; it {rule}")
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
+    if start.startswith(b"\x93NUMPY"):
+        scores = _read_npy(path, shape, rule.replace("one tensor 'scores'", "one array"))
+    elif foreign := _foreign(path, start):
+        raise FormatError(f"{path}: not a readable safetensors file but {foreign}: {_REMEDY}; it {rule}")
+    else:
+        scores = _read_safetensors(path, shape, rule)
+    if not np.isfinite(scores).all(axis=1).any():
+        raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
+    return scores
+
+
+_REMEDY = (
+    "save the scores (n_test, n_train) with numpy.save('scores.npy', scores) or "
+    "safetensors.numpy.save_file({'scores': scores}, 'scores.safetensors')"
+)
+
+
+def _foreign(path: Path, start: bytes) -> str | None:
+    """What a file is by its first bytes, if it is one of those that people take for scores."""
+    if start.startswith(b"PK\x03\x04"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.namelist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            members = []
+        if any(member.endswith("data.pkl") for member in members):
+            return "a file of torch.save, a pickle, which can run code when it is loaded"
+        return "a file of numpy.savez" if any(member.endswith(".npy") for member in members) else "a zip archive"
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[2:].strip(b"\0"):
+        return "a pickle, which can run code when it is loaded"
+    return "an HDF5 file" if start.startswith(b"\x89HDF") else None
+
+
+def _read_npy(path: Path, shape: tuple[int, int] | None, rule: str) -> Scores:
+    """An array that NumPy saved; objects, which would be pickles, are refused."""
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+        raise FormatError(f"{path}: not a readable .npy file ({error}); it {rule}") from error
+    found, dtype = mapped.shape, mapped.dtype
+    if len(found) != 2 or 0 in found or dtype.kind != "f" or dtype.itemsize > 8 or (shape and found != shape):
+        raise FormatError(f"{path}: scores are {found} {dtype}; it {rule}")
+    native = np.array(mapped, dtype=dtype.newbyteorder("="), order="C")
+    return as_matrix(native)
+
+
+def _read_safetensors(path: Path, shape: tuple[int, int] | None, rule: str) -> Scores:
+    from safetensors import SafetensorError, safe_open
+
+    try:
         try:
             read_header(path)
         except FormatError as error:
@@ -52,14 +144,9 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.
             found, dtype = tuple(header.get_shape()), header.get_dtype()
             if len(found) != 2 or dtype not in _DTYPES or 0 in found or (shape and found != shape):
                 raise FormatError(f"{path}: scores are {found} {dtype}; it {rule}")
-            scores = file.get_tensor("scores")
+            return as_matrix(file.get_tensor("scores"))
     except (OSError, ValueError, SafetensorError) as error:
         raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
-    with np.errstate(over="ignore"):
-        single: NDArray[np.float32] = scores.astype(np.float32)
-    if not np.isfinite(single).all(axis=1).any():
-        raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
-    return single
 
 
 def write_scores(path: Path, scores: NDArray[np.float32]) -> None:

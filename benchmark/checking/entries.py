@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import write_atomically
-from attriboard.base.scores import read_matrix, scores_digest
+from attriboard.base.scores import Scores, read_matrix, scores_digest
 from attriboard.records.files import AnyRecord, read_record
 from attriboard.records.method_card import MethodCard, load_method_card
 from attriboard.records.model import AttributionRecord
@@ -44,7 +42,7 @@ class Draft:
     card: MethodCard
     card_path: Path
     records: Sequence[tuple[AnyRecord, Path]]
-    scores: dict[str, NDArray[np.float32]]
+    scores: dict[str, Scores]
     others: int
 
 
@@ -133,7 +131,7 @@ def _record_files(place: Path, problems: list[str]) -> list[Path]:
     return sorted(files)
 
 
-def _scores(paths: Iterable[Path], records: Sequence[AnyRecord], problems: list[str]) -> dict[str, NDArray[np.float32]]:
+def _scores(paths: Iterable[Path], records: Sequence[AnyRecord], problems: list[str]) -> dict[str, Scores]:
     """Score matrices by digest, each of which is that of a record."""
     known = {record.scores_sha256 for record in records if isinstance(record, AttributionRecord)}
     matrices = {}

@@ -12,10 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attriboard.base.errors import AttriboardError, FormatError
-from attriboard.base.scores import read_matrix, scores_digest
+from attriboard.base.scores import Scores, read_matrix, scores_digest
 from attriboard.checking.entries import CARD, RECORDS, SCORES, scores_file
 from attriboard.checking.problems import Problem, Report
 from attriboard.contracts.task import Task
@@ -191,7 +190,7 @@ class _Check:
                 self._graders[task] = None
         return self._graders[task]
 
-    def _matrices(self, paths: Sequence[Path], records: Sequence[AnyRecord]) -> dict[str, NDArray[np.float32]]:
+    def _matrices(self, paths: Sequence[Path], records: Sequence[AnyRecord]) -> dict[str, Scores]:
         """Score matrices that some record claims, by digest."""
         claims = {r.scores_sha256: r.task.name for r in records if isinstance(r, AttributionRecord) and r.scores_sha256}
         named = {scores_file(sha256): sha256 for sha256 in claims}
@@ -215,7 +214,7 @@ class _Check:
             matrices[claimed] = matrix
         return matrices
 
-    def _score_again(self, where: str, record: AttributionRecord, matrices: Mapping[str, NDArray[np.float32]]) -> None:
+    def _score_again(self, where: str, record: AttributionRecord, matrices: Mapping[str, Scores]) -> None:
         """Scores that are there must give the record's numbers."""
         if record.scores_sha256 is None:
             return

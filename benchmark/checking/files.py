@@ -16,7 +16,7 @@ def check_file(path: Path, task: str | None = None) -> Report:
     """Validate a file by what its name and content claim it is.
 
     Args:
-        path: a `.json`, `.safetensors`, `.yaml` or `.py` file, or the folder of an entry.
+        path: a `.json`, `.safetensors`, `.npy`, `.yaml` or `.py` file, or the folder of an entry.
         task: for a score matrix, which task it must fit.
 
     Raises:
@@ -33,6 +33,7 @@ def check_file(path: Path, task: str | None = None) -> Report:
         ".yml": lambda: _check_card(path),
         ".py": lambda: _check_plugin(path),
         ".safetensors": lambda: _check_tensors(path, task),
+        ".npy": lambda: _check_scores(path, task),
     }
     if path.suffix not in checks:
         raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(checks)}")
@@ -81,8 +82,6 @@ def _check_card(path: Path) -> Report:
 
 def _check_tensors(path: Path, task: str | None) -> Report:
     """A bundle carries a card that says its format; anything else is taken for a score matrix."""
-    from attriboard.base.scores import read_matrix
-    from attriboard.evaluation.catalog import load_task
     from attriboard.groundtruth import bundle, checkpoints
     from attriboard.groundtruth.sealed import read_sealed
 
@@ -91,13 +90,20 @@ def _check_tensors(path: Path, task: str | None) -> Report:
     except FormatError as error:
         return Report("safetensors file", (Problem("file", str(error)),))
     if form is None:
-        if task is None:
-            raise InputError(f"{path}: taken for a score matrix; name the task that it is for with --task")
-        live = load_task(task)
-        return _guarded("score matrix", lambda: read_matrix(path, live.score_shape))
+        return _check_scores(path, task)
     if form == checkpoints.FORMAT:
         return _guarded("checkpoint bundle", lambda: read_sealed(path, checkpoints.CheckpointCard, form))
     return _guarded("ground-truth bundle", lambda: bundle.read_ground_truth(path))
+
+
+def _check_scores(path: Path, task: str | None) -> Report:
+    from attriboard.base.scores import read_matrix
+    from attriboard.evaluation.catalog import load_task
+
+    if task is None:
+        raise InputError(f"{path}: taken for a score matrix; name the task that it is for with --task")
+    live = load_task(task)
+    return _guarded("score matrix", lambda: read_matrix(path, live.score_shape))
 
 
 def _claimed_format(path: Path) -> str | None:

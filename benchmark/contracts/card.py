@@ -140,6 +140,18 @@ class TaskCard(_Spec):
         return self
 
     @model_validator(mode="after")
+    def _both_kinds_of_test_points_exist(self) -> "TaskCard":
+        # The rounding is that of `attriboard.scoring.split`.
+        n_calibration = round(self.split.calibration * self.data.n_test)
+        if not 0 < n_calibration < self.data.n_test:
+            kind = "scoring" if n_calibration else "calibration"
+            raise ValueError(
+                f"split.calibration = {self.split.calibration} of data.n_test = {self.data.n_test}: leaves no {kind} "
+                "point; give more test points, or another fraction"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _checkpoint_epochs_exist(self) -> "TaskCard":
         epochs = self.checkpoints.epochs
         if epochs != sorted(set(epochs)) or epochs[0] < 1 or epochs[-1] != self.recipe.epochs:

@@ -66,17 +66,17 @@ def lds(scores: Any, task: Task | str) -> LdsResult:
     """Grade scores on a task's scoring points.
 
     Args:
-        scores: (n_test, n_train), an array or a CPU tensor.
+        scores: (n_test, n_train), an array or a tensor; graded in the precision that it has.
         task: a live task or its name.
 
     Returns:
         Mean LDS with its 95 % interval, and the correlation of every scoring point.
 
     Raises:
-        InputError: another shape.
+        InputError: another shape, or no real numbers.
     """
     grader = Grader(load_ground_truth(task))
-    return grader.grade(grader.predict(np.asarray(scores, dtype=np.float32)))
+    return grader.grade(grader.predict(scores))
 
 
 def load_ground_truth(task: Task | str) -> GroundTruth:

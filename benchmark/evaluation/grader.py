@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, shown
 from attriboard.base.errors import InputError
-from attriboard.base.scores import scores_digest
+from attriboard.base.scores import Scores, as_matrix, scores_digest
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.records.method_card import MethodCard
@@ -56,15 +56,16 @@ class Grader:
         """Noise ceiling on the scoring points."""
         return noise_ceiling(self.truth.target[:, :, self.split.scoring])
 
-    def predict(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    def predict(self, scores: Any) -> NDArray[np.float64]:
         """Scores summed over every mask, (n_masks, n_test).
 
         Args:
-            scores: (n_test, n_train), positive = helpful.
+            scores: (n_test, n_train), positive = helpful; an array or a tensor.
 
         Raises:
-            InputError: another shape.
+            InputError: another shape, or no real numbers.
         """
+        scores = as_matrix(scores)
         expected = (self.truth.card.n_test, self.truth.masks.shape[1])
         if scores.shape != expected:
             raise InputError(f"scores are {scores.shape}, must be (n_test, n_train) = {expected}")
@@ -100,7 +101,7 @@ class Grader:
             mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
         )
 
-    def grade_held_out(self, scores: NDArray[np.float32]) -> HeldOut:
+    def grade_held_out(self, scores: Scores) -> HeldOut:
         """LDS on the masks of a held-out shard, whose grader this is.
 
         Args:
@@ -165,7 +166,7 @@ class Grader:
     def record_of_scores(
         self,
         task: Task,
-        scores: NDArray[np.float32],
+        scores: Scores,
         name: str,
         card: MethodCard | None = None,
         shard: GroundTruth | None = None,
@@ -174,7 +175,7 @@ class Grader:
 
         Args:
             task: the task.
-            scores: (n_test, n_train) float32.
+            scores: (n_test, n_train), float32 or float64.
             name: what the method is called.
             card: what its authors say of it.
             shard: a held-out part of the ground truth.

@@ -71,12 +71,14 @@ def predict(scores: NDArray[Any], masks: NDArray[np.bool_]) -> NDArray[np.float6
         (n_masks, n_test); a test point with scores that are not finite is NaN throughout.
 
     Raises:
-        InputError: the shapes do not fit together, or `masks` is not boolean.
+        InputError: the shapes do not fit together, `masks` is not boolean, or scores are no real numbers.
     """
     if scores.ndim != 2 or masks.ndim != 2 or scores.shape[1] != masks.shape[1]:
         raise InputError(
             f"scores {scores.shape} and masks {masks.shape}: expected (n_test, n_train), (n_masks, n_train)"
         )
+    if scores.dtype.kind not in "fiu":
+        raise InputError(f"scores are of type {scores.dtype}: must be real numbers")
     if masks.dtype != np.bool_:
         raise InputError(f"masks of type {masks.dtype}: expected bool, one row per retrained model")
     n_test, n_train = scores.shape

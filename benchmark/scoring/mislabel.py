@@ -2,10 +2,10 @@
 
 AUC is the probability that a wrong label is more suspicious than a right one (ties count half), with DeLong's interval:
 DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988), by midranks as in Sun & Xu (2014). The recall curve says which
-share of the wrong labels one finds by inspecting a share of the training set, the most suspicious first.
+share of the wrong labels one finds by inspecting a share of the training set, the most suspicious first. Among equally
+suspicious examples nothing says which comes first: recall and average precision are means over all orders of ties.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,21 +66,52 @@ def detect(suspicion: NDArray[np.float64], wrong: NDArray[np.bool_]) -> Detectio
         raise InputError(f"the suspicion of all {len(wrong)} examples is NaN or infinite")
     values = np.where(np.isnan(suspicion), -np.inf, suspicion)
     auc, error = _delong(values[wrong], values[~wrong])
-    order = np.argsort(-values, kind="stable")
-    hits = wrong[order]
-    found = np.cumsum(hits, dtype=np.int64)
-    precision = found / np.arange(1, len(hits) + 1)
+    ties = _Ties.of(values, wrong)
     return Detection(
         auc=auc,
         ci95=(max(0.0, auc - 1.96 * error), min(1.0, auc + 1.96 * error)),
-        average_precision=float(precision[hits].mean()),
-        recall=tuple(_recall(found, INSPECTED)),
+        average_precision=ties.average_precision(),
+        recall=tuple(ties.recall(share) for share in INSPECTED),
     )
 
 
-def _recall(found: NDArray[np.int64], shares: Sequence[float]) -> list[float]:
-    counts = [max(1, round(share * len(found))) for share in shares]
-    return [float(found[count - 1] / found[-1]) for count in counts]
+@dataclass(frozen=True)
+class _Ties:
+    """Positions in the order of suspicion, the most suspicious first, with what a random order of ties puts there.
+
+    At position j of a group of g equally suspicious examples, h of them wrong, a wrong label stands with probability
+    h/g. If one does, (j − 1)(h − 1)/(g − 1) others of the group are expected before it.
+
+    Attributes:
+        chance: (n,) probability that a wrong label stands at each position.
+        before: (n,) wrong labels expected before each position.
+        before_a_hit: (n,) the same, if a wrong label stands there.
+    """
+
+    chance: NDArray[np.float64]
+    before: NDArray[np.float64]
+    before_a_hit: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], wrong: NDArray[np.bool_]) -> "_Ties":
+        """From suspicion without NaN (n,) and which labels are wrong (n,)."""
+        _, group, sizes = np.unique(-values, return_inverse=True, return_counts=True)
+        hits = np.bincount(group, weights=wrong, minlength=len(sizes))
+        earlier = np.cumsum(hits) - hits
+        place = np.arange(len(values)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # j − 1
+        g, h, earlier = (np.repeat(part, sizes) for part in (sizes, hits, earlier))
+        others = place * (h - 1) / np.maximum(g - 1, 1)
+        return cls(h / g, earlier + place * h / g, earlier + others)
+
+    def average_precision(self) -> float:
+        """Expected mean over the wrong labels of the precision where each is found."""
+        positions = np.arange(1, len(self.chance) + 1)
+        return float((self.chance * (self.before_a_hit + 1) / positions).sum() / self.chance.sum())
+
+    def recall(self, share: float) -> float:
+        """Expected share of the wrong labels among a share of the examples."""
+        last = max(1, round(share * len(self.chance))) - 1
+        return float((self.before[last] + self.chance[last]) / self.chance.sum())
 
 
 def _delong(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> tuple[float, float]:

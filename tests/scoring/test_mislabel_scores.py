@@ -1,5 +1,7 @@
 """AUC, DeLong's interval, average precision and recall, against scikit-learn and plain counting."""
 
+from itertools import pairwise, permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,8 +21,11 @@ def test_auc_and_average_precision_agree_with_scikit_learn_also_with_ties(seed, 
     suspicion = rng.integers(0, levels, n) + wrong * levels / 3
     found = detect(suspicion, wrong)
     assert found.auc == pytest.approx(roc_auc_score(wrong, suspicion))
-    distinct = suspicion + 1e-9 * -np.arange(n)  # ties in the order of the training set
-    assert found.average_precision == pytest.approx(average_precision_score(wrong, distinct))
+    distinct = suspicion + 1e-9 * rng.permuted(np.tile(np.arange(n), (500, 1)), axis=1)
+    assert detect(distinct[0], wrong).average_precision == pytest.approx(average_precision_score(wrong, distinct[0]))
+    hits = wrong[np.argsort(-distinct, axis=1)]
+    orders = (hits * np.cumsum(hits, axis=1) / np.arange(1, n + 1)).sum(axis=1) / wrong.sum()
+    assert found.average_precision == pytest.approx(orders.mean(), abs=5 * orders.std() / np.sqrt(500) + 1e-9)
     assert found.ci95[0] <= found.auc <= found.ci95[1]
 
 
@@ -52,6 +57,32 @@ def test_recall_counts_the_wrong_labels_among_the_most_suspicious():
     suspicion = -np.arange(100.0)
     recall = dict(zip(INSPECTED, detect(suspicion, wrong).recall, strict=True))
     assert (recall[0.01], recall[0.05], recall[0.1], recall[0.5], recall[0.6]) == (0.25, 0.25, 0.5, 0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    "suspicion", [[2, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 3, 3, 3], [4, np.nan, np.nan, 1, np.nan]]
+)
+@pytest.mark.parametrize("wrong", [[0, 1, 0, 0, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 1]])
+def test_ties_are_averaged_over_every_order_that_they_allow(suspicion, wrong):
+    suspicion, wrong = np.array(suspicion, float), np.array(wrong, bool)
+    values = np.where(np.isnan(suspicion), -np.inf, suspicion)
+    orders = [list(o) for o in permutations(range(5)) if all(values[a] >= values[b] for a, b in pairwise(o))]
+    hits = wrong[np.array(orders)]
+    precision = np.cumsum(hits, axis=1) / np.arange(1, 6)
+    found = detect(suspicion, wrong)
+    assert found.average_precision == pytest.approx(
+        np.mean([p[h].mean() for p, h in zip(precision, hits, strict=True)])
+    )
+    for share, recall in zip(INSPECTED, found.recall, strict=True):
+        assert recall == pytest.approx(hits[:, : max(1, round(share * 5))].sum(axis=1).mean() / wrong.sum())
+
+
+def test_a_constant_suspicion_finds_what_chance_finds_however_the_wrong_labels_lie():
+    for wrong in (np.arange(100) < 10, np.arange(100) >= 90):
+        found = detect(np.zeros(100), wrong)
+        assert found.auc == 0.5
+        assert found.recall == pytest.approx(INSPECTED)
+        assert 0.1 < found.average_precision < 0.16
 
 
 def test_nan_is_the_least_suspicious_and_nothing_but_nan_is_refused():
