@@ -5,16 +5,17 @@ store. The engine asks the store what is missing, cuts that into stacks, lets an
 each finished stack as a shard.
 
 What depends on what: a retrain's bits are a function of (task, indices, seed), the PyTorch build and the
-processor's kind. They do not depend on which requests share its stack, on their order, on workers, shards or
+CPU's kind. They do not depend on which requests share its stack, on their order, on workers, shards or
 resumption: random streams come from the request alone and training runs on one thread.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,10 +23,14 @@ from numpy.typing import NDArray
 from torch.func import functional_call
 
 from attriboard.base.digests import canonical_json
+from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.task import Dataset, Task, TaskSpec
+from attriboard.retraining.agreement import disagreement
 from attriboard.retraining.device import place, training_device
 from attriboard.retraining.executors import Executor, InProcess
 from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.opening import check_task, has_batch_norm
+from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
@@ -43,19 +48,64 @@ TRAINERS: tuple[type[Trainer], ...] = (
 )  # fastest first; the last fits every task
 
 
-def trainer_class(task: Task, device: str = "cpu") -> type[Trainer]:
-    """The fastest trainer that fits the task; stacks are laid out for processors."""
-    if device != "cpu":
-        return LoopTrainer
-    return next(trainer for trainer in TRAINERS if trainer.supports(task))
+@dataclass(frozen=True)
+class Choice:
+    """Which trainer a task gets.
+
+    Attributes:
+        trainer: the fastest that computes what the task says.
+        reasons: why faster ones were tried and left.
+    """
+
+    trainer: type[Trainer]
+    reasons: tuple[str, ...] = ()
+
+
+_CHOICES: WeakKeyDictionary[Task, Choice] = WeakKeyDictionary()
+
+
+def choose_trainer(task: Task, data: Dataset | None = None) -> Choice:
+    """The fastest trainer on a CPU that is found to compute the task's own loss, model and recipe.
+
+    Each candidate is tried beside the plain loop, once per process and task; see `attriboard.retraining.agreement`.
+
+    Args:
+        task: the task.
+        data: its data; loaded where it is absent and a candidate must be tried. Without data on this machine, the first
+            candidate is taken; whoever trains has data, and tries it.
+    """
+    if task in _CHOICES:
+        return _CHOICES[task]
+    reasons: list[str] = []
+    for trainer in TRAINERS:
+        if not trainer.supports(task):
+            continue
+        if trainer is LoopTrainer:
+            break
+        if data is None and not task.data_available():
+            return Choice(trainer)
+        data = data or task.load_data()
+        reason = disagreement(trainer, task, data)
+        if reason is None:
+            break
+        reasons.append(f"{trainer.__name__} is not used: {reason}")
+    choice = _CHOICES[task] = Choice(trainer, tuple(reasons))
+    return choice
+
+
+def trainer_class(task: Task, device: str = "cpu", data: Dataset | None = None) -> type[Trainer]:
+    """The trainer of a task on a device; stacks are laid out for CPUs. See `choose_trainer`."""
+    return choose_trainer(task, data).trainer if device == "cpu" else LoopTrainer
 
 
 def describe_training(task: Task) -> str:
-    """How many models are trained at once on a processor, or why one after the other, as a predicate."""
-    size = trainer_class(task).stack_size(task)
+    """How many models are trained at once on a CPU, or why one after the other, as a predicate."""
+    choice = choose_trainer(task)
+    size = choice.trainer.stack_size(task)
+    reasons = "; ".join(choice.reasons)
     if size > 1:
-        return f"trains up to {size} models at once in each process"
-    return f"trains one model after the other in each process: {obstacle(task) or 'one fills the cache'}"
+        return f"trains up to {size} models at once in each process" + (f" ({reasons})" if reasons else "")
+    return f"trains one model after the other in each process: {obstacle(task) or reasons or 'one fills the cache'}"
 
 
 def array_names(task: Task, request: RetrainRequest) -> list[str]:
@@ -97,6 +147,7 @@ def retrain(
     progress(done, len(wanted))
     if not missing:
         return 0
+    _open(task, missing)
     payloads = [_payload(task, stack) for stack in _stacks(task, missing, executor.n_workers)]
     # closing: an interrupt that arrives here, between two results, must end the workers too.
     with closing(executor.map(_train_stack, payloads)) as finished:
@@ -106,16 +157,32 @@ def retrain(
     return len(missing)
 
 
+def _open(task: Task, requests: Sequence[RetrainRequest]) -> None:
+    """Refuse, before any training, what cannot be trained; where this machine has no data, its workers will.
+
+    Raises:
+        InputError: see `check_task`; or weights for a model whose examples are not independent of each other.
+    """
+    if any(request.weights is not None for request in requests) and has_batch_norm(task.build_model()):
+        raise InputError(
+            f"task {task.card.name}: examples of a model with batch norm have no weights of their own, because each "
+            "changes the others' outputs; leave weights out, or use another normalization"
+        )
+    if task.data_available():
+        check_task(task, task.load_data())
+
+
 def _union(one: RetrainRequest, other: RetrainRequest) -> RetrainRequest:
     """One request for what two requests for the same retrain want kept."""
     return replace(one, keep_epochs=tuple(sorted({*one.keep_epochs, *other.keep_epochs})))
 
 
 def _stacks(task: Task, requests: Sequence[RetrainRequest], n_workers: int) -> Iterator[list[RetrainRequest]]:
-    """Requests that train in step: one subset size, the same kept epochs, enough stacks for every worker."""
-    groups: dict[tuple[int, tuple[int, ...]], list[RetrainRequest]] = {}
+    """Requests that train in step: one subset size, the same kept epochs, weights or none; enough for every worker."""
+    groups: dict[tuple[int, tuple[int, ...], bool], list[RetrainRequest]] = {}
     for request in requests:
-        groups.setdefault((len(request.indices), request.keep_epochs), []).append(request)
+        key = len(request.indices), request.keep_epochs, request.weights is None
+        groups.setdefault(key, []).append(request)
     fastest = trainer_class(task).stack_size(task)
     for group in groups.values():
         size = min(fastest, -(-len(group) // n_workers))
@@ -137,7 +204,9 @@ def _train_stack(payload: str) -> bytes:
     started = time.perf_counter()
     with _one_thread():
         trained = trainer.train(requests, sorted({*keep, last}))
-        rows = [_measure(task, data, epochs[last]) for epochs in trained]
+        rows = [_measure(task, data, e[last], r.noise_seed) for e, r in zip(trained, requests, strict=True)]
+    for request, row in zip(requests, rows, strict=True):
+        _check_outputs(task, request, row)
     parts = state_parts(task.build_model())
     for row, epochs in zip(rows, trained, strict=True):
         for epoch in keep:
@@ -154,17 +223,39 @@ def _workshop(spec: str) -> tuple[Task, Dataset, Trainer]:
     task = TaskSpec.model_validate_json(spec).load()
     device = training_device()
     data = place(task.load_data(), device)
-    return task, data, trainer_class(task, device.type)(task, data)
+    check_task(task, data)
+    return task, data, trainer_class(task, device.type, data)(task, data)
 
 
-def _measure(task: Task, data: Dataset, state: State) -> dict[str, NDArray[np.generic]]:
+def _measure(task: Task, data: Dataset, state: State, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    """Outputs of a trained model on the test examples, in copies: a model may write into its input."""
     model = task.build_model().eval().to(data.test.inputs.device)
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), drawing_from(seed):
         for start in range(0, len(data.test), task.measured_rows):
-            examples = data.test[start : start + task.measured_rows]
-            parts.append(task.measure(functional_call(model, state, (examples.inputs,)), examples.targets))
-    return {f"outputs/{name}": torch.cat([part[name] for part in parts]).cpu().numpy() for name in task.measurements}
+            rows = slice(start, start + task.measured_rows)
+            inputs, targets = data.test.inputs[rows].clone(), data.test.targets[rows].clone()
+            parts.append(task.measure(functional_call(model, state, (inputs,)), targets))
+    return {
+        f"outputs/{name}": torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in task.measurements
+    }
+
+
+def _check_outputs(task: Task, request: RetrainRequest, row: Mapping[str, NDArray[np.generic]]) -> None:
+    """Refuse a retrain that diverged; it is not written.
+
+    Raises:
+        AttriboardError: an output is NaN or infinite.
+    """
+    for name, values in row.items():
+        broken = np.flatnonzero(~np.isfinite(values))
+        if len(broken):
+            raise AttriboardError(
+                f"task {task.card.name}: the retrain with seed {request.seed} on {len(request.indices):,} examples "
+                f"(digest {request.digest(task.card.fingerprint)[:12]}…) has {name.removeprefix('outputs/')} = "
+                f"{values[broken[0]]} at test point {broken[0]}, and at {len(broken) - 1} more; training diverged: "
+                "lower recipe.learning_rate or set recipe.clip_norm. Finished retrains are kept"
+            )
 
 
 @contextmanager

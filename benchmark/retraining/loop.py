@@ -6,6 +6,7 @@ import torch
 
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
+from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.trainer import State, new_model, state_parts
 
@@ -25,6 +26,7 @@ class LoopTrainer:
 
     def __init__(self, task: Task, data: Dataset) -> None:
         self._task, self._data = task, data
+        self._channels_last = self._try_channels_last()
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`."""
@@ -33,32 +35,65 @@ class LoopTrainer:
     def _train_one(self, request: RetrainRequest, epochs: Sequence[int]) -> dict[int, State]:
         recipe = self._task.card.recipe
         rows = torch.from_numpy(request.indices)
+        weights = None if request.weights is None else torch.from_numpy(request.weights)
         total, step = n_steps(recipe, len(rows)), 0
-        device = self._data.train.inputs.device
-        reduced = recipe.precision == "bfloat16"
-        # Convolutions are fastest on channels-last kernels; nothing else has four axes.
-        model = new_model(self._task, request.seed).train()
-        model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = build_optimizer(recipe, model.parameters())
+        model = self._new_model(request.seed, self._channels_last)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(recipe, trained)
         kept = {}
-        for epoch in range(1, epochs[-1] + 1):
-            order = rows[torch.from_numpy(epoch_order(len(rows), request.seed, epoch))]
-            for batch in torch.split(order, recipe.batch_size):
-                examples = self._data.train[batch]
-                optimizer.zero_grad()
-                with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-                    outputs = model(examples.inputs)
-                loss = self._task.loss(outputs.float() if reduced else outputs, examples.targets).mean()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if recipe.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(recipe, step, total)
-                optimizer.step()
-                step += 1
-            if epoch in epochs:
-                kept[epoch] = _state(model)
+        with drawing_from(request.noise_seed):
+            for epoch in range(1, epochs[-1] + 1):
+                order = torch.from_numpy(epoch_order(len(rows), request.seed, epoch))
+                for batch in torch.split(order, recipe.batch_size):
+                    optimizer.zero_grad()
+                    self._loss(model, rows[batch], None if weights is None else weights[batch]).backward()  # type: ignore[no-untyped-call]
+                    if recipe.clip_norm is not None:
+                        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(recipe, step, total)
+                    optimizer.step()
+                    step += 1
+                if epoch in epochs:
+                    kept[epoch] = _state(model)
         return kept
+
+    def _loss(self, model: torch.nn.Module, rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Mean loss of a batch; indexing has copied the examples, so that a model may write into them."""
+        reduced = self._task.card.recipe.precision == "bfloat16"
+        examples = self._data.train[rows]
+        with torch.autocast(examples.inputs.device.type, torch.bfloat16, enabled=reduced):
+            outputs = model(examples.inputs)
+        losses = self._task.loss(outputs.float() if reduced else outputs, examples.targets)
+        return losses.mean() if weights is None else weighted_mean(losses, weights)
+
+    def _new_model(self, seed: int, channels_last: bool) -> torch.nn.Module:
+        model = new_model(self._task, seed).train().to(self._data.train.inputs.device)
+        if channels_last:
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.dim() == 4:
+                    tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        return model
+
+    def _try_channels_last(self) -> bool:
+        """Whether the model has kernels with four axes, and its code works where they lie channels-last.
+
+        Convolutions are fastest then, but their outputs lie so too, which `view` does not take.
+        """
+        if not any(tensor.dim() == 4 for tensor in self._task.build_model().parameters()):
+            return False
+        recipe = self._task.card.recipe
+        try:
+            with drawing_from(0):
+                rows = torch.arange(min(2, recipe.batch_size, len(self._data.train)))
+                self._loss(self._new_model(0, channels_last=True), rows).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            return False
+        return True
+
+
+def weighted_mean(losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Σ wᵢ ℓᵢ / B of a batch of B losses."""
+    return (losses * weights.to(losses.device, losses.dtype)).sum() / len(losses)
 
 
 def _state(model: torch.nn.Module) -> State:

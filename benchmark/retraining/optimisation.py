@@ -1,7 +1,8 @@
-"""A recipe's optimiser and its learning rate, step by step, for all trainers."""
+"""A recipe's optimizer and its learning rate, step by step, for all trainers."""
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -39,10 +40,48 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate
 
 
-def build_optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
-    """PyTorch's optimiser for a recipe; its learning rate is for `learning_rate` to set."""
+class SGD:
+    """`torch.optim.SGD` to the last bit: v ← μv + g + wd·θ, θ ← θ − ηv, where v starts as the first gradient.
+
+    PyTorch's own imports its compiler when it is made, which takes longer than training many a small model.
+
+    Args:
+        parameters: what is trained; those without a gradient are left alone, as in PyTorch.
+        lr: η, which `param_groups` has for every step.
+        momentum: μ.
+        weight_decay: wd.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        self._parameters = list(parameters)
+        self._velocities: dict[int, torch.Tensor] = {}
+        self._momentum, self._weight_decay = momentum, weight_decay
+        self.param_groups: list[dict[str, Any]] = [{"lr": lr}]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update."""
+        for number, parameter in enumerate(self._parameters):
+            change = parameter.grad
+            if change is None:
+                continue
+            if self._weight_decay:
+                change = change.add(parameter, alpha=self._weight_decay)
+            if self._momentum:
+                if number in self._velocities:
+                    change = self._velocities[number].mul_(self._momentum).add_(change)
+                else:
+                    change = self._velocities[number] = change.detach().clone()
+            parameter.add_(change, alpha=-self.param_groups[0]["lr"])
+
+
+def build_optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> SGD | torch.optim.AdamW:
+    """PyTorch's optimizer for a recipe; its learning rate is for `learning_rate` to set."""
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    return SGD(parameters, recipe.learning_rate, recipe.momentum, recipe.weight_decay)

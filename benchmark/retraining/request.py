@@ -1,8 +1,9 @@
 """What a retrain is, what it is called, and where its randomness comes from.
 
 A retrain is one model trained on one set of training indices with one seed. Its name is the SHA-256 of
-(task fingerprint, indices, seed), and its two random streams, initial parameters and example order, are
-functions of the seed alone: how requests are stacked, sharded, ordered or resumed cannot reach them.
+(task fingerprint, indices, seed, weights if there are any), and its random streams (initial parameters, example order,
+whatever a forward pass draws) are functions of the seed alone: how requests are stacked, sharded, ordered or resumed
+cannot reach them.
 
 The order stream is raw 64-bit words of Philox (Salmon et al., SC 2011), whose output NumPy keeps stable
 across releases, sorted stably; `Generator.permutation` carries no such promise.
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 
-_ORDER, _SUBSET = 1, 2  # second word of the Philox key: one per purpose
+_ORDER, _SUBSET, _NOISE = 1, 2, 3  # second word of the Philox key: one per purpose
 _MAX_SEED = 2**53 - 1  # exact in every JSON reader
 
 
@@ -31,14 +32,18 @@ class RetrainRequest:
         seed: 0 … 2⁵³ − 1.
         keep_epochs: after which epochs the parameters are wanted too; test outputs are always kept.
             Not part of the retrain's identity.
+        weights: (subset_size,) what the loss of each example is multiplied by, in the order of `indices`; all 1 where
+            absent. The loss of a batch is Σ wᵢ ℓᵢ divided by the number of its examples, not by Σ wᵢ.
 
     Raises:
-        InputError: indices that are no whole numbers, empty, unsorted or repeated, or a seed out of range.
+        InputError: indices that are no whole numbers, empty, unsorted or repeated, a seed out of range, or weights of
+            another number or not finite.
     """
 
     indices: NDArray[np.int64]
     seed: int
     keep_epochs: tuple[int, ...] = ()
+    weights: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         given = np.asarray(self.indices)
@@ -48,25 +53,45 @@ class RetrainRequest:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= _MAX_SEED:
             raise InputError(f"seed = {self.seed!r}: must be a whole number in 0 … 2^53 − 1")
         object.__setattr__(self, "indices", np.ascontiguousarray(given, dtype=np.int64))
+        if self.weights is not None:
+            weights = np.array(self.weights, dtype=np.float64)
+            if weights.shape != given.shape or not np.isfinite(weights).all():
+                raise InputError(
+                    f"weights of a retrain: {weights.shape}, must be a finite number for each of {given.size} examples"
+                )
+            object.__setattr__(self, "weights", weights)
 
     def digest(self, fingerprint: str) -> str:
         """The retrain's name under a task: 64 hexadecimal digits."""
         state = hashlib.sha256(f"{fingerprint}:{self.seed}:".encode())
         state.update(self.indices.astype("<i8").tobytes())
+        if self.weights is not None:
+            state.update(b":weights:" + self.weights.astype("<f8").tobytes())
         return state.hexdigest()
+
+    @property
+    def noise_seed(self) -> int:
+        """What the global generators are seeded with while this request is trained and measured."""
+        words = np.random.Philox(key=np.array([self.seed, _NOISE], dtype=np.uint64)).random_raw(1)
+        return int(words[0]) >> 11
 
     def to_json(self, n_train: int) -> dict[str, Any]:
         """The request as JSON-able data; indices become a bit mask of the training set."""
-        return {
+        data = {
             "subset": pack_indices(self.indices, n_train),
             "seed": self.seed,
             "keep_epochs": list(self.keep_epochs),
         }
+        if self.weights is not None:
+            data["weights"] = base64.b64encode(self.weights.astype("<f8").tobytes()).decode("ascii")
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any], n_train: int) -> "RetrainRequest":
         """Inverse of `to_json`."""
-        return cls(unpack_indices(data["subset"], n_train), data["seed"], tuple(data["keep_epochs"]))
+        packed = data.get("weights")
+        weights = None if packed is None else np.frombuffer(base64.b64decode(packed), dtype="<f8").astype(np.float64)
+        return cls(unpack_indices(data["subset"], n_train), data["seed"], tuple(data["keep_epochs"]), weights)
 
 
 def pack_indices(indices: NDArray[np.int64], n_train: int) -> str:

@@ -73,8 +73,8 @@ class StackedGPT2Trainer:
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
 
-        def backward(stacked: Mapping[str, Tensor], batch: Tensor) -> None:
-            _backward(stacked, self._data.train.inputs[batch], self._shape)
+        def backward(stacked: Mapping[str, Tensor], batch: Tensor, weights: Tensor | None) -> None:
+            _backward(stacked, self._data.train.inputs[batch], self._shape, weights)
 
         return train_stacked(self._task, requests, epochs, backward)
 
@@ -101,20 +101,22 @@ def _shape(model: nn.Module) -> _Shape | None:
     return _Shape("gpt2.transformer.", config.n_layer, config.n_head, config.layer_norm_epsilon) if plain else None
 
 
-def _backward(stacked: Mapping[str, Tensor], tokens: Tensor, shape: _Shape) -> None:
+def _backward(stacked: Mapping[str, Tensor], tokens: Tensor, shape: _Shape, weights: Tensor | None = None) -> None:
     """Set the gradients of every model's mean loss on its batch.
 
     Args:
         stacked: name → parameters (M, …).
         tokens: (M, B, T) int64.
         shape: of the model.
+        weights: (M, B), see `RetrainRequest`.
     """
     M, B, T = tokens.shape
     hidden = _hidden(stacked, tokens, shape)
     d = hidden.shape[-1]
     used = hidden.view(M, B, T, d)[:, :, :-1].reshape(M, B * (T - 1), d)
     table = stacked[f"{shape.prefix}wte.weight"]
-    _Head.apply(used, table, tokens[:, :, 1:].reshape(M, -1)).backward()  # type: ignore[no-untyped-call]
+    each = None if weights is None else weights.to(hidden.dtype).repeat_interleave(T - 1, dim=1)
+    _Head.apply(used, table, tokens[:, :, 1:].reshape(M, -1), each).backward()  # type: ignore[no-untyped-call]
 
 
 def _hidden(stacked: Mapping[str, Tensor], tokens: Tensor, shape: _Shape) -> Tensor:
@@ -147,8 +149,8 @@ class _Head(torch.autograd.Function):
     """Sum over models of the mean cross-entropy of tied logits h Wᵀ; only its gradients are computed."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        """Hidden (M, N, d), table (M, V, d), targets (M, N) → 0."""
+    def forward(ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Hidden (M, N, d), table (M, V, d), targets (M, N), their weights (M, N) → 0."""
         M, N, _ = hidden.shape
         d_hidden, d_table = torch.empty_like(hidden), torch.zeros_like(table)
         rows = max(1, _CHUNK_BYTES // (table.element_size() * table.shape[1]))
@@ -158,13 +160,15 @@ class _Head(torch.autograd.Function):
                 # d mean-loss / d logits = (softmax − onehot) / N
                 delta = torch.softmax(h @ table[m].T, dim=1)
                 delta[torch.arange(len(right)), right] -= 1
+                if weights is not None:
+                    delta.mul_(weights[m, start : start + rows].unsqueeze(1))
                 torch.mm(delta, table[m], out=d_hidden[m, start : start + rows])
                 d_table[m].addmm_(delta.T, h)
         ctx.save_for_backward(d_hidden.div_(N), d_table.div_(N))
         return hidden.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """The gradients of the mean losses; upstream is 1."""
         d_hidden, d_table = ctx.saved_tensors
-        return d_hidden, d_table, None
+        return d_hidden, d_table, None, None

@@ -21,7 +21,8 @@ from torch import nn
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import State, initial_parameters
+from attriboard.retraining.stacking import stacked_weights
+from attriboard.retraining.trainer import State, initial_parameters, state_parts
 
 # A stack's parameters, momenta and activations should stay in the cache that one core can count on. Measured
 # on mnist_mlp: 4 to 8 models (5–11 MB) run at the same rate; 16 (22 MB) lose a tenth, 50 a quarter.
@@ -68,29 +69,31 @@ class StackedMLPTrainer:
             _sgd_step,
             weights=weights,
             biases=biases,
-            weight_velocities=[_aligned(torch.zeros(w.shape)) for w in weights],
+            weight_velocities=[_aligned(torch.zeros(w.shape, dtype=w.dtype)) for w in weights],
             bias_velocities=[torch.zeros_like(b) for b in biases],
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
-        rows = [torch.from_numpy(request.indices) for request in requests]
+        rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
+        example_weights = stacked_weights(requests)
         inputs, targets = self._data.train.inputs, self._data.train.targets
-        M, n = len(requests), len(rows[0])
-        buffer = torch.empty(M * min(recipe.batch_size, n), inputs.shape[1])
+        M, n = rows.shape
+        buffer = torch.empty(M * min(recipe.batch_size, n), inputs.shape[1], dtype=inputs.dtype)
         kept: list[dict[int, State]] = [{} for _ in requests]
         total, done = n_steps(recipe, n), 0
         for epoch in range(1, epochs[-1] + 1):
-            order = torch.stack(
-                [
-                    r[torch.from_numpy(epoch_order(n, request.seed, epoch))]
-                    for r, request in zip(rows, requests, strict=True)
-                ]
-            )  # [M, n]
+            order = torch.stack([torch.from_numpy(epoch_order(n, r.seed, epoch)) for r in requests])  # [M, n]
             for batch in torch.split(order, recipe.batch_size, dim=1):
-                flat = batch.reshape(-1)
+                flat = rows.gather(1, batch).reshape(-1)
                 x = torch.index_select(inputs, 0, flat, out=buffer[: flat.numel()])
                 rate = learning_rate(recipe, done, total)
-                step(_aligned(x.view(M, -1, inputs.shape[1])), targets[flat], learning_rate=rate)
+                of_batch = None if example_weights is None else example_weights.gather(1, batch).to(x.dtype)
+                step(
+                    _aligned(x.view(M, -1, inputs.shape[1])),
+                    targets[flat],
+                    learning_rate=rate,
+                    example_weights=of_batch,
+                )
                 done += 1
             if epoch in epochs:
                 for m in range(M):
@@ -106,17 +109,20 @@ class StackedMLPTrainer:
 
 
 def _linear_names(model: nn.Module) -> list[str]:
-    """Names of the Linear layers where the model is Linear (ReLU Linear)* as above; else nothing."""
-    if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
+    """Names of the Linear layers where the model is Linear (ReLU Linear)* as above, all of it trained; else nothing."""
+    if type(model) is not nn.Sequential or len(model) % 2 == 0:
         return []
     for position, layer in enumerate(model):
-        if position % 2 == 1 and not isinstance(layer, nn.ReLU):
+        if position % 2 == 1 and type(layer) is not nn.ReLU:
             return []
         if position % 2 == 0 and not (
-            isinstance(layer, nn.Linear) and layer.bias is not None and min(layer.in_features, layer.out_features) > 1
+            type(layer) is nn.Linear and layer.bias is not None and min(layer.in_features, layer.out_features) > 1
         ):
             return []
-    return [str(position) for position in range(0, len(model), 2)]
+    names = [str(position) for position in range(0, len(model), 2)]
+    expected = {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return names if trained == expected == state_parts(model).keys() else []
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -145,6 +151,7 @@ def _sgd_step(
     momentum: float,
     weight_decay: float,
     learning_rate: float,
+    example_weights: torch.Tensor | None = None,
 ) -> None:
     """One update of M models in place.
 
@@ -158,6 +165,7 @@ def _sgd_step(
         momentum: as `torch.optim.SGD` means it.
         weight_decay: as `torch.optim.SGD` means it.
         learning_rate: as `torch.optim.SGD` means it, of this update.
+        example_weights: (M, B), see `RetrainRequest`.
     """
     M, B, _ = x.shape
     activations = [x]
@@ -171,6 +179,8 @@ def _sgd_step(
     delta = torch.softmax(logits, dim=2)
     delta.view(M * B, -1)[torch.arange(M * B), targets] -= 1
     delta.mul_(1 / B)
+    if example_weights is not None:
+        delta.mul_(example_weights.unsqueeze(2))
 
     deltas = [_aligned(delta)]
     for w, a in zip(reversed(weights[1:]), reversed(activations[1:]), strict=True):

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attriboard.contracts.task import Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import State, initial_parameters
+from attriboard.retraining.trainer import State, new_model
 
-Backward = Callable[[Mapping[str, Tensor], Tensor], None]
-"""Adds every model's gradient: from name → parameters (M, …), and (M, B) rows of the training set."""
+Backward = Callable[[Mapping[str, Tensor], Tensor, Tensor | None], None]
+"""Adds every model's gradient: from name → parameters (M, …), (M, B) rows of the training set and their weights."""
 
 
 def train_stacked(
@@ -19,20 +20,25 @@ def train_stacked(
 ) -> list[dict[int, State]]:
     """Train requests of one subset size under the task's recipe; see `Trainer.train`."""
     recipe = task.card.recipe
-    models = [initial_parameters(task, request.seed) for request in requests]
-    stacked = {name: torch.stack([m[name] for m in models]).requires_grad_() for name in models[0]}
-    optimizer = build_optimizer(recipe, stacked.values())
+    models = [dict(new_model(task, request.seed).named_parameters()) for request in requests]
+    stacked = {
+        name: torch.stack([model[name].detach() for model in models]).requires_grad_(parameter.requires_grad)
+        for name, parameter in models[0].items()
+    }
+    trained = [value for value in stacked.values() if value.requires_grad]
+    optimizer = build_optimizer(recipe, trained)
     rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
+    weights = stacked_weights(requests)  # [M, n]
     n = rows.shape[1]
     total, step = n_steps(recipe, n), 0
     kept: list[dict[int, State]] = [{} for _ in requests]
     for epoch in range(1, epochs[-1] + 1):
         order = torch.stack([torch.from_numpy(epoch_order(n, request.seed, epoch)) for request in requests])
-        for batch in torch.split(rows.gather(1, order), recipe.batch_size, dim=1):
+        for batch in torch.split(order, recipe.batch_size, dim=1):
             optimizer.zero_grad()
-            backward(stacked, batch)
+            backward(stacked, rows.gather(1, batch), None if weights is None else weights.gather(1, batch))
             if recipe.clip_norm is not None:
-                _clip(list(stacked.values()), recipe.clip_norm)
+                _clip(trained, recipe.clip_norm)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step, total)
             optimizer.step()
@@ -41,6 +47,15 @@ def train_stacked(
             for m, states in enumerate(kept):
                 states[epoch] = {name: value.detach()[m].clone() for name, value in stacked.items()}
     return kept
+
+
+def stacked_weights(requests: Sequence[RetrainRequest]) -> Tensor | None:
+    """Weights of every model's examples, (M, n) float64; `None` where no request has any."""
+    given = [request.weights for request in requests]
+    if all(weights is None for weights in given):
+        return None
+    ones = np.ones(len(requests[0].indices))
+    return torch.from_numpy(np.stack([ones if weights is None else weights for weights in given]))
 
 
 def _clip(stacked: Sequence[Tensor], largest: float) -> None:

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from attriboard.contracts.task import Dataset, Task
+from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest
 
 State = dict[str, torch.Tensor]
@@ -30,12 +31,12 @@ class Trainer(Protocol):
 
 
 def new_model(task: Task, seed: int) -> torch.nn.Module:
-    """A newly built model, initialised by PyTorch's CPU generator seeded with `seed`, in module order.
+    """A newly built model, initialized by PyTorch's CPU generator seeded with `seed`, in module order.
 
-    Where the task has pretrained parameters, the model starts from them, and the seed moves only the order.
+    NumPy's and Python's generators are seeded too. Where the task has pretrained parameters, the model starts from
+    them, and the seed moves only the order. Parameters that the task froze (`requires_grad=False`) stay frozen.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing_from(seed):
         model = task.build_model()
     start = task.pretrained()
     if start is not None:

@@ -10,15 +10,13 @@ A model's bits do not depend on its stack. Behind the last model stands a copy o
 loops of elementwise functions treat the end of an array in another way, and a stack of one would take other kernels.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.loop import weighted_mean
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacking import train_stacked
 from attriboard.retraining.trainer import State, state_parts
@@ -32,20 +30,15 @@ DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 class VmapTrainer:
     """Stacked training of any module for which there is no `obstacle`, under every recipe in float32.
 
+    What vmap cannot do shows when it is tried: see `attriboard.retraining.agreement`.
+
     Args:
         task: a task that `supports` accepts.
         data: its data.
-
-    What vmap refuses when it is tried on two examples is trained one by one, with a warning that says why.
     """
 
     def __init__(self, task: Task, data: Dataset) -> None:
         self._task, self._data = task, data
-        self._module = task.build_model().train()
-        refusal = self._try()
-        self._alone = None if refusal is None else LoopTrainer(task, data)
-        if refusal is not None:
-            warnings.warn(f"{task.card.name}: trains one model after another: {refusal}", stacklevel=2)
 
     @staticmethod
     def supports(task: Task) -> bool:
@@ -59,30 +52,19 @@ class VmapTrainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
-        if self._alone is not None:
-            return self._alone.train(requests, epochs)
-        return train_stacked(self._task, [*requests, requests[-1]], epochs, self._backward)[:-1]
-
-    def _backward(self, stacked: Mapping[str, Tensor], batch: Tensor) -> None:
-        """Add the gradients of every model's mean loss on its batch, (M, B) rows of the training set."""
-
-        def loss(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-            outputs = functional_call(self._module, dict(parameters), (inputs,))
-            return self._task.loss(outputs, targets).mean()
-
+        module = self._task.build_model().train()  # a new one each time: it may keep count of its calls
         train = self._data.train
-        losses: Tensor = vmap(loss)(dict(stacked), train.inputs[batch], train.targets[batch])
-        losses.sum().backward()  # type: ignore[no-untyped-call]
 
-    def _try(self) -> str | None:
-        """Two models on two examples: an operation without a batching rule, or one that looks at values, fails here."""
-        parameters = dict(self._module.named_parameters())
-        stacked = {name: torch.stack([value.detach()] * 2).requires_grad_() for name, value in parameters.items()}
-        try:
-            self._backward(stacked, torch.tensor([[0, 1], [1, 0]]))
-        except (RuntimeError, ValueError, TypeError) as error:
-            return str(error).strip().splitlines()[0]
-        return None
+        def loss(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+            losses = self._task.loss(functional_call(module, dict(parameters), (inputs,)), targets)
+            return losses.mean() if weights is None else weighted_mean(losses, weights)
+
+        def backward(stacked: Mapping[str, Tensor], batch: Tensor, weights: Tensor | None) -> None:
+            of_each = vmap(loss, in_dims=(0, 0, 0, None if weights is None else 0))
+            losses: Tensor = of_each(dict(stacked), train.inputs[batch], train.targets[batch], weights)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+
+        return train_stacked(self._task, [*requests, requests[-1]], epochs, backward)[:-1]
 
 
 def obstacle(task: Task) -> str | None:
@@ -90,7 +72,7 @@ def obstacle(task: Task) -> str | None:
     if task.card.recipe.precision != "float32":
         return f"its products are in {task.card.recipe.precision}"
     model = task.build_model()
-    n_params = sum(parameter.numel() for parameter in model.parameters())
+    n_params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if not 0 < n_params <= MAX_PARAMETERS:
         return f"{n_params:,} parameters are {'more than gain from it' if n_params else 'nothing to train'}"
     for name, module in model.named_modules():
