@@ -21,7 +21,7 @@ def drawing_from(seed: int) -> Iterator[None]:
         seed: 0 … 2⁵³ − 1.
     """
     own = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is what the task's code may use
-    cards = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    cards = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=cards):
         torch.manual_seed(seed)
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002
