@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from attriboard.leaderboard.formats import plain
 from attriboard.leaderboard.study import Scalar
 
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LOG_RANGE = 20  # largest over smallest, from which on an axis is logarithmic
 
 
@@ -96,6 +95,4 @@ def _apart(ticks: Sequence[tuple[float, str]], gap: float, last: float) -> list[
 
 def _power(exponent: int) -> str:
     """A power of ten, written out where that is short."""
-    if -3 <= exponent <= 4:
-        return f"{10.0**exponent:g}"
-    return "10" + str(exponent).translate(RAISED)
+    return f"{10.0**exponent:g}" if -3 <= exponent <= 4 else f"1e{exponent}"

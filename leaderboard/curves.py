@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from attriboard.leaderboard.axes import Axis, make_axis
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, Scalar, configuration_key
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import AttributionRecord, LdsResult
 
 MIN_POINTS = 3
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of the hyperparameter."""
+    """One value of the hyperparameter: its LDS or the reason for none, and ξ̄ where it is known."""
 
-    position: float
     value: Scalar
-    entry: Entry[AttributionRecord]
-    xi: float | None
+    lds: LdsResult | None
+    reason: str | None = None
+    xi: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Curve:
         task, attributor: whose.
         axis: the hyperparameter's.
         points: by position, failed ones included.
-        marks: variant → point, of default, selected and oracle where they lie on the curve.
+        marks: variant → point, of default, selected and oracle; in a sweep the default may lie beside the points.
         fixed: the other hyperparameters.
         ceiling: the task's.
     """
@@ -69,27 +69,24 @@ def _curve(task: str, method: MethodStudy, name: str, ceiling: float | None) -> 
     home = homes[0] if homes else max(groups, key=lambda key: (groups[key], key))
     members = [entry for entry in method.points if _others(entry, name) == home]
     axis = make_axis(name, (entry.record.hyperparameters.get(name) for entry in members))
-    points = sorted(
-        (
-            Point(
-                axis.position(value),
-                value,
-                entry,
-                method.surrogates.get(configuration_key(entry.record.hyperparameters)),
-            )
-            for entry in members
-            for value in [entry.record.hyperparameters.get(name)]
-        ),
-        key=lambda point: point.position,
-    )
+    points = {
+        entry.id: Point(
+            entry.record.hyperparameters.get(name),
+            entry.record.lds,
+            entry.record.reason,
+            method.surrogates.get(configuration_key(entry.record.hyperparameters)),
+        )
+        for entry in members
+    }
     marks = {}
     for variant in ("default", "selected", "oracle"):
         marked = method.variants.get(variant)
-        for point in points:
-            if marked and point.entry.record.hyperparameters == marked.record.hyperparameters:
-                marks[variant] = point
+        for entry in members:
+            if marked and entry.record.hyperparameters == marked.record.hyperparameters:
+                marks[variant] = points[entry.id]
     fixed = {key: value for key, value in members[0].record.hyperparameters.items() if key != name}
-    return Curve(task, method.name, axis, points, marks, fixed, ceiling)
+    ordered = sorted(points.values(), key=lambda point: axis.position(point.value))
+    return Curve(task, method.name, axis, ordered, marks, fixed, ceiling)
 
 
 def _others(entry: Entry[AttributionRecord], name: str) -> str:

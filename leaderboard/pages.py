@@ -15,11 +15,11 @@ from attriboard.leaderboard.badges import badge, badge_text
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
-from attriboard.leaderboard.figures import curve_figure
 from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
+from attriboard.leaderboard.plots.curves import curve_figure
 from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site

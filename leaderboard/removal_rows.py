@@ -152,7 +152,7 @@ def quantities(measured: Mapping[str, Sequence[float]]) -> dict[str, dict[str, f
 def written(measured: Mapping[str, Sequence[float]]) -> str:
     """The headline quantity for reading: mean ± standard error."""
     quantity = headline_quantity(measured)
-    mean, error = _scaled(quantity, measured)
+    mean, error = scaled(quantity, measured)
     return f"{mean:.2f}{' %' * (quantity is ACCURACY)}" + (f" ± {error:.2f}" if error is not None else "")
 
 
@@ -170,8 +170,8 @@ def compare_brittleness(record: BrittlenessRecord, default: BrittlenessRecord) -
     return {"fewer": fewer, "more": more, "p": p}
 
 
-def _scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:
-    """Mean and standard error, of an accuracy in per cent."""
+def scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:
+    """Mean and standard error over seeds, of an accuracy in per cent; no error with a single seed."""
     values = quantity.values(measured)
     assert values is not None, "the headline is what a task has"
     return mean_and_error(values * 100 if quantity is ACCURACY else values)
@@ -181,7 +181,7 @@ def _latex_cell(row: RemovalRow | None) -> str:
     if row is None or not row.measured:
         return "failed"
     quantity = headline_quantity(row.measured)
-    mean, error = _scaled(quantity, row.measured)
+    mean, error = scaled(quantity, row.measured)
     difference = row.against_default(quantity)
     star = "^{*}" if difference and difference.p < 0.05 else ""
     return f"${mean:.2f}" + (rf" \pm {error:.2f}" if error is not None else "") + f"{star}$"

@@ -16,7 +16,7 @@ import typer
 from attriboard.base.display import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from attriboard.leaderboard.plots.charts import Chart
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -100,10 +100,10 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def drawn_figure(draw: "Callable[[], Figure]", stem: Path) -> Path | None:
+def drawn_figure(draw: "Callable[[], Chart]", stem: Path) -> Path | None:
     """Draw a figure and save it under a path without its ending; `None` where there is too little to draw."""
     from attriboard.base.errors import InputError
-    from attriboard.leaderboard.plots.style import save_figure
+    from attriboard.leaderboard.plots.charts import save_figure
 
     try:
         return save_figure(draw(), stem)

@@ -1,1 +1,1 @@
-"""Publication figures: matplotlib, to SVG and PNG."""
+"""Figures as Vega-Lite: drawn by Vega on the pages, and by one renderer for files."""

@@ -1,5 +1,5 @@
 "use strict";
-// What the interactive figures share: loading a task's data, colours of the theme, the link's state.
+// What the interactive figures share: loading a task's data, templates, colors of the theme, the link's state.
 window.charts = (() => {
   const tasks = new Map();
   const waiting = new Map();
@@ -20,21 +20,22 @@ window.charts = (() => {
           document.head.append(script);
         });
 
-  const colours = () => {
+  const colors = () => {
     const style = getComputedStyle(document.documentElement);
     const read = (name) => style.getPropertyValue(`--${name}`).trim();
     return Object.fromEntries(["ink", "soft", "line", "card", "accent", "default", "selected", "oracle", "bad"].map((name) => [name, read(name)]));
   };
 
-  const narrow = () => chart.clientWidth < 560;
-  const config = (c) => ({
-    background: "transparent",
-    font: getComputedStyle(document.body).fontFamily,
-    axis: { labelColor: c.soft, titleColor: c.ink, gridColor: c.line, domainColor: c.soft, tickColor: c.line, labelFontSize: 12, titleFontSize: 13, titleFontWeight: 500 },
-    legend: { labelColor: c.ink, titleColor: c.ink, labelFontSize: 13, orient: "top", layout: { top: { direction: narrow() ? "vertical" : "horizontal", margin: 10 } } },
-    view: { stroke: null },
-    text: { color: c.ink, fontSize: 12 },
-  });
+  // A template of plots.js with its values, as `filled` in plots/charts.py: "$name" is the value or the template of that name.
+  const filled = (name, values, c) => {
+    const known = { ...window.plots, font: getComputedStyle(document.body).fontFamily, heading: "", columns: chart.clientWidth < 560 ? 1 : 3, ...c, ...values };
+    const fill = (part) => {
+      if (typeof part === "string" && part.startsWith("$")) return fill(known[part.slice(1)]);
+      if (Array.isArray(part)) return part.map(fill);
+      return part && typeof part === "object" ? Object.fromEntries(Object.entries(part).map(([key, value]) => [key, fill(value)])) : part;
+    };
+    return fill(`$${name}`);
+  };
 
   const chart = document.getElementById("chart");
   const frame = document.createElement("div");
@@ -78,12 +79,8 @@ window.charts = (() => {
     return size !== 0 && (size < 1e-3 || size >= 1e6) ? Number(value.toPrecision(3)).toExponential().replace("e+", "e") : String(Number.isInteger(value) ? value : Number(value.toPrecision(3)));
   };
 
-  // The ceiling as a dashed line with its name, for a layer of LDS over something.
-  const ceilingOf = (data, y, c) =>
-    data.ceiling === null ? [] : [
-      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "rule", strokeDash: [5, 4], color: c.soft }, encoding: { y } },
-      { data: { values: [{ lds: data.ceiling }] }, mark: { type: "text", align: "left", x: 6, dy: 10, text: `noise ceiling ${fixed(data.ceiling)}`, color: c.soft }, encoding: { y } },
-    ];
+  // The noise ceiling as rows of a template.
+  const ceilingOf = (data) => (data.ceiling === null ? [] : [{ lds: data.ceiling, text: `noise ceiling ${fixed(data.ceiling)}` }]);
 
   const fixed = (value) => (value === undefined || value === null ? "—" : value.toFixed(3).replace("-", "−"));
   const fillTable = (headings, rows) => {
@@ -118,5 +115,5 @@ window.charts = (() => {
     addEventListener("themechange", render);
   };
 
-  return { load, colours, config, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith };
+  return { load, colors, filled, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith };
 })();

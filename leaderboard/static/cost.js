@@ -1,7 +1,7 @@
 "use strict";
 // LDS against cost, with the line of what is best for its cost.
 (() => {
-  const { load, colours, config, draw, width, options, state, remember, fixed, ceilingOf, fillTable, redrawWith } = window.charts;
+  const { load, colors, filled, draw, width, options, state, remember, fixed, ceilingOf, fillTable, redrawWith } = window.charts;
   const form = document.getElementById("controls");
   if (!form) return;
   const task = document.getElementById("task");
@@ -48,7 +48,7 @@
     remember({ task: task.value, cost: cost.value === "seconds" ? "" : cost.value });
     const rows = rowsOf(data);
     const front = frontier(rows);
-    const c = colours();
+    const c = colors();
     const inside = rows.filter((row) => row.family !== "control" || row.lds >= -0.1); // far below zero lies what is wrong on purpose
     const costs = rows.map((row) => row.cost);
     const xs = rows.length ? [Math.min(...costs) / 2, Math.max(...costs) * 2] : [0.1, 10];
@@ -67,9 +67,10 @@
     const written = labels(inside.filter((row) => row.lds >= ys[0]), front, xs, ys, wide);
     const sides = [...new Map(written.map(({ align, dx, dy }) => [`${align} ${dx} ${dy}`, [align, dx, dy]])).values()];
     await draw({
-      width: wide, height: HEIGHT, config: config(c),
+      width: wide, height: HEIGHT, config: filled("config", {}, c),
       layer: [
-        ...ceilingOf(data, y("lds"), c),
+        { data: { values: ceilingOf(data) }, mark: { type: "rule", strokeDash: [5, 4], color: c.soft }, encoding: { y: y("lds") } },
+        { data: { values: ceilingOf(data) }, mark: { type: "text", align: "left", x: 6, dy: 10 }, encoding: { y: y("lds"), text: { field: "text", type: "nominal" } } },
         { data: { values: front }, mark: { type: "line", interpolate: "step-after", color: c.accent, strokeWidth: 2, opacity: 0.6 }, encoding: { x, y: y("lds"), order: { field: "cost", type: "quantitative" } } },
         { data: { values: inside }, mark: { type: "rule", opacity: 0.5, color: c.soft }, encoding: { x, y: y("low"), y2: { field: "high" } } },
         { data: { values: inside }, mark: { type: "point", filled: true, size: 100, opacity: 1 }, encoding: { x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },

@@ -1,7 +1,7 @@
 "use strict";
 // Curves over one hyperparameter with ξ̄ below, surfaces over two. Positions on the axes come with the data.
 (() => {
-  const { load, colours, config, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith } = window.charts;
+  const { load, colors, filled, draw, width, options, state, remember, fixed, shown, ceilingOf, fillTable, redrawWith } = window.charts;
   const form = document.getElementById("controls");
   if (!form) return;
   const pick = Object.fromEntries(["task", "attributor", "x", "y"].map((id) => [id, document.getElementById(id)]));
@@ -12,18 +12,8 @@
 
   const method = () => data.methods[pick.attributor.value];
   const written = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value));
-  const labels = (axis) => `{${axis.ticks.map(([at, text]) => `'${(at + 1000).toFixed(4)}': '${text.replace(/[\\']/g, "")}'`).join(",")}}[format(datum.value + 1000, '.4f')]`; // no minus sign among the keys: Vega has its own
-
-  const axisOf = (name, c, extra = {}) => {
-    const axis = method().axes[name];
-    const places = axis.at;
-    const margin = 0.03 * (places[places.length - 1] - places[0] || 1);
-    return {
-      field: "at", type: "quantitative", title: name + (axis.log ? " (log)" : ""),
-      scale: { domain: [places[0] - margin, places[places.length - 1] + margin], nice: false, zero: false },
-      axis: { values: axis.ticks.map(([at]) => Number(at.toFixed(4))), labelExpr: labels(axis), grid: false, labelOverlap: true, labelSeparation: 5, ...extra },
-    };
-  };
+  // Shifted by 1000, for Vega writes a minus sign of its own into the key of a negative place.
+  const labels = (axis) => `(${JSON.stringify(Object.fromEntries(axis.ticks.map(([at, text]) => [(at + 1000).toFixed(4), text])))})[format(datum.value + 1000, '.4f')]`;
 
   const points = () => {
     const m = method();
@@ -43,80 +33,35 @@
       .sort((a, b) => a.at - b.at);
   };
 
-  const tooltip = (name) => [
-    { field: "label", type: "nominal", title: name }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" },
-    { field: "low", type: "quantitative", title: "from", format: ".4f" }, { field: "high", type: "quantitative", title: "to", format: ".4f" },
-    { field: "xi", type: "quantitative", title: "ξ̄", format: ".4f" },
-  ];
+  const SIZES = { default: 140, selected: 120, oracle: 420 };
+  const marked = (rows) => rows.filter((row) => row.lds !== undefined).flatMap((row) => row.marks.map((mark) => ({ ...row, mark, size: SIZES[mark] })));
 
   const curve = (rows, c) => {
-    const name = pick.x.value;
-    const x = axisOf(name, c);
-    const SIZES = { default: 140, selected: 110, oracle: 420 };
-    const scored = rows.filter((row) => row.lds !== undefined);
-    const marked = scored.flatMap((row) => row.marks.map((mark) => ({ ...row, mark, size: SIZES[mark] })));
-    const failed = rows.filter((row) => row.lds === undefined).map((row) => ({ ...row, level: 0 }));
-    const y = (field) => ({ field, type: "quantitative", title: "LDS", scale: { zero: false } });
-    const known = rows.filter((row) => row.xi !== undefined);
-    const chosen = known.filter((row) => row.marks.includes("selected"));
-    const guide = () => ({ data: { values: chosen }, mark: { type: "rule", strokeDash: [2, 3], color: c.selected, opacity: 0.7 }, encoding: { x } });
-    const upper = {
-      width: width(), height: 300,
-      layer: [
-        { data: { values: [{ lds: 0 }] }, mark: { type: "rule", color: c.soft, opacity: 0.6 }, encoding: { y: y("lds") } },
-        ...ceilingOf(data, y("lds"), c),
-        guide(),
-        { data: { values: scored }, mark: { type: "area", color: c.accent, opacity: 0.17 }, encoding: { x, y: y("low"), y2: { field: "high" } } },
-        { data: { values: scored }, mark: { type: "line", color: c.accent, strokeWidth: 2 }, encoding: { x, y: y("lds") } },
-        { data: { values: scored }, mark: { type: "point", filled: true, size: 46, color: c.accent, opacity: 1 }, encoding: { x, y: y("lds"), tooltip: tooltip(name) } },
-        ...(failed.length ? [{ data: { values: failed }, mark: { type: "point", shape: "cross", angle: 45, size: 90, color: c.bad, filled: true }, encoding: { x, y: y("level"), tooltip: [{ field: "label", type: "nominal", title: name }, { field: "reason", type: "nominal" }] } }] : []),
-        {
-          data: { values: marked }, mark: { type: "point", strokeWidth: 2.5, filled: true, opacity: 1 },
-          encoding: {
-            x, y: y("lds"), tooltip: [{ field: "mark", type: "nominal", title: "is" }, ...tooltip(name)],
-            shape: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: ["square", "diamond", "circle"] } },
-            size: { field: "size", type: "quantitative", scale: null, legend: null },
-            stroke: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: [c.default, c.selected, c.oracle] } },
-            fill: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: ["transparent", c.selected, "transparent"] } },
-          },
-        },
-      ],
-    };
-    if (!known.length) return upper;
-    const level = (field) => ({ field, type: "quantitative", title: "surrogate ξ̄", scale: { domain: [0, 1] }, axis: { values: [0, 0.5, 1] } });
-    const lower = {
-      width: width(), height: 110,
-      layer: [
-        guide(),
-        { data: { values: [{ half: 0.5 }] }, mark: { type: "rule", strokeDash: [2, 3], color: c.selected }, encoding: { y: level("half") } },
-        { data: { values: known }, mark: { type: "line", color: c.soft, strokeWidth: 2 }, encoding: { x, y: level("xi") } },
-        { data: { values: known }, mark: { type: "point", filled: true, color: c.soft, size: 40, opacity: 1 }, encoding: { x, y: level("xi"), tooltip: tooltip(name) } },
-        { data: { values: chosen }, mark: { type: "point", shape: "diamond", size: 190, filled: true, color: c.selected, opacity: 1 }, encoding: { x, y: level("xi") } },
-      ],
-    };
-    for (const layer of upper.layer) if (layer.encoding.x) layer.encoding.x = axisOf(name, c, { title: null });
-    return { vconcat: [upper, lower], spacing: 18, resolve: { scale: { x: "shared" } } };
+    const axis = method().axes[pick.x.value];
+    const [first, last] = [axis.at[0], axis.at[axis.at.length - 1]];
+    const margin = 0.03 * (last - first || 1);
+    const title = pick.x.value + (axis.log ? " (log)" : "");
+    const known = rows.some((row) => row.xi !== undefined);
+    return filled("curve", {
+      panels: known ? ["$lds_panel", "$xi_panel"] : ["$lds_panel"], upper_title: known ? null : title, title, name: pick.x.value,
+      points: rows, marks: marked(rows), drawn: Object.keys(SIZES), legend: "datum.label", ceiling: ceilingOf(data),
+      domain: [first - margin, last + margin], places: axis.ticks.map(([at]) => Number(at.toFixed(4))), labels: labels(axis),
+      width: width(), height: 300, xi_height: 110, dot: 46,
+    }, c);
   };
 
   const surface = (rows, c) => {
-    const short = (name) => `${JSON.stringify(Object.fromEntries(method().axes[name].values.map((value) => [written(value), shown(value)])))}[datum.label]`;
+    const short = (name) => `(${JSON.stringify(Object.fromEntries(method().axes[name].values.map((value) => [written(value), shown(value)])))})[datum.label]`;
     const order = (name) => method().axes[name].values.map(written);
-    const scored = rows.filter((row) => row.lds !== undefined);
-    const x = { field: "value", type: "ordinal", sort: order(pick.x.value), title: pick.x.value, axis: { labelAngle: 0, labelOverlap: "greedy", labelSeparation: 4, labelExpr: short(pick.x.value) } };
-    const y = { field: "second", type: "ordinal", sort: order(pick.y.value).reverse(), title: pick.y.value, axis: { labelExpr: short(pick.y.value) } };
-    const marked = scored.flatMap((row) => row.marks.map((mark) => ({ ...row, mark })));
-    const tips = [{ field: "secondLabel", type: "nominal", title: pick.y.value }, ...tooltip(pick.x.value)];
-    return {
-      width: width(), height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size),
-      layer: [
-        { data: { values: scored }, mark: { type: "rect" }, encoding: { x, y, color: { field: "lds", type: "quantitative", title: "LDS", scale: { scheme: "viridis" }, legend: { gradientLength: 200, titleFontWeight: 500 } }, tooltip: tips } },
-        { data: { values: rows.filter((row) => row.lds === undefined) }, mark: { type: "text", text: "×", fontSize: 18, color: c.bad }, encoding: { x, y, tooltip: [{ field: "reason", type: "nominal" }] } },
-        {
-          data: { values: marked }, mark: { type: "point", size: 190, strokeWidth: 3, filled: false, opacity: 1, stroke: "#fff" },
-          encoding: { x, y, tooltip: [{ field: "mark", type: "nominal", title: "is" }, ...tips], shape: { field: "mark", type: "nominal", title: null, scale: { domain: ["default", "selected", "oracle"], range: ["square", "diamond", "circle"] }, legend: { symbolStrokeColor: c.ink } } },
-        },
-      ],
-    };
+    const levels = rows.map((row) => row.lds).filter((value) => value !== undefined);
+    const middle = (Math.min(...levels) + Math.max(...levels)) / 2;
+    const cells = rows.map((row) => ({ ...row, bright: row.lds > middle }));
+    return filled("surface", {
+      points: cells, marks: marked(cells), kinds: Object.keys(SIZES), shapes: ["square", "diamond", "circle"], mark_area: 190,
+      title: pick.x.value, columns_order: order(pick.x.value), column_labels: short(pick.x.value), angle: 0,
+      second_title: pick.y.value, rows_order: order(pick.y.value).reverse(), row_labels: short(pick.y.value),
+      width: width(), height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size), gradient: 200,
+    }, c);
   };
 
   const render = async () => {
@@ -134,7 +79,7 @@
     const away = Object.fromEntries(m.names.map((n, i) => [n, i]).filter(([n, i]) => held[n] !== undefined && held[n] !== m.home[i] && n !== pick.x.value && n !== pick.y.value).map(([n]) => [`at.${n}`, written(m.axes[n].values[held[n]])]));
     remember({ ...link, x: pick.x.value, y: pick.y.value, ...away });
     const rows = points();
-    const c = colours();
+    const c = colors();
     const failures = rows.filter((row) => row.lds === undefined).length;
     const best = rows.filter((row) => row.lds !== undefined).sort((a, b) => b.lds - a.lds)[0];
     const of = (mark) => rows.find((row) => row.marks.includes(mark) && row.lds !== undefined);
@@ -150,7 +95,7 @@
       row.label, ...(pick.y.value ? [row.secondLabel] : []), row.lds === undefined ? row.reason : fixed(row.lds),
       row.lds === undefined ? "—" : `${fixed(row.low)} to ${fixed(row.high)}`, fixed(row.xi), row.marks.join(", "), { text: row.id.slice(0, 10), href: `records/${row.id}.html` },
     ]));
-    await draw({ ...(pick.y.value ? surface(rows, c) : curve(rows, c)), config: config(c) });
+    await draw(pick.y.value ? surface(rows, c) : curve(rows, c));
   };
 
   const chooseFixed = (wanted) => {

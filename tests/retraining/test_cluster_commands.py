@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
 from attriboard.evaluation import workspace
-from attriboard.leaderboard.plots import style as drawing
+from attriboard.leaderboard.plots import charts
 from attriboard.retraining import cluster
 from attriboard.retraining.store import RetrainStore
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run_inline(monkeypatch)
     monkeypatch.setattr(cluster, "BEAT_SECONDS", 0.3)
     few_resamples(monkeypatch)
-    monkeypatch.setattr(drawing, "save_figure", lambda figure, stem: stem)  # seconds that say nothing of clusters
+    monkeypatch.setattr(charts, "save_figure", lambda figure, stem: stem)  # seconds that say nothing of clusters
     card = small_digits_yaml(tmp_path)
 
     def invoke(folder: str, command: str, *arguments: str, code: int = 0) -> Result:
