@@ -21,6 +21,7 @@ SHAPES = {  # of variants: dashes and dots, so that lines differ without color
     "oracle": ([8, 3], "circle"),
 }
 Row = dict[str, float | str | bool]
+Look = tuple[str, str, Sequence[int], str]  # name, color, dashes and shape of a line
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,10 @@ def draw_brittleness(records: Sequence[BrittlenessRecord]) -> Chart:
     if not searched:
         raise InputError("a figure of brittleness needs a record that did not fail")
     lines = []
-    for record, (name, *look) in _looks(searched):
+    for record, look in _looks(searched):
         found = [point.n_removed for point in record.points]
         shares = [100 * sum(n is not None and n <= size for n in found) / len(found) for size in record.sizes]
-        lines.append(Line(name, *look, [(x, y, 0.0) for x, y in zip(record.sizes, shares, strict=True)], dotted=False))
+        lines.append(Line(*look, [(x, y, 0.0) for x, y in zip(record.sizes, shares, strict=True)], dotted=False))
     return _chart(
         f"{searched[0].task.name}, {len(searched[0].points)} points",
         "training examples removed, by the point's own scores (log)",
@@ -154,11 +155,11 @@ def draw_recall(records: Sequence[MislabelRecord]) -> Chart:
     if not ranked:
         raise InputError("a figure of recall needs a record that did not fail")
     lines = [Line("chance", MUTED, [6, 3], "circle", [(0.0, 0.0, 0.0), (100.0, 100.0, 0.0)], dotted=False)]
-    for record, (name, *look) in _looks(ranked):
+    for record, (name, color, dashes, shape) in _looks(ranked):
         x = [0.0, *(100 * share for share in record.inspected), 100.0]
         y = [0.0, *(100 * share for share in record.recall or ()), 100.0]
         points = [(a, b, 0.0) for a, b in zip(x, y, strict=True)]
-        lines.append(Line(f"{name}: AUC {record.auc:.3f}", *look, points))
+        lines.append(Line(f"{name}: AUC {record.auc:.3f}", color, dashes, shape, points))
     return _chart(
         f"{ranked[0].task.name}, by {ranked[0].influence}",
         "training set inspected, the most suspicious first (%)",
@@ -186,7 +187,7 @@ def _chart(heading: str, title: str, y_title: str, lines: Sequence[Line], **more
     return filled("lines", values | more)
 
 
-def _looks(records: Iterable[Any]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+def _looks(records: Iterable[Any]) -> Iterator[tuple[Any, Look]]:
     """Each record with name, color, dashes and shape: the attributor's color; of equal configurations the first."""
     colors: dict[str, str] = {}
     seen: list[tuple[str, Any]] = []
