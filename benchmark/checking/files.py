@@ -11,6 +11,16 @@ from attriboard.base.errors import AttriboardError, FormatError, InputError
 from attriboard.checking.problems import Problem, Report
 from attriboard.records.verifications import SUFFIX, read_verification
 
+KINDS = {
+    "attributor": ("attributor",),
+    "record": ("record", "verification"),
+    "scores": ("score matrix",),
+    "bundle": ("ground-truth bundle", "checkpoint bundle"),
+    "card": ("card", "method card"),
+    "entry": ("entry",),
+}
+"""What the command line calls a kind → what a report calls it."""
+
 
 def check_file(path: Path, task: str | None = None) -> Report:
     """Validate a file by what its name and content claim it is.
@@ -22,22 +32,77 @@ def check_file(path: Path, task: str | None = None) -> Report:
     Raises:
         InputError: no such file, or an ending that says nothing.
     """
+    from attriboard.evaluation.catalog import load_task
+    from attriboard.groundtruth import bundle, checkpoints
+    from attriboard.groundtruth.sealed import read_sealed
+    from attriboard.records.files import read_record
+    from attriboard.records.method_card import load_method_card
+
+    try:
+        kind = kind_of(path)
+    except FormatError as error:
+        return Report(f"{path.suffix.lstrip('.')} file", (Problem("file", str(error)),))
+    if kind == "attributor":
+        return _check_plugin(path)
+    if kind == "entry":
+        return _check_entry(path)
+    if kind == "score matrix":
+        return _check_scores(path, task)
+    checks: dict[str, Callable[[], object]] = {
+        "record": lambda: read_record(path),
+        "verification": lambda: read_verification(path),
+        "method card": lambda: load_method_card(path),
+        "card": lambda: load_task(path),
+        "ground-truth bundle": lambda: bundle.read_ground_truth(path),
+        "checkpoint bundle": lambda: read_sealed(path, checkpoints.CheckpointCard, checkpoints.FORMAT),
+    }
+    return _guarded(kind, checks[kind])
+
+
+def kind_of(path: Path) -> str:
+    """What a file is by its name, and where the name leaves it open by its content, which is not validated.
+
+    Raises:
+        InputError: no such file, a folder that is no entry, or an ending that says nothing.
+        FormatError: the content can be read as nothing.
+    """
+    from attriboard.checking.entries import CARD
+
     if path.is_dir():
-        return _check_folder(path)
+        if not (path / CARD).exists():
+            raise InputError(f"{path}: a folder without {CARD}, so it is no entry; attriboard submit makes one")
+        return "entry"
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    checks: dict[str, Callable[[], Report]] = {
-        ".json": lambda: _guarded("record", lambda: _check_record(path)),
-        SUFFIX: lambda: _guarded("verification", lambda: read_verification(path)),
-        ".yaml": lambda: _check_card(path),
-        ".yml": lambda: _check_card(path),
-        ".py": lambda: _check_plugin(path),
-        ".safetensors": lambda: _check_tensors(path, task),
-        ".npy": lambda: _check_scores(path, task),
+    named: dict[str, str | Callable[[Path], str]] = {
+        ".json": "record",
+        SUFFIX: "verification",
+        ".yaml": _kind_of_card,
+        ".yml": _kind_of_card,
+        ".py": "attributor",
+        ".safetensors": _kind_of_tensors,
+        ".npy": "score matrix",
     }
-    if path.suffix not in checks:
-        raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(checks)}")
-    return checks[path.suffix]()
+    if path.suffix not in named:
+        raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(named)}")
+    kind = named[path.suffix]
+    return kind if isinstance(kind, str) else kind(path)
+
+
+def wrong_kind(path: Path, kind: str) -> Report | None:
+    """A report that says which kind a file is where it is none of `KINDS[kind]`.
+
+    Raises:
+        InputError: see `kind_of`.
+    """
+    try:
+        found = kind_of(path)
+    except FormatError:
+        return None  # the check says what is wrong with it
+    if found in KINDS[kind]:
+        return None
+    article = "an" if found[0] in "aeiou" else "a"
+    return Report(found, (Problem("kind", f"is {article} {found}, not {' or '.join(KINDS[kind])}"),))
 
 
 def _guarded(kind: str, validate: Callable[[], object]) -> Report:
@@ -48,52 +113,11 @@ def _guarded(kind: str, validate: Callable[[], object]) -> Report:
     return Report(kind, ())
 
 
-def _check_record(path: Path) -> None:
-    from attriboard.records.files import read_record
-
-    read_record(path)
-
-
-def _check_folder(path: Path) -> Report:
-    from attriboard.checking.entries import CARD
+def _check_entry(path: Path) -> Report:
     from attriboard.checking.entry_check import check_entry
     from attriboard.records.published import published_folders
 
-    if not (path / CARD).exists():
-        raise InputError(f"{path}: a folder without {CARD}, so it is no entry; attriboard submit makes one")
     return check_entry(path, published_folders())
-
-
-def _check_card(path: Path) -> Report:
-    """A task card says what data it has; anything else is taken for a method card."""
-    from attriboard.base.documents import parse_yaml, read_bounded
-    from attriboard.contracts.card import MAX_BYTES
-    from attriboard.evaluation.catalog import load_task
-    from attriboard.records.method_card import load_method_card
-
-    try:
-        claims = parse_yaml(read_bounded(path, MAX_BYTES, "a card"))
-    except (FormatError, ValueError) as error:
-        return Report("card", (Problem("file", f"{path}: {error}"),))
-    if isinstance(claims, dict) and not {"data", "recipe"} & claims.keys():
-        return _guarded("method card", lambda: load_method_card(path))
-    return _guarded("card", lambda: load_task(path))
-
-
-def _check_tensors(path: Path, task: str | None) -> Report:
-    """A bundle carries a card that says its format; anything else is taken for a score matrix."""
-    from attriboard.groundtruth import bundle, checkpoints
-    from attriboard.groundtruth.sealed import read_sealed
-
-    try:
-        form = _claimed_format(path)
-    except FormatError as error:
-        return Report("safetensors file", (Problem("file", str(error)),))
-    if form is None:
-        return _check_scores(path, task)
-    if form == checkpoints.FORMAT:
-        return _guarded("checkpoint bundle", lambda: read_sealed(path, checkpoints.CheckpointCard, form))
-    return _guarded("ground-truth bundle", lambda: bundle.read_ground_truth(path))
 
 
 def _check_scores(path: Path, task: str | None) -> Report:
@@ -102,8 +126,30 @@ def _check_scores(path: Path, task: str | None) -> Report:
 
     if task is None:
         raise InputError(f"{path}: taken for a score matrix; name the task that it is for with --task")
-    live = load_task(task)
-    return _guarded("score matrix", lambda: read_matrix(path, live.score_shape))
+    shape = load_task(task).score_shape
+    return _guarded("score matrix", lambda: read_matrix(path, shape))
+
+
+def _kind_of_card(path: Path) -> str:
+    """A card says what data it has; anything else is taken for a method card."""
+    from attriboard.base.documents import parse_yaml, read_bounded
+    from attriboard.contracts.card import MAX_BYTES
+
+    try:
+        claims = parse_yaml(read_bounded(path, MAX_BYTES, "a card"))
+    except (FormatError, ValueError):
+        return "card"  # the check says what is wrong with it
+    return "method card" if isinstance(claims, dict) and not {"data", "recipe"} & claims.keys() else "card"
+
+
+def _kind_of_tensors(path: Path) -> str:
+    """A bundle carries a card that says its format; anything else is taken for a score matrix."""
+    from attriboard.groundtruth import checkpoints
+
+    form = _claimed_format(path)
+    if form is None:
+        return "score matrix"
+    return "checkpoint bundle" if form == checkpoints.FORMAT else "ground-truth bundle"
 
 
 def _claimed_format(path: Path) -> str | None:
@@ -118,7 +164,7 @@ def _claimed_format(path: Path) -> str | None:
 
 
 def _check_plugin(path: Path) -> Report:
-    """Import an attributor file and run the conformance suite, in a process of its own: it is somebody else's code."""
+    """Import an attributor file and run the conformance suite, in a process of its own: it is foreign code."""
     # -P: as in a run, the current folder is not on the path.
     done = subprocess.run(
         [sys.executable, "-P", "-m", "attriboard.checking.conformance", str(path)],

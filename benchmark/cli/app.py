@@ -2,22 +2,7 @@
 
 import typer
 
-from attriboard.cli import (
-    board,
-    brittleness,
-    catalogue,
-    check,
-    demo,
-    groundtruth,
-    mislabel,
-    report,
-    run,
-    store,
-    submit,
-    verify,
-)
-from attriboard.cli import sweeps as selection
-from attriboard.cli import uses as removal
+from attriboard.cli import board, catalogue, check, demo, groundtruth, run, store, sweeps, uses
 
 app = typer.Typer(
     name="attriboard",
@@ -32,18 +17,18 @@ app.command("tasks")(catalogue.tasks)
 app.command("attributors")(catalogue.attributors)
 app.command("selectors")(catalogue.selectors)
 app.command("run")(run.run)
-app.command("sweep")(selection.sweep)
-app.command("select")(selection.select)
-app.command("removal")(removal.removal)
-app.command("brittleness")(brittleness.brittleness)
-app.command("mislabel")(mislabel.mislabel)
+app.command("sweep")(sweeps.sweep)
+app.command("select")(sweeps.select)
+app.command("removal")(uses.removal)
+app.command("brittleness")(uses.brittleness)
+app.command("mislabel")(uses.mislabel)
 app.command("score")(run.score)
 app.command("check")(check.check)
-app.command("submit")(submit.submit)
-app.command("verify")(verify.verify)
+app.command("submit")(check.submit)
+app.command("verify")(run.verify)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
-app.add_typer(report.app, name="report")
+app.add_typer(sweeps.report, name="report")
 app.add_typer(board.app, name="board")
 
 

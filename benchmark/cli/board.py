@@ -54,9 +54,18 @@ def serve(
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 8000,
 ) -> None:
     """Serve a built site on this machine, for looking at it."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
     from attriboard.base.errors import InputError
-    from attriboard.leaderboard.server import serve_folder
 
     if not (folder / "index.html").is_file():
         raise InputError(f"{folder}: no index.html there; build the site first: attriboard board build")
-    serve_folder(folder, port)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise InputError(f"port {port}: {error.strerror}; choose another with --port") from error
+    with server:
+        print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()

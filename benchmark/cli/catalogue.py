@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from attriboard.cli.run import setting
-from attriboard.cli.shell import DataDir, Json, command, emit, note, show_table
+from attriboard.cli.shell import DataDir, Json, command, emit, note, setting, show_table
 
 
 @command
@@ -62,7 +61,7 @@ def attributors(json: Json = False) -> None:
     for name in attributor_names():
         try:
             attributor = attributor_spec(name).load_attributor()
-        except InputError as error:  # somebody's broken package hides nothing else
+        except InputError as error:  # a broken package must not hide the others
             note(f"left out: {error}")
             continue
         documents.append(

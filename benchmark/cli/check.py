@@ -1,11 +1,12 @@
-"""`attriboard check FILE`: is this a valid record, score matrix, bundle, card or plugin?"""
+"""`attriboard check` and `attriboard submit`: is a file what it claims to be, and is an entry ready."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from attriboard.cli.shell import Json, command, emit
+from attriboard.cli.shell import Json, command, emit, note
 
 KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
 
@@ -17,31 +18,95 @@ def check(
         typer.Argument(
             metavar="[KIND] FILE",
             help="A record (.json), bundle or scores (.safetensors), card (.yaml), attributor (.py), or the folder of "
-            f"an entry. The kind, one of {', '.join(KINDS)}, may be said first.",
+            f"an entry. KIND, one of {', '.join(KINDS)}, says what it must be.",
         ),
     ],
     task: Annotated[str | None, typer.Option(help="For a score matrix: the task it is for.")] = None,
     json: Json = False,
 ) -> None:
-    """Validate a file and say what is wrong with it; exit code 2 where something is.
+    """Validate a file and say what is wrong with it; exit code 2 where something is, 1 where it is of another kind.
 
     An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run; its scores
     are graded again.
     """
     from attriboard.base.errors import InputError
-    from attriboard.checking.files import check_file
+    from attriboard.checking.files import check_file, wrong_kind
 
     *kind, file = files
     if len(kind) > 1 or any(str(word) not in KINDS for word in kind):
         raise InputError(f"check {' '.join(map(str, files))}: give one file, or one of {', '.join(KINDS)} and a file")
+    if kind and (other := wrong_kind(file, str(kind[0]))):
+        if json:
+            emit(other.document())
+        print(f"error: {file}: {other.errors[0].message}", file=sys.stderr)
+        raise typer.Exit(1)
     report = check_file(file, task)
     if json:
         emit(report.document())
     else:
         for problem in report.warnings:
-            print(f"{file}: to know: {problem.where}: {problem.message}")
+            print(f"{file}: warning: {problem.where}: {problem.message}")
         for problem in report.errors:
             print(f"{file}: {problem.where}: {problem.message}")
         print(f"{file}: {'a valid' if report.ok else 'not a valid'} {report.kind}")
+    if not report.ok:
+        raise typer.Exit(2)
+
+
+@command
+def submit(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RECORD|FOLDER…", help="Records, or folders of them. By default attriboard-results."),
+    ] = None,
+    method: Annotated[Path | None, typer.Option("--method", help="The method card, YAML; see --template.")] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option("--scores", help="Score matrix of one of the records, so that others can grade it; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the entry.", file_okay=False)] = Path(
+        "attriboard-entry"
+    ),
+    template: Annotated[bool, typer.Option("--template", help="Print a method card to fill in, and end.")] = False,
+    json: Json = False,
+) -> None:
+    """Bundle a checked entry: card, records and, where given, scores; exit code 2 where something is missing.
+
+    Run it again after fixing what it names: parts that are there already stay.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.checking.entries import draft_entry, write_entry
+    from attriboard.checking.entry_check import check_entry
+    from attriboard.records.method_card import TEMPLATE
+    from attriboard.records.published import published_folders
+
+    if template:
+        print(TEMPLATE, end="")
+        return
+    if method is None:
+        raise InputError(
+            "method card: none given; attriboard submit --template > method.yaml prints one to fill in, --method "
+            "method.yaml names it"
+        )
+    draft = draft_entry(method, records or [Path("attriboard-results")], scores or [])
+    if draft.others:
+        note(f"{draft.others} records of other methods left out")
+    folder = write_entry(draft, out)
+    report = check_entry(folder, published_folders())
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    if json:
+        emit({"entry": str(folder), "files": files, **report.document()})
+    else:
+        for name in files:
+            print(f"{folder}/{name}")
+        for problem in report.warnings:
+            print(f"warning: {problem.where}: {problem.message}")
+        for problem in report.errors:
+            print(f"to fix: {problem.where}: {problem.message}")
+        print(
+            f"ready: copy {folder} to leaderboard/entries/ in a checkout of the repository, commit, open a pull request"
+            if report.ok
+            else "not ready: fix what is named above and run the same command again"
+        )
     if not report.ok:
         raise typer.Exit(2)

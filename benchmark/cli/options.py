@@ -1,23 +1,30 @@
-"""What commands on a task need before they can start: the task, its ground truth, its checkpoints, a job."""
+"""Options that several commands share, each written once, and the workspace that they describe."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from attriboard.cli.shell import DataDir, Terminal
+from attriboard.cli.shell import DataDir, Terminal, note
 
 if TYPE_CHECKING:
     from attriboard.attribution.limits import Limits
     from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.files import AnyRecord
+    from attriboard.records.model import Variant
+    from attriboard.scoring.removal import Direction
+
+Word = TypeVar("Word", bound=str)
 
 TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
-AttributorArgument = Annotated[str, typer.Argument(metavar="ATTRIBUTOR", help="Name, or path of a .py file.")]
-AttributorFile = Annotated[
-    Path | None, typer.Option("--attributor", metavar="FILE", help="A .py file with an Attributor subclass.")
+MethodArgument = Annotated[
+    str, typer.Argument(metavar="METHOD", help="Name of an attributor, or path of a .py file that defines one.")
+]
+Methods = Annotated[
+    list[str], typer.Argument(metavar="METHOD…", help="Names of attributors, or paths of .py files; any number.")
 ]
 OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
 FigureStem = Annotated[Path | None, typer.Option(help="Figure without its ending; by default beside the records.")]
@@ -62,6 +69,15 @@ MemoryLimit = Annotated[
         "failed record.",
     ),
 ]
+Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]
+DirectionOption = Annotated[
+    str, typer.Option("--direction", metavar="helpful|harmful", help="Which examples are removed.")
+]
+Balanced = Annotated[bool, typer.Option("--balanced", help="Remove the same share of every class.")]
+Variants = Annotated[
+    list[str] | None,
+    typer.Option("--variant", metavar="default|selected|oracle", help="Repeatable; by default all three."),
+]
 
 MIN_MEMORY = 256 << 20  # bytes; what a process with PyTorch and a small task takes
 
@@ -83,17 +99,49 @@ def prepare_folder(out: Path) -> None:
         raise InputError(f"--out {out}: not writable")
 
 
-def chosen_attributor(name: str, file: Path | None) -> str:
-    """The one attributor that was given, as a name or as a file.
+def warn_of_taken_names(records: "Iterable[AnyRecord]") -> None:
+    """Say which records are of a file whose class has the name of an attributor that is known already."""
+    from attriboard.evaluation.catalog import attributor_names
+
+    names = {record.attributor.name for record in records if record.attributor.origin == "file"}
+    for name in sorted(names & set(attributor_names())):
+        note(f"warning: {name} is the name of a known attributor; give the class in your file a name of its own")
+
+
+def chosen_variants(
+    given: Sequence[str] | None, known: "tuple[Variant, ...]" = ("default", "selected", "oracle")
+) -> "tuple[Variant, ...]":
+    """Variants by name, in their usual order; by default all.
 
     Raises:
-        InputError: none was given, or both.
+        InputError: an unknown one.
     """
     from attriboard.base.errors import InputError
 
-    if bool(name) == bool(file):
-        raise InputError("attributor: give one, as a name or as --attributor FILE")
-    return name or str(file)
+    if unknown := sorted(set(given or ()) - set(known)):
+        raise InputError(f"--variant {', '.join(unknown)}: must be among {', '.join(known)}")
+    return tuple(variant for variant in known if not given or variant in given)
+
+
+def one_of(option: str, text: str, words: tuple[Word, ...]) -> Word:
+    """The word of an option, as the type of its alternatives.
+
+    Raises:
+        InputError: another word.
+    """
+    from attriboard.base.errors import InputError
+
+    for word in words:
+        if text == word:
+            return word
+    raise InputError(f"{option} {text}: must be {' or '.join(words)}")
+
+
+def checked_direction(text: str) -> "Direction":
+    """`helpful` or `harmful`; see `one_of`."""
+    from attriboard.scoring.removal import DIRECTIONS
+
+    return one_of("--direction", text, DIRECTIONS)
 
 
 def limits(time_limit: float | None, memory_limit: str | None) -> "Limits":

@@ -1,52 +1,105 @@
-"""`attriboard run` and `attriboard score`: one attributor, or one score matrix, graded."""
+"""`attriboard run`, `score` and `verify`: one configuration, or one score matrix, graded; a record run again."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attriboard.cli.options import (
-    AttributorArgument,
-    AttributorFile,
     Fixed,
     OutDir,
     Process,
     Sources,
     TaskArgument,
-    chosen_attributor,
     open_workspace,
     parse_assignments,
     prepare_folder,
+    warn_of_taken_names,
 )
-from attriboard.cli.shell import Json, command, emit, show_table
+from attriboard.cli.shell import Json, command, emit, note, setting
+from attriboard.cli.sweeps import show_selections
+from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 
 if TYPE_CHECKING:
+    from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.files import AnyRecord
     from attriboard.records.model import AttributionRecord
 
 
 @command
 def run(
-    task: TaskArgument,
-    attributor: AttributorArgument = "",
-    attributor_file: AttributorFile = None,
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK|RECORD",
+            help="Name of a task, or path of a .yaml card; or a record, .json, whose configuration is run again.",
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            help="Name of an attributor, or path of a .py file that defines one; with a record, only where it is of "
+            "a file.",
+        ),
+    ] = "",
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling."""
+    """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling.
+
+    With a record in the place of the task, its configuration and seed are run again, and a new record is written.
+    """
+    from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
     from attriboard.records.files import write_record
 
-    chosen = chosen_attributor(attributor, attributor_file)
     values = parse_assignments(hp or [])
-    bench = open_workspace(task, sources, process)
-    bench.grader  # noqa: B018  # a missing ground truth is found before the work
-    job = bench.job(chosen, [values])
+    if task.endswith(".json"):
+        if values:
+            raise InputError(f"--hp {next(iter(values))}: the hyperparameters are those of {task}; leave --hp out")
+        _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
+        return
+    if not method:
+        raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
+    workspace = open_workspace(task, sources, process)
+    workspace.grader  # noqa: B018  # a missing ground truth is found before the work
+    job = workspace.job(method, [values])
     prepare_folder(out)
-    (record,) = evaluate(bench.task, bench.grader, job, ["custom" if values else "default"], bench.runner)
+    (record,) = evaluate(workspace.task, workspace.grader, job, ["custom" if values else "default"], workspace.runner)
     _finish(record, write_record(record, out), json)
+
+
+def _run_again(path: Path, file: Path | None, out: Path, process: Process, sources: Sources, json: bool) -> None:
+    """`attriboard run RECORD`."""
+    from attriboard.evaluation.rerun import check_task, method_of, rerun
+    from attriboard.groundtruth.build import open_store
+    from attriboard.records.files import read_record
+
+    record = read_record(path)
+    method = method_of(record, file)
+    workspace = open_workspace(record.task.name, sources, _as_recorded(record, process))
+    check_task(record, workspace)
+    prepare_folder(out)
+    again, *_ = rerun(record, workspace, method, out, open_store(workspace.task, None))
+    _finish(again, out / again.path, json)
+
+
+def _as_recorded(record: "AnyRecord", process: Process) -> Process:
+    """The seed of a record, and its number of threads where the command line names none.
+
+    Raises:
+        InputError: the command line names another seed.
+    """
+    from attriboard.base.errors import InputError
+
+    if process.seed not in (0, record.seed):
+        raise InputError(f"--seed {process.seed}: the record's is {record.seed}; leave --seed out")
+    return replace(process, seed=record.seed, threads=process.threads or record.provenance.threads)
 
 
 @command
@@ -59,10 +112,6 @@ def score(
     method: Annotated[
         Path | None, typer.Option("--method", help="Method card, YAML; attriboard submit --template prints one.")
     ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option("--held-out", help="A held-out shard to grade on as well; see groundtruth split.", dir_okay=False),
-    ] = None,
     out: OutDir = Path("attriboard-results"),
     sources: Sources = Sources(),
     json: Json = False,
@@ -70,7 +119,6 @@ def score(
     """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
     from attriboard.base.errors import InputError
     from attriboard.base.scores import read_matrix
-    from attriboard.groundtruth.split import read_held_out
     from attriboard.records.files import write_record
     from attriboard.records.method_card import load_method_card
 
@@ -79,98 +127,12 @@ def score(
     card = load_method_card(method) if method else None
     if card and name not in (None, card.name):
         raise InputError(f"--name {name}: the method card says {card.name}; leave --name out")
-    bench = open_workspace(task, sources)
-    matrix = read_matrix(scores, bench.task.score_shape)
-    shard = read_held_out(held_out, bench.bundles.registry, bench.grader.truth) if held_out else None
+    workspace = open_workspace(task, sources)
+    matrix = read_matrix(scores, workspace.task.score_shape)
     prepare_folder(out)
-    record = bench.grader.record_of_scores(
-        bench.task, matrix, card.name if card else name or _as_name(scores.stem), card, shard
-    )
+    called = card.name if card else name or _as_name(scores.stem)
+    record = workspace.grader.record_of_scores(workspace.task, matrix, called, card)
     _finish(record, write_record(record, out), json)
-
-
-def record_document(record: "AttributionRecord", path: Path) -> dict[str, Any]:
-    """A record as the JSON document that `run` and `score` print."""
-    lds = record.lds
-    return {
-        "task": record.task.name,
-        "attributor": record.attributor.name,
-        "hyperparameters": record.hyperparameters,
-        "status": record.status,
-        "reason": record.reason,
-        "lds": {"mean": lds.mean, "ci95": list(lds.ci95), "pearson": lds.pearson} if lds else None,
-        "ceiling": record.ceiling,
-        "fit_seconds": record.fit_seconds,
-        "score_seconds": record.score_seconds,
-        "peak_bytes": record.peak_bytes,
-        "notes": list(record.notes),
-        "record": str(path),
-    }
-
-
-def show_records(title: str, records: "list[AttributionRecord]") -> None:
-    """Print records as a table, best first, failures last."""
-    ranked = sorted(records, key=lambda record: -record.lds.mean if record.lds else 2.0)
-    show_table(title, HEADINGS, [record_row(record) for record in ranked], numeric=(1, 2, 3, 4, 5))
-
-
-HEADINGS = ("attributor", "default LDS", "95 % interval", "ceiling", "seconds", "peak memory", "note")
-
-
-def record_row(record: "AttributionRecord") -> tuple[str, ...]:
-    """One line of the table."""
-    lds = record.lds
-    seconds = (record.fit_seconds or 0) + (record.score_seconds or 0)
-    return (
-        record.attributor.name,
-        f"{lds.mean:.3f}" if lds else "failed",
-        f"{lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}" if lds else "–",
-        "–" if record.ceiling is None else f"{record.ceiling:.3f}",
-        f"{seconds:.1f}" if record.fit_seconds is not None else "–",
-        f"{record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else "–",
-        record.reason
-        or (f"{lds.n_degenerate} constant or NaN test points count as 0" if lds and lds.n_degenerate else ""),
-    )
-
-
-def _finish(record: "AttributionRecord", path: Path, json: bool) -> None:
-    """Report one record; a failed run ends with exit code 1."""
-    if json:
-        emit(record_document(record, path))
-    else:
-        lds, name = record.lds, f"{record.attributor.name} on {record.task.name}"
-        if lds is None:
-            print(f"{name}: failed: {record.reason}")
-        else:
-            ceiling = "unknown (one repeat)" if record.ceiling is None else f"{record.ceiling:.3f}"
-            print(f"{name}: LDS {lds.mean:.3f}, 95 % interval {lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}")
-            print(
-                f"noise ceiling {ceiling}; Pearson {lds.pearson:.3f}; {lds.n_scoring} scoring points, ",
-                end="",
-            )
-            print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
-            if lds.n_degenerate:
-                print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
-        for note in record.notes:
-            print(f"note: {note}")
-        if record.negates:
-            print(f"the scores of {record.negates.attributor}, record {record.negates.record}, negated")
-        if record.held_out:
-            mean, (low, high) = record.held_out.mean, record.held_out.ci95
-            print(f"on {record.held_out.n_masks} held-out masks: LDS {mean:.3f}, 95 % interval {low:.3f} … {high:.3f}")
-        if record.hyperparameters:
-            print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
-        if record.fit_seconds is not None and record.score_seconds is not None:
-            memory = f", peak memory {record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else ""
-            print(f"fit {record.fit_seconds:.2f} s, score {record.score_seconds:.2f} s{memory}")
-        print(f"record: {path}")
-    if record.status == "failed":
-        raise typer.Exit(1)
-
-
-def setting(value: object) -> str:
-    """A hyperparameter's value as the command line takes it."""
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _as_name(stem: str) -> str:
@@ -179,3 +141,117 @@ def _as_name(stem: str) -> str:
 
     name = re.sub(r"[^a-z0-9_-]+", "_", stem.lower()).strip("_-") or "scores"
     return (name if name[0].isalpha() else f"scores_{name}")[:64]
+
+
+@command
+def verify(
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record of one configuration, JSON.")],
+    by: Annotated[str, typer.Option("--by", help="Who runs this: a name that readers can ask.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The method's .py file, where the record is of a file.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
+    ] = 0.005,
+    out: OutDir = Path("attriboard-results"),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Run a record's configuration and seed again and compare; exit code 1 where the numbers disagree.
+
+    The result is a new file beside the record, which stays as it is. The board shows it.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.grader import evaluate
+    from attriboard.evaluation.rerun import check_task, method_of
+    from attriboard.records.files import read_record
+    from attriboard.records.model import AttributionRecord
+    from attriboard.records.verifications import verify_record, write_verification
+
+    claimed = read_record(record)
+    if not isinstance(claimed, AttributionRecord):
+        raise InputError(f"{record}: a record of a {claimed.kind}; verify the records of one configuration it rests on")
+    method = method_of(claimed, file)
+    workspace = open_workspace(claimed.task.name, sources, replace(process, seed=claimed.seed))
+    check_task(claimed, workspace)
+    _check_truth(claimed, workspace)
+    job = workspace.job(method, [dict(claimed.hyperparameters)])
+    prepare_folder(out)
+    (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
+    if again.attributor.name != claimed.attributor.name:
+        raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
+    verification = verify_record(claimed, again, by, tolerance)
+    path = write_verification(verification, out)
+    if json:
+        emit({**verification.model_dump(mode="json"), "verification": str(path)})
+    else:
+        first, second = (f"{v:.4f}" if v is not None else "failed" for v in (verification.claimed, verification.found))
+        print(f"{claimed.attributor.name} on {claimed.task.name}: LDS {first} claimed, {second} found")
+        if verification.same_code is False:
+            note("the attributor's code is not the record's: it has changed since, or is another file")
+        print("scores are the same to the last bit" if verification.same_scores else "scores differ")
+        print(verification.reason or f"verified: within {tolerance:g}")
+        print(f"verification: {path}")
+    if verification.status == "failed":
+        raise typer.Exit(1)
+
+
+def _check_truth(record: "AttributionRecord", workspace: "Workspace") -> None:
+    """The record must be on the ground truth that is here.
+
+    Raises:
+        InputError: it is on another one.
+    """
+    from attriboard.base.errors import InputError
+
+    claimed, here = record.ground_truth.sha256, workspace.grader.truth.sha256
+    if claimed != here:
+        raise InputError(
+            f"record {record.id}: on ground truth {claimed[:12]}…, the one here is {here[:12]}…: nothing can be "
+            "compared"
+        )
+
+
+def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
+    """Report one record; a failed run ends with exit code 1."""
+    warn_of_taken_names([record])
+    title = f"{record.attributor.name} on {record.task.name}"
+    if json:
+        emit(record.model_dump(mode="json") | {"record": str(path)})
+    else:
+        match record.kind:
+            case "attribution":
+                _show(record, title)
+            case "selection":
+                show_selections([record])
+            case "removal":
+                show_removal([record], [point.rate for point in record.points] or [0.5], title)
+            case "brittleness":
+                show_brittleness([record], title)
+            case "mislabel":
+                show_mislabel([record], title)
+        print(f"record: {path}")
+    if record.status == "failed":
+        raise typer.Exit(1)
+
+
+def _show(record: "AttributionRecord", title: str) -> None:
+    """Print one graded configuration."""
+    lds = record.lds
+    if lds is None:
+        print(f"{title}: failed: {record.reason}")
+    else:
+        ceiling = "unknown (one repeat)" if record.ceiling is None else f"{record.ceiling:.3f}"
+        print(f"{title}: LDS {lds.mean:.3f}, 95 % interval {lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}")
+        print(f"noise ceiling {ceiling}; Pearson {lds.pearson:.3f}; {lds.n_scoring} scoring points, ", end="")
+        print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
+        if lds.n_degenerate:
+            print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
+    for text in record.notes:
+        print(f"note: {text}")
+    if record.hyperparameters:
+        print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
+    if record.fit_seconds is not None and record.score_seconds is not None:
+        memory = f", peak memory {record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else ""
+        print(f"fit {record.fit_seconds:.2f} s, score {record.score_seconds:.2f} s{memory}")

@@ -100,6 +100,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def setting(value: object) -> str:
+    """A hyperparameter's value as the command line takes it."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def drawn_figure(draw: "Callable[[], Chart]", stem: Path) -> Path | None:
     """Draw a figure and save it under a path without its ending; `None` where there is too little to draw."""
     from attriboard.base.errors import InputError

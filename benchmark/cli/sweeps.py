@@ -1,4 +1,4 @@
-"""`attriboard sweep` and `attriboard select`: how much hangs on hyperparameters, and how well they can be chosen."""
+"""`attriboard sweep`, `select` and `report`: how much hangs on hyperparameters, and how well they can be chosen."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,44 +8,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.options import (
-    AttributorArgument,
-    AttributorFile,
+    Balanced,
+    DirectionOption,
     FigureStem,
     Fixed,
+    MethodArgument,
     OutDir,
     Process,
     Retraining,
+    Seeds,
     Sources,
     TaskArgument,
-    chosen_attributor,
+    checked_direction,
     open_workspace,
     parse_assignments,
     prepare_folder,
+    warn_of_taken_names,
 )
-from attriboard.cli.run import setting
-from attriboard.cli.shell import Json, command, drawn_figure, emit, progress_bar, show_table
-from attriboard.cli.variant_options import Balanced, DirectionOption, Seeds, checked_direction
+from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
+from attriboard.cli.uses import say_work
 
 if TYPE_CHECKING:
+    from attriboard.evaluation.removal import RemovalBench
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.model import AttributionRecord, GradedConfiguration, SelectionRecord
+    from attriboard.records.uses import RemovalRecord
 
-Grid = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--grid",
-        metavar="NAME=LO:HI:N|NAME=LO:HI:Nlog|NAME=a,b,c",
-        help="Values to try; repeatable, all combinations are run.",
-    ),
-]
+report = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
+Grids = Sequence[tuple[str, Sequence[str]]]
 
 
 @command
 def sweep(
     task: TaskArgument,
-    attributor: AttributorArgument = "",
-    attributor_file: AttributorFile = None,
-    grid: Grid = None,
+    method: MethodArgument,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            metavar="NAME=LO:HI:N|NAME=LO:HI:Nlog|NAME=a,b,c",
+            help="Values to try; repeatable, all combinations are run.",
+        ),
+    ] = None,
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
     figure: FigureStem = None,
@@ -69,56 +73,18 @@ def sweep(
     for it.
     """
     grids = _checked_grids(grid, metric, rate)
-    chosen = chosen_attributor(attributor, attributor_file)
-    bench = open_workspace(task, sources, process, retraining)
+    workspace = open_workspace(task, sources, process, retraining)
     fixed = parse_assignments(hp or [])
     prepare_folder(out)
     if metric == "lds":
-        _sweep_lds(bench, chosen, grids, fixed, out, figure=figure, json=json)
+        _sweep_lds(workspace, method, grids, fixed, out, figure, json)
         return
-    from attriboard.cli.removal_sweep import sweep_removal
     from attriboard.evaluation.removal import RemovalBench, RemovalPlan
     from attriboard.groundtruth.build import open_store
 
     plan = RemovalPlan((0.5 if rate is None else rate,), seeds, checked_direction(direction), balanced)
-    removing = RemovalBench(bench.task, bench.grader, plan, open_store(bench.task, retraining.store))
-    sweep_removal(bench, chosen, grids, fixed, out, removing, figure=figure, json=json)
-
-
-def _sweep_lds(
-    bench: "Workspace",
-    attributor: str,
-    grids: Sequence[tuple[str, Sequence[str]]],
-    fixed: Mapping[str, str],
-    out: Path,
-    *,
-    figure: Path | None,
-    json: bool,
-) -> None:
-    """Sweep LDS alone, and show it."""
-    from attriboard.evaluation.sweeps import sweep_points
-
-    started = time.perf_counter()
-    title = f"{attributor} on {bench.task.card.name}"
-    records, default = sweep_points(bench, attributor, grids, fixed, out, title=title)
-    seconds = time.perf_counter() - started
-    names = [name for name, _ in grids]
-    name = records[0].attributor.name
-    stem = figure or out / bench.task.card.name / name / f"sweep-{'-'.join(names)}"
-    path = draw_sweep(records, names, stem, default)
-    if json:
-        emit(
-            {
-                "task": bench.task.card.name,
-                "attributor": name,
-                "points": [sweep_document(record) for record in records],
-                "seconds": seconds,
-                "figure": None if path is None else str(path),
-            }
-        )
-        return
-    _show_points(records, names)
-    print(f"records in {out}" + (f", figure {path}" if path else "; too few numbers for a figure"))
+    bench = RemovalBench(workspace.task, workspace.grader, plan, open_store(workspace.task, retraining.store))
+    _sweep_removal(workspace, method, grids, fixed, out, bench, figure, json)
 
 
 def _checked_grids(grid: Sequence[str] | None, metric: str, rate: float | None) -> list[tuple[str, tuple[str, ...]]]:
@@ -137,138 +103,31 @@ def _checked_grids(grid: Sequence[str] | None, metric: str, rate: float | None) 
     return [parse_grid(text) for text in grid]
 
 
-@command
-def select(
-    task: TaskArgument,
-    attributor: AttributorArgument = "",
-    attributor_file: AttributorFile = None,
-    selector: Annotated[
-        list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
-    ] = None,
-    grid: Annotated[
-        str | None, typer.Option("--grid", metavar="LO:HI:Nlog|a,b,c", help="Candidates; by default the method's grid.")
-    ] = None,
-    hp: Fixed = None,
-    out: OutDir = Path("attriboard-results"),
-    process: Process = Process(),
-    sources: Sources = Sources(),
-    json: Json = False,
+def _sweep_lds(
+    workspace: "Workspace",
+    method: str,
+    grids: Grids,
+    fixed: Mapping[str, str],
+    out: Path,
+    figure: Path | None,
+    json: bool,
 ) -> None:
-    """Choose the regularization without retraining, and compare it with the default and the oracle."""
-    from attriboard.evaluation.catalog import load_oracle, selector_names
-    from attriboard.evaluation.selection import study_selection
-    from attriboard.evaluation.sweeps import parse_grid
-    from attriboard.records.files import write_record
+    """Sweep LDS alone, and show it."""
+    from attriboard.evaluation.sweeps import sweep_points
 
-    candidates = parse_grid(f"regularization={grid}")[1] if grid else None
-    names = selector or ["surrogate"]
-    if "all" in names:
-        names = selector_names()
-    chosen = chosen_attributor(attributor, attributor_file)
-    bench = open_workspace(task, sources, process)
-    job = bench.job(chosen, [parse_assignments(hp or [])], selectors=names)
-    prepare_folder(out)
-    with progress_bar(f"{chosen} on {bench.task.card.name}") as progress:
-        study = study_selection(
-            bench.task,
-            bench.grader,
-            job,
-            load_oracle(),
-            candidates=candidates,
-            runner=bench.runner,
-            progress=progress,
-        )
-    for record in study.all_records:
-        write_record(record, out)
+    started = time.perf_counter()
+    task, names = workspace.task.card.name, [name for name, _ in grids]
+    records, default = sweep_points(workspace, method, grids, fixed, out, title=f"{method} on {task}")
+    warn_of_taken_names(records)
+    attributor = records[0].attributor.name
+    drawn = draw_sweep(records, names, figure or out / task / attributor / f"sweep-{'-'.join(names)}", default)
     if json:
-        documents = [_selection(record) for record in study.selections]
-        emit(documents[0] if len(documents) == 1 else documents)
-    else:
-        show_selections(study.selections)
-        print(f"records in {out}")
-
-
-def show_selections(selections: "list[SelectionRecord]") -> None:
-    """Print selections as a table."""
-    first = selections[0]
-    headings = (
-        "selector",
-        "chosen",
-        "default LDS",
-        "selected LDS",
-        "oracle LDS",
-        "regret",
-        "95 % interval",
-        "gap closed",
-    )
-    rows = []
-    for record in selections:
-        regret = record.regret
-        rows.append(
-            (
-                record.selector,
-                record.reason or _changes(record) + (" (transferred)" if record.transferred else ""),
-                _lds(record.default),
-                _lds(record.selected),
-                _lds(record.oracle),
-                f"{regret.mean:+.3f}" if regret else "–",
-                f"{regret.ci95[0]:+.3f} … {regret.ci95[1]:+.3f}" if regret else "–",
-                "–" if record.gap_closed is None else f"{record.gap_closed:.0%}",
-            )
-        )
-    oracle = (
-        f", oracle at {first.hyperparameter} = {_value(first.oracle, first.hyperparameter)}" if first.oracle else ""
-    )
-    show_table(f"{first.attributor.name} on {first.task.name}{oracle}", headings, rows, numeric=(2, 3, 4, 5, 6, 7))
-
-
-def _changes(record: "SelectionRecord") -> str:
-    assert record.selected is not None
-    chosen, default = record.selected.hyperparameters, record.default.hyperparameters
-    changes = [f"{name} = {setting(value)}" for name, value in chosen.items() if default.get(name) != value]
-    return ", ".join(changes) or "the default"
-
-
-def _value(configuration: "GradedConfiguration | None", name: str) -> str:
-    return setting(configuration.hyperparameters.get(name)) if configuration else "–"
-
-
-def _lds(configuration: "GradedConfiguration | None") -> str:
-    if configuration is None:
-        return "–"
-    return "failed" if configuration.lds is None else f"{configuration.lds:.3f}"
-
-
-def _selection(record: "SelectionRecord") -> dict[str, Any]:
-    """A selection as JSON-able data."""
-    keys = ("default", "selected", "oracle", "regret")
-    parts = {key: part.model_dump(mode="json") if (part := getattr(record, key)) else None for key in keys}
-    return {
-        "task": record.task.name,
-        "attributor": record.attributor.name,
-        "selector": record.selector,
-        "status": record.status,
-        "reason": record.reason,
-        "transferred": record.transferred,
-        **parts,
-        "gap_closed": record.gap_closed,
-        "rank_correlation": record.rank_correlation,
-        "seconds": record.seconds,
-        "n_retrains": record.n_retrains,
-    }
-
-
-def sweep_document(record: "AttributionRecord") -> dict[str, Any]:
-    """A point of a sweep as JSON-able data."""
-    return {
-        "hyperparameters": record.hyperparameters,
-        "status": record.status,
-        "reason": record.reason,
-        "lds": {"mean": record.lds.mean, "ci95": list(record.lds.ci95), "pearson": record.lds.pearson}
-        if record.lds
-        else None,
-        "criteria": record.criteria,
-    }
+        points = [record.model_dump(mode="json") for record in records]
+        more = {"seconds": time.perf_counter() - started, "figure": drawn and str(drawn)}
+        emit({"task": task, "attributor": attributor, "points": points, **more})
+        return
+    _show_points(records, names)
+    print(f"records in {out}" + (f", figure {drawn}" if drawn else "; too few numbers for a figure"))
 
 
 def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
@@ -308,3 +167,195 @@ def draw_sweep(
     if len(names) == 2:
         return drawn_figure(lambda: draw_surface(records, *names), stem)
     return None
+
+
+def _sweep_removal(
+    workspace: "Workspace",
+    method: str,
+    grids: Grids,
+    fixed: Mapping[str, str],
+    out: Path,
+    bench: "RemovalBench",
+    figure: Path | None,
+    json: bool,
+) -> None:
+    """Sweep both LDS and removal, and show them; every point is a record of either kind, and is not computed again."""
+    from attriboard.evaluation.removal import removal_points
+    from attriboard.leaderboard.plots.sweeps import marks_of
+    from attriboard.leaderboard.plots.uses import draw_removal_sweep
+
+    started = time.perf_counter()
+    graded, removed, default, work = removal_points(workspace, method, grids, fixed, out, bench)
+    warn_of_taken_names(graded)
+    names, (rate,) = [name for name, _ in grids], bench.plan.rates
+    task, attributor, (first, *others) = workspace.task.card.name, graded[0].attributor.name, names
+    stem, drawn = figure or out / task / attributor / f"sweep-{'-'.join(names)}-removal", None
+    if not others:
+        marks = marks_of(graded, first, default.get(first))
+        drawn = drawn_figure(lambda: draw_removal_sweep(graded, removed, first, rate, marks), stem)
+    if json:
+        points = [
+            record.model_dump(mode="json") | {"removal": partner.model_dump(mode="json")}
+            for record, partner in zip(graded, removed, strict=True)
+        ]
+        more = {"seconds": time.perf_counter() - started, "retrains": vars(work), "figure": drawn and str(drawn)}
+        emit({"task": task, "attributor": attributor, "points": points, **more})
+        return
+    _show_removal_points(graded, removed, names, rate)
+    say_work(work)
+    print(f"records in {out}" + (f", figure {drawn}" if drawn else "; a figure needs one swept number"))
+
+
+def _show_removal_points(
+    graded: "Sequence[AttributionRecord]", removed: "Sequence[RemovalRecord]", names: Sequence[str], rate: float
+) -> None:
+    from attriboard.leaderboard.removal_rows import headline_quantity, written
+
+    measured = next((r.points[0].measured for r in removed if r.points), {"correct": ()})
+    rows = []
+    for record, partner in zip(graded, removed, strict=True):
+        lds, xi = record.lds, record.criteria.get("surrogate")
+        rows.append(
+            (
+                *(setting(record.hyperparameters[name]) for name in names),
+                f"{lds.mean:.3f}" if lds else "failed",
+                "–" if xi is None else f"{xi:.3f}",
+                written(partner.points[0].measured) if partner.points else "failed",
+                record.reason or partner.reason or "",
+            )
+        )
+    title = f"{graded[0].attributor.name} on {graded[0].task.name}"
+    headings = (*names, "LDS", "mean ξ", f"{headline_quantity(measured).key} with {100 * rate:g} % removed", "note")
+    show_table(title, headings, rows, numeric=range(len(names) + 3))
+
+
+@command
+def select(
+    task: TaskArgument,
+    method: MethodArgument,
+    selector: Annotated[
+        list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option("--grid", metavar="LO:HI:Nlog|a,b,c", help="Candidates; by default the method's grid.")
+    ] = None,
+    hp: Fixed = None,
+    out: OutDir = Path("attriboard-results"),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Choose the regularization without retraining, and compare it with the default and the oracle."""
+    from attriboard.evaluation.catalog import load_oracle, selector_names
+    from attriboard.evaluation.selection import study_selection
+    from attriboard.evaluation.sweeps import parse_grid
+    from attriboard.records.files import write_record
+
+    candidates = parse_grid(f"regularization={grid}")[1] if grid else None
+    names = selector or ["surrogate"]
+    if "all" in names:
+        names = selector_names()
+    workspace = open_workspace(task, sources, process)
+    job = workspace.job(method, [parse_assignments(hp or [])], selectors=names)
+    prepare_folder(out)
+    with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
+        study = study_selection(
+            workspace.task,
+            workspace.grader,
+            job,
+            load_oracle(),
+            candidates=candidates,
+            runner=workspace.runner,
+            progress=progress,
+        )
+    for record in study.all_records:
+        write_record(record, out)
+    warn_of_taken_names(study.selections)
+    if json:
+        documents = [record.model_dump(mode="json") for record in study.selections]
+        emit(documents[0] if len(documents) == 1 else documents)
+    else:
+        show_selections(study.selections)
+        print(f"records in {out}")
+
+
+def show_selections(selections: "Sequence[SelectionRecord]") -> None:
+    """Print selections of one attributor, one line for each selector."""
+    first = selections[0]
+    headings = ("selector", "chosen", "default LDS", "selected LDS", "oracle LDS", "regret", "95 % interval",
+                "gap closed")  # fmt: skip
+    rows = []
+    for record in selections:
+        regret = record.regret
+        rows.append(
+            (
+                record.selector,
+                record.reason or _changes(record) + (" (transferred)" if record.transferred else ""),
+                _lds(record.default),
+                _lds(record.selected),
+                _lds(record.oracle),
+                f"{regret.mean:+.3f}" if regret else "–",
+                f"{regret.ci95[0]:+.3f} … {regret.ci95[1]:+.3f}" if regret else "–",
+                "–" if record.gap_closed is None else f"{record.gap_closed:.0%}",
+            )
+        )
+    title = f"{first.attributor.name} on {first.task.name}"
+    if first.oracle:
+        best = first.oracle.hyperparameters.get(first.hyperparameter)
+        title += f", oracle at {first.hyperparameter} = {setting(best)}"
+    show_table(title, headings, rows, numeric=(2, 3, 4, 5, 6, 7))
+
+
+def _changes(record: "SelectionRecord") -> str:
+    assert record.selected is not None
+    chosen, default = record.selected.hyperparameters, record.default.hyperparameters
+    changes = [f"{name} = {setting(value)}" for name, value in chosen.items() if default.get(name) != value]
+    return ", ".join(changes) or "the default"
+
+
+def _lds(configuration: "GradedConfiguration | None") -> str:
+    if configuration is None:
+        return "–"
+    return "failed" if configuration.lds is None else f"{configuration.lds:.3f}"
+
+
+@report.callback()
+def root() -> None:
+    """Studies over several sweeps."""
+
+
+@report.command()
+@command
+def sensitivity(
+    task: TaskArgument = "mnist_mlp",
+    panel: Annotated[
+        list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
+    ] = Path("attriboard-results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
+    from attriboard.base.paths import write_atomically
+    from attriboard.evaluation.sensitivity import panels_page, sweep_panels
+
+    workspace = open_workspace(task, sources, process)
+    card, summaries = workspace.task.card, []
+    for found in sweep_panels(workspace, panel or (), results):
+        stem = out / f"{card.name}-{found.panel.key}-{found.attributor}"
+        figure = draw_sweep(found.records, found.names, stem, found.default)
+        summaries.append(found.summary(figure.name if figure else None))
+    page = out / f"sensitivity-{card.name}.md"
+    write_atomically(page, panels_page(card.title, summaries).encode())
+    if json:
+        emit({"task": card.name, "page": str(page), "panels": [vars(summary) for summary in summaries]})
+        return
+    for summary in summaries:
+        verdict = "holds" if summary.holds else "does not hold"
+        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {verdict}.")
+        print(f"    {summary.sentence}")
+    print(f"page: {page}")

@@ -8,16 +8,21 @@ sizes from one ladder, so that retrains of one round stack.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 from attriboard.contracts.task import Task
+from attriboard.evaluation.catalog import attributor_spec
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.removal import Work
-from attriboard.evaluation.variants import Attributed, record_fields
+from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
+from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.plan import removal_seed, shuffled_points
+from attriboard.records.files import write_record
+from attriboard.records.model import Variant
 from attriboard.records.uses import BrittlenessRecord, BrittlePoint
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
@@ -228,3 +233,52 @@ class BrittlenessBench:
         digests = [request.digest(self.task.card.fingerprint) for request in requests]
         correct: NDArray[np.float32] = self.store.read("outputs/correct", digests)
         return correct
+
+
+def brittleness_records(
+    workspace: Workspace,
+    bench: BrittlenessBench,
+    attributors: Sequence[str | Path],
+    variants: Sequence[Variant],
+    results: Path,
+) -> list[BrittlenessRecord]:
+    """Records of every attributor's variants, in order: from the folder, or made now and written there.
+
+    Args:
+        workspace: the task.
+        bench: what is searched.
+        attributors: names or files.
+        variants: wanted ones.
+        results: folder of records.
+    """
+    for name in attributors:
+        attributor_spec(name)  # a wrong name is found before models are trained
+    choose_points(workspace, bench)
+    found = known_or_made(workspace, attributors, variants, results, BrittlenessRecord, bench.answers, bench.order)
+    return searched(workspace, bench, list(found), results)
+
+
+def choose_points(workspace: Workspace, bench: BrittlenessBench) -> None:
+    """Draw the points that are searched, with progress on the display."""
+    with workspace.display.progress(f"full-data models of {workspace.task.card.name}") as progress:
+        bench.choose_points(workspace.executor(progress.say), progress)
+
+
+def searched(
+    workspace: Workspace,
+    bench: BrittlenessBench,
+    found: Sequence[BrittlenessRecord | Attributed[Orders]],
+    results: Path,
+) -> list[BrittlenessRecord]:
+    """Search under the orders, and write their records; records that are there already stay."""
+    waiting = [item for item in found if not isinstance(item, BrittlenessRecord)]
+    with workspace.display.progress(f"points of {workspace.task.card.name}") as progress:
+        orders = [item.made for item in waiting if item.made is not None]
+        points = iter(bench.search(orders, workspace.executor(progress.say), progress))
+    records = [
+        item if isinstance(item, BrittlenessRecord) else bench.record(item, next(points) if item.made else ())
+        for item in found
+    ]
+    for record in records:
+        write_record(record, results)
+    return records

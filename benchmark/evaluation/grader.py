@@ -20,7 +20,6 @@ from attriboard.records.model import (
     AttributionRecord,
     AttributorInfo,
     GroundTruthInfo,
-    HeldOut,
     LdsResult,
     MethodInfo,
     Negated,
@@ -101,16 +100,6 @@ class Grader:
             mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
         )
 
-    def grade_held_out(self, scores: Scores) -> HeldOut:
-        """LDS on the masks of a held-out shard, whose grader this is.
-
-        Args:
-            scores: (n_test, n_train).
-        """
-        result = self.grade(self.predict(scores), in_full=False)
-        truth = self.truth
-        return HeldOut(sha256=truth.sha256, n_masks=truth.card.n_masks, mean=result.mean, ci95=result.ci95)
-
     def record(
         self,
         task: Task,
@@ -169,7 +158,6 @@ class Grader:
         scores: Scores,
         name: str,
         card: MethodCard | None = None,
-        shard: GroundTruth | None = None,
     ) -> AttributionRecord:
         """Grade a score matrix made elsewhere.
 
@@ -178,14 +166,12 @@ class Grader:
             scores: (n_test, n_train), float32 or float64.
             name: what the method is called.
             card: what its authors say of it.
-            shard: a held-out part of the ground truth.
         """
         predictions = self.predict(scores)
         described = {"paper": card.paper if card else "", "family": card.family if card else ""}
         info = AttributorInfo(name=name, origin="scores", digest=None, **described)
         return AttributionRecord(
             **heading(task, self.truth, info, 0),
-            held_out=Grader(shard).grade_held_out(scores) if shard else None,
             method=MethodInfo(card_sha256=card.sha256, protocol=card.protocol) if card else None,
             variant="custom",
             selector=None,

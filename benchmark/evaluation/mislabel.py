@@ -4,6 +4,8 @@ By self-influence, training examples are attributed to themselves; by summed inf
 calibration points, and harmful examples are suspicious.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,7 +15,10 @@ from attriboard.attribution.job import Job
 from attriboard.base.errors import InputError
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
-from attriboard.evaluation.variants import Attributed, record_fields
+from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.files import write_record
+from attriboard.records.model import Variant
 from attriboard.records.uses import MislabelRecord
 from attriboard.scoring.mislabel import INSPECTED, Detection, detect, suspicion_of_self, suspicion_of_sums
 from attriboard.scoring.removal import summed_scores
@@ -81,3 +86,29 @@ class MislabelBench:
         truth = self.grader.truth.sha256 if self.grader else None
         theirs = record.ground_truth.sha256 if record.ground_truth else None
         return (record.task.fingerprint, record.by, theirs) == (self.task.card.fingerprint, self.by, truth)
+
+
+def mislabel_records(
+    workspace: Workspace,
+    bench: MislabelBench,
+    attributors: Sequence[str | Path],
+    variants: Sequence[Variant],
+    results: Path,
+) -> list[MislabelRecord]:
+    """Records of every attributor's variants, in order: from the folder, or made now and written there.
+
+    Args:
+        workspace: the task.
+        bench: what is suspicious.
+        attributors: names or files.
+        variants: wanted ones.
+        results: folder of records.
+    """
+    records = []
+    for item in known_or_made(
+        workspace, attributors, variants, results, MislabelRecord, bench.answers, bench.detect, bench.question
+    ):
+        record = item if isinstance(item, MislabelRecord) else bench.record(item)
+        write_record(record, results)
+        records.append(record)
+    return records

@@ -25,12 +25,13 @@ from attriboard.evaluation.variants import (
     answering_records,
     attribute_parts,
     attributed,
+    known_or_made,
     record_fields,
 )
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.plan import removal_seed, shuffled_rows
 from attriboard.records.files import write_record
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import AttributionRecord, Variant
 from attriboard.records.uses import RemovalPoint, RemovalRecord
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
@@ -204,6 +205,45 @@ class RemovalBench:
         return {name: tuple(np.round(values, 6).tolist()) for name, values in means.items()}
 
 
+def removal_records(
+    workspace: Workspace,
+    bench: RemovalBench,
+    attributors: Sequence[str | Path],
+    variants: Sequence[Variant],
+    results: Path,
+) -> tuple[list[RemovalRecord], Work]:
+    """Records of every attributor's variants, in order: from the folder, or made now and written there.
+
+    Args:
+        workspace: the task.
+        bench: what is removed.
+        attributors: names or files.
+        variants: wanted ones.
+        results: folder of records.
+
+    Returns:
+        The records, and what retraining took.
+    """
+    found = known_or_made(workspace, attributors, variants, results, RemovalRecord, bench.answers, bench.rank)
+    return retrained(workspace, bench, list(found), results)
+
+
+def retrained(
+    workspace: Workspace,
+    bench: RemovalBench,
+    found: Sequence[RemovalRecord | Attributed[Ranking]],
+    results: Path,
+) -> tuple[list[RemovalRecord], Work]:
+    """Have the retrains of rankings done, and write their records; records that are there already stay."""
+    with workspace.display.progress(f"retrains of {workspace.task.card.name}") as progress:
+        rankings = [item.made for item in found if not isinstance(item, RemovalRecord) and item.made is not None]
+        work = bench.retrain(rankings, workspace.executor(progress.say), progress)
+    records = [item if isinstance(item, RemovalRecord) else bench.record(item) for item in found]
+    for record in records:
+        write_record(record, results)
+    return records, work
+
+
 def removal_points(
     workspace: Workspace,
     attributor: str | Path,
@@ -243,15 +283,11 @@ def removal_points(
     missing = [p for p, k in zip(wanted, known, strict=True) if k is None and dict(p.hyperparameters) not in here]
     if missing:
         found += attribute_parts(job, missing, bench.rank, workspace.runner)
-    with workspace.display.progress(f"retrains of {workspace.task.card.name}") as progress:
-        rankings = [a.made for a in found if a.made is not None]
-        work = bench.retrain(rankings, workspace.executor(progress.say), progress)
-    removed = []
-    for part, record in zip(wanted, known, strict=True):
-        if record is None:
-            record = bench.record(next(a for a in found if a.part.hyperparameters == part.hyperparameters))
-            write_record(record, results)
-        removed.append(record)
+    made = [
+        record or next(a for a in found if a.part.hyperparameters == part.hyperparameters)
+        for part, record in zip(wanted, known, strict=True)
+    ]
+    removed, work = retrained(workspace, bench, made, results)
     return graded, removed, default, work
 
 

@@ -4,9 +4,16 @@ After Wang et al., "Taming Hyperparameter Sensitivity in Data Attribution" (arXi
 of its findings holds here; the verdict is computed from the records and says so either way.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from attriboard.base.errors import InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.selector import regularization_name
+from attriboard.evaluation.catalog import attributor_names
+from attriboard.evaluation.sweeps import parse_grid, sweep_points
+from attriboard.evaluation.workspace import Workspace
 from attriboard.records.model import AttributionRecord
 
 LAMBDAS = "{regularization}=1e-9:1e3:25log"
@@ -39,6 +46,116 @@ class Panel:
     grids: tuple[str, ...]
     finding: str
     judge: Callable[[Sequence[AttributionRecord]], Verdict]
+
+
+@dataclass(frozen=True)
+class PanelSummary:
+    """One panel on one attributor, as the report says it.
+
+    Attributes:
+        panel: its letter.
+        attributor: the method.
+        finding: the claim.
+        holds: whether it holds here; `None` where too little was scored to say.
+        sentence: what the points show.
+        figure: name of the figure beside the page, where one could be drawn.
+        table: the points, Markdown.
+        points: how many there are.
+        failed: how many of them have no score.
+    """
+
+    panel: str
+    attributor: str
+    finding: str
+    holds: bool | None
+    sentence: str
+    figure: str | None
+    table: str
+    points: int
+    failed: int
+
+
+@dataclass(frozen=True, eq=False)
+class PanelSweep:
+    """The sweep of one panel on one attributor.
+
+    Attributes:
+        panel: which.
+        attributor: its name.
+        names: the hyperparameters that were swept.
+        records: one a point.
+        default: the configuration that the sweep varies.
+    """
+
+    panel: Panel
+    attributor: str
+    names: list[str]
+    records: list[AttributionRecord]
+    default: dict[str, HyperparameterValue]
+
+    def summary(self, figure: str | None) -> PanelSummary:
+        """Judge the panel."""
+        scored = [record for record in self.records if record.lds is not None]
+        verdict = self.panel.judge(self.records) if len(scored) > 1 else None
+        return PanelSummary(
+            panel=self.panel.key,
+            attributor=self.attributor,
+            finding=self.panel.finding,
+            holds=verdict.holds if verdict else None,
+            sentence=verdict.sentence if verdict else "Fewer than two points were scored.",
+            figure=figure,
+            table=points_table(self.records, self.names),
+            points=len(self.records),
+            failed=len(self.records) - len(scored),
+        )
+
+
+def sweep_panels(workspace: Workspace, keys: Sequence[str], results: Path) -> Iterator[PanelSweep]:
+    """Sweep panels, each over its attributors; finished points come from the folder, new ones are recorded there.
+
+    Args:
+        workspace: the task.
+        keys: letters of panels; all where there are none.
+        results: folder of records.
+
+    Raises:
+        InputError: there is no such panel.
+    """
+    letters = [panel.key for panel in PANELS]
+    if unknown := sorted(set(keys) - set(letters)):
+        raise InputError(f"--panel {', '.join(unknown)}: must be among {', '.join(letters)}")
+    known = attributor_names()
+    for panel in PANELS:
+        for attributor in panel.attributors if panel.key in (keys or letters) else ():
+            if attributor not in known:
+                workspace.display.note(f"panel {panel.key}: there is no attributor {attributor}; left out")
+                continue
+            grids = [parse_grid(text.format(**_words(workspace, attributor))) for text in panel.grids]
+            title = f"panel {panel.key}, {attributor} on {workspace.task.card.name}"
+            records, default = sweep_points(workspace, attributor, grids, {}, results, title=title)
+            yield PanelSweep(panel, attributor, [name for name, _ in grids], records, default)
+
+
+def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
+    """Panels as Markdown, each with its figure, which lies beside the page, and its points."""
+    parts = [f"# Sensitivity to hyperparameters: {title}\n"]
+    for summary in summaries:
+        verdict = "holds here" if summary.holds else "does not hold here"
+        failed = f", {summary.failed} of them failed" if summary.failed else ""
+        heading = f"{summary.attributor}: {summary.finding}"
+        parts.append(f"## ({summary.panel}) {heading}\n")
+        parts.append(f"{summary.sentence} The finding {verdict}. {summary.points} points{failed}.\n")
+        if summary.figure:
+            parts.append(f"![{heading}]({summary.figure})\n")
+        parts.append(f"{summary.table}\n")
+    return "\n".join(parts)
+
+
+def _words(workspace: Workspace, attributor: str) -> Mapping[str, str]:
+    """What the placeholders of a panel's grids stand for."""
+    (default,) = workspace.runner.describe(workspace.job(attributor)).configurations
+    epochs = ",".join(str(epoch) for epoch in workspace.task.card.checkpoints.epochs)
+    return {"epochs": epochs, "regularization": regularization_name(default) or "regularization"}
 
 
 def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:

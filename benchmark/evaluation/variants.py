@@ -20,7 +20,7 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import GroundTruthSelector, regularization_name
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import load_oracle
+from attriboard.evaluation.catalog import attributor_spec, load_oracle
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.evaluation.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
 from attriboard.evaluation.workspace import Workspace
@@ -219,29 +219,43 @@ def finished_parts(
 
 
 def known_or_made(
-    job: Job,
-    described: Described,
-    parts: Sequence[Part],
-    records: Iterable[R],
+    workspace: Workspace,
+    attributors: Sequence[str | Path],
+    variants: Sequence[Variant],
+    results: Path,
+    kind: type[R],
     answers: Callable[[R], bool],
     make: Callable[[NDArray[np.float32]], T],
-    runner: Runner = DEFAULT_RUNNER,
-) -> list[R | Attributed[T]]:
-    """For every part, the record that answers it, else what is made of its scores now.
+    question: Callable[[Job], Job] = lambda job: job,
+) -> Iterator[R | Attributed[T]]:
+    """For every variant of every attributor, the record that answers it, else what is made of its scores now.
 
     Args:
-        job: the attributor.
-        described: what it says of itself.
-        parts: each another variant.
-        records: finished ones.
+        workspace: the task.
+        attributors: names or files.
+        variants: wanted ones.
+        results: folder of records, which gets a selection that had to be made.
+        kind: of the records.
         answers: see `answering_records`.
         make: see `attribute_parts`.
-        runner: how it is run.
+        question: from the attributor's job to the one whose scores are looked at.
+
+    Raises:
+        UnknownNameError: no such attributor; nothing has been run then.
     """
-    known = finished_parts(job, described, parts, records, answers)
-    missing = [part for part in parts if part.variant not in known]
-    made = {a.part.variant: a for a in attribute_parts(job, missing, make, runner)} if missing else {}
-    return [known.get(part.variant) or made[part.variant] for part in parts]
+    for name in attributors:
+        attributor_spec(name)
+    finished = [record for record in workspace.records(results) if isinstance(record, kind)]
+    for position, name in enumerate(attributors, start=1):
+        workspace.display.note(f"[{position}/{len(attributors)}] {name}")
+        job, described, parts = variant_parts(workspace, name, variants, results)
+        known = finished_parts(job, described, parts, finished, answers)
+        missing = [part for part in parts if part.variant not in known]
+        made = {}
+        if missing:
+            found = attribute_parts(question(job), missing, make, workspace.runner)
+            made = {attributed.part.variant: attributed for attributed in found}
+        yield from (known.get(part.variant) or made[part.variant] for part in parts)
 
 
 def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]) -> dict[str, Any]:

@@ -35,15 +35,11 @@ class GroundTruthCard(SealedCard):
 
     Attributes:
         n_masks, n_repeats, n_test: its sizes.
-        first_mask: number, in the plan of the task's card, of the first mask; not 0 in a shard.
-        nonce: random digits of a held-out shard, so that nobody can tell from its SHA-256 that a guess is right.
     """
 
     n_masks: int = Field(gt=0)
     n_repeats: int = Field(gt=0)
     n_test: int
-    first_mask: int = Field(default=0, ge=0)
-    nonce: str = ""
 
 
 @dataclass(frozen=True, eq=False)

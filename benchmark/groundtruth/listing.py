@@ -2,7 +2,7 @@
 
 `registry.json` stands in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
 URLs of its entry. One version of a task has at most one bundle of a kind; another version is another fingerprint and
-another entry. The entry of a *held-out* shard is a commitment: its SHA-256 is published, its file is not.
+another entry.
 """
 
 import os
@@ -20,7 +20,7 @@ from attriboard.contracts.card import TaskCard
 
 Progress = Callable[[int, int], None]
 
-BundleKind = Literal["groundtruth", "checkpoints", "heldout"]
+BundleKind = Literal["groundtruth", "checkpoints"]
 MAX_BYTES = 4 << 20  # of a list
 
 

@@ -62,10 +62,10 @@ def check_plan(truth: GroundTruth, task: Task) -> None:
             f"{truth.path}: ground truth of fingerprint {truth.card.fingerprint[:12]}…, "
             f"task {task.card.name} has {task.card.fingerprint[:12]}…; they do not belong together"
         )
-    for k, mask in enumerate(truth.masks, start=truth.card.first_mask):
+    for k, mask in enumerate(truth.masks):
         if not np.array_equal(np.flatnonzero(mask), mask_indices(task.card, k)):
             raise InputError(f"{truth.path}: mask {k} is not the one that the task's card determines; rows were moved")
-        seeds = truth.seeds[k - truth.card.first_mask].tolist()
+        seeds = truth.seeds[k].tolist()
         expected = [retrain_seed(k, r) for r in range(truth.card.n_repeats)]
         if seeds != expected:
             raise InputError(f"{truth.path}: seeds of mask {k} are {seeds}, expected {expected}")
@@ -105,8 +105,7 @@ def verify_rows(
         executor: see `retrain`.
         progress: see `retrain`.
     """
-    first = truth.card.first_mask
-    requests = [RetrainRequest(mask_indices(task.card, first + k), retrain_seed(first + k, r)) for k, r in rows]
+    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, r)) for k, r in rows]
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(task.card.fingerprint) for request in requests]
     fresh = {name: store.read(f"outputs/{name}", digests) for name in ("loss", "margin")}

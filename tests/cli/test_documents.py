@@ -81,13 +81,13 @@ def test_run_on_names_with_spaces_and_unicode(attriboard, tmp_path):
     document = done.document
     assert done.code == 0
     assert document.keys() >= RESULT
-    assert (document["task"], document["attributor"], document["status"], document["reason"]) == (
-        "digits_mlp", "random", "ok", None,
-    )  # fmt: skip
+    assert (document["task"]["name"], document["attributor"]["name"]) == ("digits_mlp", "random")
+    assert (document["status"], document["reason"]) == ("ok", None)
     assert document["lds"]["ci95"][0] < 0.02
     assert document["lds"]["ci95"][1] > -0.02
     assert 0.5 < document["ceiling"] < 1
     record = read_record(Path(document["record"]))
+    assert document == record.model_dump(mode="json") | {"record": document["record"]}
     assert Path(document["record"]).is_relative_to(out)
     assert (record.lds.mean, record.seed, record.variant) == (document["lds"]["mean"], 3, "default")
     assert [path for path in out.rglob("*") if path.is_file()] == [Path(document["record"])]
@@ -97,11 +97,11 @@ def test_a_failed_run_is_a_record_and_exit_code_1(attriboard, tmp_path):
     plugin = tmp_path / "my méthod.py"
     plugin.write_text(FAILING, encoding="utf-8")
     out = tmp_path / "out"
-    done = attriboard("run", "digits_mlp", "--attributor", plugin, "--hp", "width=4", "--out", out, "--json")
+    done = attriboard("run", "digits_mlp", plugin, "--hp", "width=4", "--out", out, "--json")
     document = done.document
     assert done.code == 1
     assert document.keys() >= RESULT
-    assert (document["attributor"], document["hyperparameters"]) == ("failing", {"width": 4})
+    assert (document["attributor"]["name"], document["hyperparameters"]) == ("failing", {"width": 4})
     assert (document["status"], document["reason"]) == ("failed", "error: ValueError: width 4.0 is too wide")
     assert document["lds"] is None
     assert read_record(Path(document["record"])).variant == "custom"
@@ -130,7 +130,7 @@ def test_score_names_the_method_after_the_file(attriboard, scores, tmp_path, ste
     assert done.code == 0, done.err
     document = done.document
     assert document.keys() >= RESULT
-    assert (document["attributor"], document["status"], document["fit_seconds"]) == (name, "ok", None)
+    assert (document["attributor"]["name"], document["status"], document["fit_seconds"]) == (name, "ok", None)
     assert read_record(Path(document["record"])).attributor.origin == "scores"
 
 

@@ -82,7 +82,7 @@ def test_table_in_words_with_failures_balanced_and_harmful(run: Run, tmp_path: P
     assert "harmful examples removed, 1 seeds" in result.stdout
     assert re.search(r"ridge\s+│ default\s+│\s+failed: error: ZeroDivisionError: singular", result.stdout)
     assert re.search(r"random\s+│ default\s+│\s+\d\d\.\d\d %", result.stdout)
-    assert "retrains asked for" in result.stdout
+    assert "retrains needed" in result.stdout
     assert (tmp_path / "out" / "digits_mlp" / "removal-harmful-balanced.png").is_file()
 
 
@@ -91,8 +91,8 @@ def test_table_in_words_with_failures_balanced_and_harmful(run: Run, tmp_path: P
     [
         (("iffim", "--rates", "1.5"), "--rates 1.5: must be numbers between 0 and 1"),
         (("iffim", "--rates", "x"), "--rates x: must be numbers between 0 and 1"),
-        (("iffim", "0.5"), "0.5: is no attributor; rates follow --rates"),
-        (("--rates", "0.5"), "ATTRIBUTOR: name at least one"),
+        (("iffim", "0.5"), "0.5: is not a method; rates follow --rates"),
+        (("--rates", "0.5"), "METHOD: name at least one"),
         (("iffim", "--rates", "0.0001"), "rate = 0.0001: must lie in (0, 1) and remove 1 to 1296"),
         (("iffim", "--direction", "up"), "--direction up: must be helpful or harmful"),
         (("iffim", "--variant", "best"), "--variant best: must be among default, selected, oracle"),

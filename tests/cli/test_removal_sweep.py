@@ -41,14 +41,16 @@ def test_both_metrics_come_from_one_fit_and_a_second_sweep_from_records(run: Run
     path = write_ridge(tmp_path, broken=(0.1,))
     found = sweep(run, path, "--grid", "regularization=0.01,0.1,1", *REMOVAL)
     assert len(calls(tmp_path, "fit")) == 1
-    assert (found["metric"], found["rate"], found["retrains"]["done"]) == ("removal", 0.5, 8)
+    assert found["retrains"]["done"] == 8
     first, broken, last = found["points"]
     for point in (first, last):
         assert -1 < point["lds"]["mean"] < 1
-        assert 0.5 < point["removal"]["accuracy"]["mean"] < 1
-        assert point["removal"]["n_seeds"] == 2
+        (removed,) = point["removal"]["points"]
+        assert removed["rate"] == 0.5
+        assert len(removed["measured"]["correct"]) == 2
+        assert all(0.5 < accuracy < 1 for accuracy in removed["measured"]["correct"])
     assert (broken["status"], broken["removal"]["status"]) == ("failed", "failed")
-    assert broken["removal"]["accuracy"] is None
+    assert broken["removal"]["points"] == []
     svg = Path(found["figure"]).with_suffix(".svg").read_text(encoding="utf-8")
     for text in ("LDS", "accuracy with 50 % removed", "selected (ξ) = ", "default = 0", "mean ξ"):
         assert text in svg
@@ -77,7 +79,7 @@ def test_lds_records_of_an_earlier_sweep_are_kept_and_only_removal_is_added(run:
 def test_table_in_words(run: Run, tmp_path: Path) -> None:
     result = run(write_ridge(tmp_path), "--grid", "regularization=0.01,1", "--rate", "0.2", *REMOVAL)
     assert "accuracy with 20 % removed" in result.stdout
-    assert "retrains asked for, 8 done" in result.stdout
+    assert "retrains needed, 8 trained" in result.stdout
 
 
 @pytest.mark.parametrize(

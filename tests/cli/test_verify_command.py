@@ -32,7 +32,7 @@ def test_what_cannot_be_run_again_says_why(attriboard, tmp_path):
     foreign = record.model_copy(update={"attributor": record.attributor.model_copy(update={"origin": "file"})})
     other = record.model_copy(update={"task": record.task.model_copy(update={"fingerprint": "0" * 64})})
     for changed, message in (
-        (foreign, "random came as file and is not installed here; give its code with --attributor FILE"),
+        (foreign, "random came from a file and is not installed here; give its .py file after the record"),
         (other, "nothing can be compared"),
     ):
         done = attriboard("verify", write_record(changed, tmp_path), "--by", "x", "--out", tmp_path)

@@ -1,19 +1,16 @@
-"""Bundles on their way: listed, pulled, made ready to upload, split; by the registry and by the command line."""
+"""Bundles on their way: listed, pulled, made ready to upload; by the registry and by the command line."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from faulty_server import serving
 from tiny import Published
 
-from attriboard.base.errors import DataError, FormatError, InputError
-from attriboard.evaluation.grader import Grader
+from attriboard.base.errors import DataError, FormatError
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, cached_path, published_folder, write_listing
-from attriboard.groundtruth.split import read_held_out, split_ground_truth
-from attriboard.groundtruth.verify import check_plan, choose_masks
+from attriboard.groundtruth.verify import choose_masks
 
 
 @pytest.fixture(autouse=True)
@@ -94,60 +91,6 @@ def test_a_list_with_a_bundle_twice_is_refused(absent: BundleRegistry) -> None:
     path.write_text(json.dumps(listing))
     with pytest.raises(FormatError, match="two bundles have the same task, version and kind"):
         BundleRegistry(absent.folder)
-
-
-# Held-out shards
-
-
-def test_a_split_keeps_every_row_once_and_both_parts_are_the_cards(published: Published, tmp_path: Path) -> None:
-    truth = read_ground_truth(published.truth)
-    shards = split_ground_truth(truth, 3, tmp_path / "split")
-    registry = BundleRegistry(tmp_path / "split" / "public")
-    public = read_ground_truth(registry.locate(published.task.card, "groundtruth"))
-    shard = read_held_out(shards.held_out, registry, public)
-    assert (public.card.n_masks, shard.card.n_masks, shard.card.first_mask) == (5, 3, 5)
-    np.testing.assert_array_equal(np.concatenate([public.masks, shard.masks]), truth.masks)
-    for name, array in truth.outputs.items():
-        np.testing.assert_array_equal(np.concatenate([public.outputs[name], shard.outputs[name]]), array)
-    for part in (public, shard):
-        check_plan(part, published.task)
-    assert shards.commitment.kind == "heldout"
-    assert registry.place(shards.commitment) is None, "the shard is not among what is published"
-    assert len(shard.card.nonce) == 32
-    again = split_ground_truth(truth, 3, tmp_path / "again")
-    assert again.commitment.sha256 != shards.commitment.sha256, "its digest confirms no guess"
-    with pytest.raises(InputError, match="holds a split already"):
-        split_ground_truth(truth, 3, tmp_path / "split")
-
-
-def test_scores_are_graded_on_the_shard_as_on_a_ground_truth(published: Published, tmp_path: Path) -> None:
-    truth = read_ground_truth(published.truth)
-    shards = split_ground_truth(truth, 4, tmp_path / "split")
-    public, shard = read_ground_truth(shards.public), read_ground_truth(shards.held_out)
-    scores = np.random.default_rng(0).normal(size=(13, 45)).astype(np.float32)
-    record = Grader(public).record_of_scores(published.task, scores, "mine", shard=shard)
-    whole = Grader(shard)
-    assert record.held_out.mean == whole.mean_lds(whole.predict(scores), whole.split.scoring)
-    assert (record.held_out.sha256, record.held_out.n_masks) == (shards.commitment.sha256, 4)
-    assert record.ground_truth.sha256 == public.sha256
-    assert "held_out" not in Grader(public).record_of_scores(published.task, scores, "mine").to_json()
-
-
-def test_a_shard_that_was_not_committed_to_is_refused(published: Published, tmp_path: Path) -> None:
-    truth = read_ground_truth(published.truth)
-    shards, other = (split_ground_truth(truth, 3, tmp_path / name) for name in ("one", "two"))
-    registry, public = BundleRegistry(shards.public.parent), read_ground_truth(shards.public)
-    for path in (other.held_out, shards.public, tmp_path / "missing"):
-        with pytest.raises(FormatError, match="this is not the held-out shard"):
-            read_held_out(path, registry, public)
-    with pytest.raises(FormatError, match="has no commitment"):
-        read_held_out(shards.held_out, BundleRegistry(tmp_path), public)
-
-
-@pytest.mark.parametrize("count", [1, 2, 6, 8, 100])
-def test_neither_side_of_a_split_is_too_small(published: Published, tmp_path: Path, count: int) -> None:
-    with pytest.raises(InputError, match=f"--held-out {count}: of 8 masks, at least 3 must be on either side"):
-        split_ground_truth(read_ground_truth(published.truth), count, tmp_path)
 
 
 def test_deep_verification_takes_every_repeat_of_some_masks(published: Published) -> None:

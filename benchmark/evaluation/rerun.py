@@ -1,0 +1,154 @@
+"""A record's configuration, run again: the same method, hyperparameters and seed, on the same task and plan."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attriboard.base.errors import InputError
+from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan, choose_points, searched
+from attriboard.evaluation.catalog import attributor_names, load_oracle
+from attriboard.evaluation.grader import evaluate
+from attriboard.evaluation.mislabel import MislabelBench
+from attriboard.evaluation.removal import RemovalBench, RemovalPlan, retrained
+from attriboard.evaluation.selection import study_selection
+from attriboard.evaluation.variants import Part, attribute_parts
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.files import AnyRecord, write_record
+from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
+from attriboard.records.uses import BrittlenessRecord, DownstreamRecord, MislabelRecord, RemovalRecord
+from attriboard.retraining.store import RetrainStore
+
+_RATES = (0.5,)  # of a removal that failed before anything was removed: its record names no rate
+
+
+def method_of(record: AnyRecord, file: Path | None) -> str:
+    """What runs a record's method: the file that is given, or the name under which it is known here.
+
+    Raises:
+        InputError: the record has no code that could be run, or its code is not here.
+    """
+    info = record.attributor
+    if info.origin == "scores":
+        raise InputError(
+            f"record {record.id}: is of a score matrix made elsewhere; attriboard score {record.task.name} SCORES "
+            "grades one"
+        )
+    if isinstance(record, AttributionRecord) and record.negates:
+        raise InputError(
+            f"record {record.id}: is the negative of record {record.negates.record} of {record.negates.attributor}; "
+            "run that one again"
+        )
+    if file is not None:
+        return str(file)
+    names = {name.replace(":", "-"): name for name in attributor_names()}
+    if info.origin == "file" or info.name not in names:
+        raise InputError(
+            f"record {record.id}: {info.name} came from a {info.origin.replace('_', ' ')} and is not installed here; "
+            "give its .py file after the record"
+        )
+    return names[info.name]
+
+
+def check_task(record: AnyRecord, workspace: Workspace) -> None:
+    """The record must be of the task that is here.
+
+    Raises:
+        InputError: it is of another version.
+    """
+    claimed, here = record.task.fingerprint, workspace.task.card.fingerprint
+    if claimed != here:
+        raise InputError(
+            f"record {record.id}: of {record.task.name} with fingerprint {claimed[:12]}…; the task here has "
+            f"{here[:12]}…: another version, so that nothing can be compared"
+        )
+
+
+def rerun(
+    record: AnyRecord, workspace: Workspace, method: str, results: Path, store: RetrainStore
+) -> Sequence[AnyRecord]:
+    """Run a record's configuration again and write what comes out.
+
+    A configuration that a selector chose is `custom` now: nothing chose it again.
+
+    Args:
+        record: what is run again.
+        workspace: its task, with its seed.
+        method: see `method_of`.
+        results: folder of records.
+        store: of the task's retrains, which may know those that a use needs.
+
+    Returns:
+        The new records; the one of the same kind is the first.
+
+    Raises:
+        InputError: the method is another one, or does not have these hyperparameters.
+    """
+    made: Sequence[AnyRecord]
+    if isinstance(record, AttributionRecord):
+        made = _attribution(record, workspace, method)
+    elif isinstance(record, SelectionRecord):
+        made = _selection(record, workspace, method)
+    else:
+        made = _use(record, workspace, method, results, store)
+    if made[0].attributor.name != record.attributor.name:
+        raise InputError(f"record {record.id}: is of {record.attributor.name}, {method} is {made[0].attributor.name}")
+    for each in made:
+        write_record(each, results)
+    return made
+
+
+def _attribution(record: AttributionRecord, workspace: Workspace, method: str) -> Sequence[AnyRecord]:
+    job = workspace.job(method, [dict(record.hyperparameters)])
+    variant: Variant = "default" if record.variant == "default" else "custom"
+    return list(evaluate(workspace.task, workspace.grader, job, [variant], workspace.runner))
+
+
+def _selection(record: SelectionRecord, workspace: Workspace, method: str) -> Sequence[AnyRecord]:
+    job = workspace.job(method, selectors=[record.selector])
+    described = workspace.runner.describe(job)
+    start = record.default.hyperparameters
+    if described.configurations[0] != start:
+        job = job.model_copy(update={"configurations": (dict(start),)})
+    with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
+        study = study_selection(
+            workspace.task,
+            workspace.grader,
+            job,
+            load_oracle(),
+            candidates=record.candidates or None,
+            runner=workspace.runner,
+            progress=progress,
+        )
+    return [*study.selections, *study.records]
+
+
+def _use(
+    record: RemovalRecord | BrittlenessRecord | MislabelRecord,
+    workspace: Workspace,
+    method: str,
+    results: Path,
+    store: RetrainStore,
+) -> Sequence[AnyRecord]:
+    part, job = _part(record), workspace.job(method)
+    task, grader = workspace.task, workspace.grader_if_any
+    if isinstance(record, MislabelRecord):
+        mislabel = MislabelBench(task, grader, record.by)
+        question = mislabel.question(job)
+        return [mislabel.record(a) for a in attribute_parts(question, [part], mislabel.detect, workspace.runner)]
+    if isinstance(record, RemovalRecord):
+        rates = tuple(point.rate for point in record.points) or _RATES
+        plan = RemovalPlan(rates, len(record.retrain_seeds), record.direction, record.balanced)
+        removal = RemovalBench(task, grader, plan, store)
+        ranked = list(attribute_parts(job, [part], removal.rank, workspace.runner))
+        return retrained(workspace, removal, ranked, results)[0]
+    n_points = len(record.points) + record.n_degenerate or BrittlenessPlan.n_points
+    largest = record.sizes[-1] / task.card.data.n_train
+    search = BrittlenessPlan(n_points, largest, len(record.search_seeds), len(record.confirm_seeds))
+    brittleness = BrittlenessBench(task, grader, search, store)
+    choose_points(workspace, brittleness)
+    orders = list(attribute_parts(job, [part], brittleness.order, workspace.runner))
+    return searched(workspace, brittleness, orders, results)
+
+
+def _part(record: DownstreamRecord) -> Part:
+    """The record's configuration, as what it was there: rows of a use are compared by that."""
+    return Part(record.variant, record.selector, record.hyperparameters)
