@@ -1,11 +1,10 @@
 """How values are written on pages: the one place for rounding, units and signs."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord
-from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
 Scalar = bool | int | float | str | None
 
@@ -61,59 +60,11 @@ def settings(hyperparameters: Mapping[str, Scalar]) -> str:
 
 
 def reproducing_command(record: AnyRecord) -> str:
-    """The command that makes a record again, or the selection that it is part of."""
-    task, attributor = record.task.name, record.attributor.name
+    """The command that runs a record's configuration again, from the record's file; a score matrix is graded again."""
     if record.attributor.origin == "scores":
-        return f"attriboard score {task} SCORES.safetensors"
-    method = f"--attributor {attributor}.py" if record.attributor.origin == "file" else attributor
-    words = ["attriboard", "run", task, *method.split()]
+        return f"attriboard score {record.task.name} SCORES.safetensors"
+    again = record.id
     if isinstance(record, AttributionRecord) and record.negates:
-        return shlex.join(words)  # configuration and seed are the negated record's
-    if isinstance(record, RemovalRecord):
-        return shlex.join(_removal(record, method))
-    if isinstance(record, BrittlenessRecord | MislabelRecord):
-        return shlex.join(_use(record, method))
-    if isinstance(record, AttributionRecord):
-        words += _options(f"{name}={setting(value)}" for name, value in record.hyperparameters.items())
-    else:
-        words[1] = "select"
-        words += ["--selector", "all"]
-    if record.seed:
-        words += ["--seed", str(record.seed)]
-    return shlex.join(words)
-
-
-def _removal(record: RemovalRecord, method: str) -> list[str]:
-    """The words of a removal, or of the sweep that a point is of; a file is named like an attributor there."""
-    task, attributor = record.task.name, method.split()[-1]
-    rates = [f"{point.rate:g}" for point in record.points] or ["0.5"]
-    if record.variant == "sweep":
-        grids = [f"{name}={setting(value)}" for name, value in record.hyperparameters.items()]
-        words = ["attriboard", "sweep", task, attributor, "--metric", "removal", "--rate", rates[0]]
-        words += [word for grid in grids for word in ("--grid", grid)]
-    else:
-        words = ["attriboard", "removal", task, attributor, "--rates", *rates, "--variant", record.variant]
-    words += ["--seeds", str(len(record.retrain_seeds))]
-    words += ["--direction", record.direction] * (record.direction != "helpful") + ["--balanced"] * record.balanced
-    return words + (["--seed", str(record.seed)] if record.seed else [])
-
-
-def _use(record: BrittlenessRecord | MislabelRecord, method: str) -> list[str]:
-    words = ["attriboard", record.kind, record.task.name, method.split()[-1], "--variant", record.variant]
-    if isinstance(record, MislabelRecord):
-        words += ["--by", record.by]
-    else:
-        n_points, (n_search, n_fresh) = len(record.points), map(len, (record.search_seeds, record.confirm_seeds))
-        words += [
-            "--points",
-            str(n_points + record.n_degenerate or 1),
-            "--seeds",
-            str(n_search),
-            "--confirm",
-            str(n_fresh),
-        ]
-    return words + (["--seed", str(record.seed)] if record.seed else [])
-
-
-def _options(pairs: Iterable[str]) -> list[str]:
-    return [word for pair in pairs for word in ("--hp", pair)]
+        again = record.negates.record
+    file = [f"{record.attributor.name}.py"] * (record.attributor.origin == "file")
+    return shlex.join(["attriboard", "run", f"{again}.json", *file])

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
+
+Unit = Literal["", "bytes"]
 
 
 class Progress(Protocol):
@@ -21,8 +23,13 @@ class Display(Protocol):
     def note(self, text: str) -> None:
         """Say something beside the result."""
 
-    def progress(self, description: str) -> AbstractContextManager[Progress]:
-        """A progress bar for as long as the context lasts."""
+    def progress(self, description: str, unit: Unit = "") -> AbstractContextManager[Progress]:
+        """A progress bar for as long as the context lasts.
+
+        Args:
+            description: of the work.
+            unit: of what is counted, where it is not pieces of work.
+        """
 
 
 class Silent:
@@ -32,7 +39,7 @@ class Silent:
         """See `Display`."""
 
     @contextmanager
-    def progress(self, description: str) -> Iterator[Progress]:
+    def progress(self, description: str, unit: Unit = "") -> Iterator[Progress]:
         """See `Display`."""
         yield _Nothing()
 

@@ -230,7 +230,7 @@ def pull(
     for entry in wanted:
         here = registry.place(entry)
         target = out / entry.file if out else here or cached_path(entry)
-        with progress_bar(f"{entry.file}, bytes") as progress:
+        with progress_bar(entry.file, "bytes") as progress:
             path = registry.pull(entry, target, source or (), progress)
         documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
     if out:

@@ -69,6 +69,10 @@ MemoryLimit = Annotated[
         "failed record.",
     ),
 ]
+Log = Annotated[
+    Path | None,
+    typer.Option("--log", help="File to which all that the attributor prints is added.", dir_okay=False),
+]
 Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]
 DirectionOption = Annotated[
     str, typer.Option("--direction", metavar="helpful|harmful", help="Which examples are removed.")
@@ -202,6 +206,7 @@ class Process:
     threads: Threads = None
     time_limit: TimeLimit = None
     memory_limit: MemoryLimit = None
+    log: Log = None
 
 
 @dataclass(frozen=True)
@@ -218,14 +223,18 @@ def open_workspace(
     sources: Sources = Sources(),
     process: Process = Process(),
     retraining: Retraining = Retraining(),
+    *,
+    isolated: bool = True,
 ) -> "Workspace":
-    """A workspace that reports to the terminal."""
+    """A workspace that reports to the terminal; see `Workspace` for `isolated`."""
     from attriboard.evaluation.workspace import Workspace
 
     return Workspace(
         task,
         sources.groundtruth,
         limits=limits(process.time_limit, process.memory_limit),
+        isolated=isolated,
+        log=process.log,
         seed=process.seed,
         device=process.device,
         threads=process.threads,

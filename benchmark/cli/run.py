@@ -22,6 +22,7 @@ from attriboard.cli.sweeps import show_selections
 from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 
 if TYPE_CHECKING:
+    from attriboard.attribution.job import Job
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.files import AnyRecord
     from attriboard.records.model import AttributionRecord
@@ -46,6 +47,9 @@ def run(
     ] = "",
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
+    pdb: Annotated[
+        bool, typer.Option("--pdb", help="Run in this process, with a debugger at the exception; writes no record.")
+    ] = False,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -60,18 +64,44 @@ def run(
 
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        if values:
-            raise InputError(f"--hp {next(iter(values))}: the hyperparameters are those of {task}; leave --hp out")
+        if values or pdb:
+            given = f"--hp {next(iter(values))}" if values else "--pdb"
+            raise InputError(f"{given}: {task} says what is run, and a record is written; leave {given.split()[0]} out")
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
     if not method:
         raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
-    workspace = open_workspace(task, sources, process)
+    if pdb and json:
+        raise InputError("--pdb: is a dialog on the terminal; leave --json out")
+    workspace = open_workspace(task, sources, process, isolated=not pdb)
     workspace.grader  # noqa: B018  # a missing ground truth is found before the work
     job = workspace.job(method, [values])
+    if pdb:
+        _debug(workspace, job)
+        return
     prepare_folder(out)
     (record,) = evaluate(workspace.task, workspace.grader, job, ["custom" if values else "default"], workspace.runner)
     _finish(record, write_record(record, out), json)
+
+
+def _debug(workspace: "Workspace", job: "Job") -> None:
+    """`attriboard run --pdb`: an exception of the attributor opens a debugger where it was raised."""
+    import pdb
+    import traceback
+
+    from attriboard.base.errors import AttriboardError
+    from attriboard.evaluation.grader import evaluate
+
+    try:
+        (record,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
+    except AttriboardError:
+        raise
+    except Exception as error:
+        traceback.print_exception(error)
+        pdb.post_mortem(error.__traceback__)
+        raise typer.Exit(1) from None
+    _show(record, f"{record.attributor.name} on {record.task.name}")
+    print("no record: what runs in this process could see the ground truth")
 
 
 def _run_again(path: Path, file: Path | None, out: Path, process: Process, sources: Sources, json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
-from attriboard.base.display import Progress
+from attriboard.base.display import Progress, Unit
 
 if TYPE_CHECKING:
     from attriboard.leaderboard.plots.charts import Chart
@@ -139,10 +139,10 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[Progress]:
-    """A progress bar on standard error with rate and time left; plain lines where there is no terminal."""
+def progress_bar(description: str, unit: Unit = "") -> Iterator[Progress]:
+    """How far work is, on standard error: a bar on a terminal, else a line now and then."""
     if not sys.stderr.isatty():
-        yield _Lines(description)
+        yield _Lines(description, unit)
         return
     from rich import progress
     from rich.console import Console
@@ -150,16 +150,11 @@ def progress_bar(description: str) -> Iterator[Progress]:
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[rate]}"),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[said]}"),
+        progress.TextColumn("{task.fields[state]}"),
     )
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=None, rate="", said="")
-        yield _Bar(lambda **fields: bar.update(task, **fields))
+        task = bar.add_task(description, total=None, state="")
+        yield _Bar(lambda **fields: bar.update(task, **fields), unit)
 
 
 class Terminal:
@@ -169,48 +164,86 @@ class Terminal:
         """See `note`."""
         note(text)
 
-    def progress(self, description: str) -> AbstractContextManager[Progress]:
+    def progress(self, description: str, unit: Unit = "") -> AbstractContextManager[Progress]:
         """See `progress_bar`."""
-        return progress_bar(description)
+        return progress_bar(description, unit)
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: "40 s", "3 min", "2 h 10 min", "3 days"."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{round(hours / 24)} days"
+
+
+class State:
+    """How far work is, in words: "12 of 26, about 3 min left".
+
+    Args:
+        unit: see `Display.progress`.
+    """
+
+    def __init__(self, unit: Unit = "") -> None:
+        self._unit = unit
+        self._start = (0, 0, float("inf"))  # steps done, all steps, when
+
+    def __call__(self, done: int, total: int, now: float) -> str:
+        """The state at a time in seconds; work that starts again, or another piece of it, has a pace of its own."""
+        before, everything, since = self._start
+        if total != everything or done < before:
+            before, since = done, now
+            self._start = before, total, since
+        counts = f"{done:,} of {total:,}"
+        if self._unit == "bytes":
+            counts = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        if done == before or done >= total:
+            return counts
+        return f"{counts}, about {duration((total - done) * (now - since) / (done - before))} left"
 
 
 class _Bar:
     """Progress for terminals."""
 
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update = update
-        self._first: tuple[int, float] | None = None
+    def __init__(self, update: Callable[..., None], unit: Unit) -> None:
+        self._update, self._state = update, State(unit)
+        self._said = self._counted = ""
 
     def __call__(self, done: int, total: int) -> None:
-        self._first = self._first or (done, time.monotonic())
-        before, since = self._first
-        passed = time.monotonic() - since
-        rate = f"{(done - before) / passed:.2f}/s" if done > before and passed > 0 else ""
-        self._update(completed=done, total=total, rate=rate)
+        self._counted = self._state(done, total, time.monotonic())
+        self._update(completed=done, total=total, state=self._words())
 
     def say(self, text: str) -> None:
-        self._update(said=text)
+        self._said = text
+        self._update(state=self._words())
+
+    def _words(self) -> str:
+        return "; ".join(filter(None, (self._counted, self._said)))
 
 
 class _Lines:
     """Progress for logs: at most one line in ten seconds, and the last one."""
 
-    def __init__(self, description: str) -> None:
-        self._description = description
-        self._start: tuple[int, float] | None = None
-        self._said = self._spoke = float("-inf")
+    def __init__(self, description: str, unit: Unit) -> None:
+        self._description, self._state = description, State(unit)
+        self._said, self._written = "", float("-inf")
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        self._start = self._start or (done, now)
-        if now - self._said < 10 and done < total:
-            return
-        self._said = now
-        passed, finished = now - self._start[1], done - self._start[0]
-        pace = f", {finished / passed:.2f}/s, {(total - done) * passed / finished:.0f} s left" if finished else ""
-        note(f"{self._description}: {done}/{total}{pace}")
+        counted = self._state(done, total, now)
+        if now - self._written >= 10 or done >= total:
+            self._write(now, "; ".join(filter(None, (counted, self._said))))
 
     def say(self, text: str) -> None:
-        if time.monotonic() - self._spoke >= 10:
-            self._spoke = time.monotonic()
-            note(f"{self._description}: {text}")
+        self._said = text
+        if (now := time.monotonic()) - self._written >= 10:
+            self._write(now, text)
+
+    def _write(self, now: float, words: str) -> None:
+        self._written = now
+        note(f"{self._description}: {words}")

@@ -154,7 +154,11 @@ def variant_parts(
 
 
 def attribute_parts(
-    job: Job, parts: Sequence[Part], make: Callable[[NDArray[np.float32]], T], runner: Runner = DEFAULT_RUNNER
+    job: Job,
+    parts: Sequence[Part],
+    make: Callable[[NDArray[np.float32]], T],
+    runner: Runner = DEFAULT_RUNNER,
+    progress: Progress = NOTHING,
 ) -> Iterator[Attributed[T]]:
     """Run the configurations of parts, each once, and make something of their scores.
 
@@ -163,13 +167,15 @@ def attribute_parts(
         parts: what is wanted.
         make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
         runner: how it is run.
+        progress: of configurations.
     """
     configurations: list[dict[str, Any]] = []
     for part in parts:
         if dict(part.hyperparameters) not in configurations:
             configurations.append(dict(part.hyperparameters))
     job = job.model_copy(update={"configurations": tuple(configurations), "selectors": ()})
-    for outcome in runner.run(job):
+    for count, outcome in enumerate(runner.run(job, said(progress)), start=1):
+        progress(count, len(configurations))
         assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
         mine = [part for part in parts if dict(part.hyperparameters) == configurations[outcome.index]]
         found = attributed(mine[0], job, outcome, make)
@@ -253,8 +259,9 @@ def known_or_made(
         missing = [part for part in parts if part.variant not in known]
         made = {}
         if missing:
-            found = attribute_parts(question(job), missing, make, workspace.runner)
-            made = {attributed.part.variant: attributed for attributed in found}
+            with workspace.display.progress(f"{name} on {workspace.task.card.name}") as progress:
+                found = attribute_parts(question(job), missing, make, workspace.runner, progress)
+                made = {attributed.part.variant: attributed for attributed in found}
         yield from (known.get(part.variant) or made[part.variant] for part in parts)
 
 

@@ -59,7 +59,7 @@ class TaskBundles:
         entry = self.registry.find(self.task.card, kind)
         if entry is None or self.registry.place(entry) is not None:
             return self.registry.locate(self.task.card, kind)
-        with self.display.progress(f"{entry.file}, bytes") as progress:
+        with self.display.progress(entry.file, "bytes") as progress:
             return self.registry.obtain(self.task.card, kind, progress)
 
 

@@ -185,6 +185,6 @@ def test_ctrl_c_ends_cleanly_at_any_moment_and_the_same_command_goes_on(tmp_path
     with running(command, log) as process:
         assert process.wait(90) == 0, log.read_text()
     first = next(line for line in log.read_text().splitlines() if "ground truth of small_digits" in line)
-    done, total = first.rpartition(" ")[2].split("/")
+    done, total = first.rpartition(": ")[2].split(" of ")
     assert (0 < int(done) < 160, total) == (True, "160")
     assert list(out.glob("*-groundtruth.safetensors"))
