@@ -101,8 +101,8 @@ def wrong_kind(path: Path, kind: str) -> Report | None:
         return None  # the check says what is wrong with it
     if found in KINDS[kind]:
         return None
-    article = "an" if found[0] in "aeiou" else "a"
-    return Report(found, (Problem("kind", f"is {article} {found}, not {' or '.join(KINDS[kind])}"),))
+    what, asked = (f"{'an' if word[0] in 'aeiou' else 'a'} {word}" for word in (found, kind))
+    return Report(found, (Problem("kind", f"is {what}, not {'scores' if kind == 'scores' else asked}"),))
 
 
 def _guarded(kind: str, validate: Callable[[], object]) -> Report:
