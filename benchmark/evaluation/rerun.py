@@ -10,8 +10,10 @@ from attriboard.evaluation.grader import evaluate
 from attriboard.evaluation.mislabel import MislabelBench
 from attriboard.evaluation.removal import RemovalBench, RemovalPlan, retrained
 from attriboard.evaluation.selection import study_selection
+from attriboard.evaluation.selection_cost import selection_cost
 from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.evaluation.workspace import Workspace
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, write_record
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.uses import BrittlenessRecord, DownstreamRecord, MislabelRecord, RemovalRecord
@@ -87,6 +89,9 @@ def rerun(
         made = _attribution(record, workspace, method)
     elif isinstance(record, SelectionRecord):
         made = _selection(record, workspace, method)
+    elif isinstance(record, SelectionCostRecord):
+        grid, budgets = record.configurations, record.budgets
+        made = [selection_cost(workspace, method, grid, budgets=budgets, n_draws=record.n_draws)]
     else:
         made = _use(record, workspace, method, results, store)
     if made[0].attributor.name != record.attributor.name:
