@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.gradients import layer_parameters
 from attriboard.toolkit.kernel import DenseGradients, add_gram, add_products, kernel_pieces
 
@@ -69,7 +70,28 @@ class Layer:
         return (self.times(weighted) / len(squares) - self.products) / value
 
 
-class DataInf(Attributor):
+@dataclass(frozen=True)
+class Layers:
+    """One checkpoint."""
+
+    layers: tuple[Layer, ...]
+    spectrum = None
+
+    def scores(self, regularization: float | None) -> Tensor:
+        """The sum over layers, (n_test, n_train), float64.
+
+        Raises:
+            NotApplicableError: λ = 0.
+        """
+        if regularization == 0:
+            raise NotApplicableError("regularization = 0: DataInf divides by λ; choose a positive one, or none")
+        total = torch.zeros_like(self.layers[0].products)
+        for layer in self.layers:
+            total += layer.scores(regularization)
+        return total.T
+
+
+class DataInf(MeanOfFits):
     """Per-layer influence in closed form."""
 
     name = "datainf"
@@ -86,13 +108,12 @@ class DataInf(Attributor):
             minimum=0.0,
             description="λ, absolute, in every layer; none for a tenth of each layer's mean eigenvalue",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[tuple[Layer, ...], ...]:
-        """Every layer's kernel at every checkpoint."""
-        return tuple(_layers(context, model) for model in context.select_checkpoints(checkpoints, epoch=epoch))
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int) -> Layers:
+        """Every layer's kernel."""
+        return Layers(_layers(context, checkpoint))
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """The kernels of all layers, and what they are made of."""
@@ -107,20 +128,6 @@ class DataInf(Attributor):
             "kept gradients": 0 if linear else needs.held(context),
             "scores": 5 * needs.pairs(context, needs.DOUBLE),
         }
-
-    def score(self, state: tuple[tuple[Layer, ...], ...], *, regularization: float | None) -> Tensor:
-        """Sum over layers, average over checkpoints.
-
-        Raises:
-            NotApplicableError: λ = 0.
-        """
-        if regularization == 0:
-            raise NotApplicableError("regularization = 0: DataInf divides by λ; choose a positive one, or none")
-        total = torch.zeros_like(state[0][0].products)
-        for layers in state:
-            for layer in layers:
-                total += layer.scores(regularization)
-        return (total / len(state)).T.float().contiguous()
 
 
 def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:

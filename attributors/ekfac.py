@@ -36,9 +36,10 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.gradients import layer_gradients
 from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
 from attriboard.toolkit.kronecker import KroneckerBasis, eigenbasis, mean_squares
@@ -141,8 +142,8 @@ class Model:
     layers: dict[str, VectorLayer | PositionsLayer]
     kept: list[list[Tensor]] | None
 
-    def products(self, damping: float | None) -> Tensor:
-        """Σ_l g_iᵀ (F̂_l + λI)⁻¹ g'_j, (n_test, n_train), float32."""
+    def scores(self, damping: float | None) -> Tensor:
+        """−Σ_l g_iᵀ (F̂_l + λI)⁻¹ g'_j, (n_test, n_train), float32."""
         n_test, n_train = len(self.context.test), len(self.context.train)
         total = torch.zeros(n_test, n_train, device=self.context.device)
         solved = []
@@ -157,7 +158,29 @@ class Model:
             for left, gradients in zip(solved, chunk, strict=True):
                 total[:, rows].addmm_(left, gradients.T.float())
             start = rows.stop
-        return total
+        return total.neg_()
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Λ, and c = (Σ_i v_i²)^½ v' in each direction: of K/n, as far as the eigenbasis makes it diagonal.
+
+        All layers, descending; beyond `SPECTRUM_BYTES` the smallest σ count as its remainder.
+        """
+        layers = list(self.layers.values())
+        eigenvalues = torch.cat([layer.curvature.corrected.flatten() for layer in layers])
+        n_train, n_test = len(self.context.train), len(self.context.test)
+        lengths = torch.cat([(n_train * layer.curvature.moments).sqrt().flatten() for layer in layers])
+        order = eigenvalues.argsort(descending=True)
+        # Where Λ is zero no training example has a gradient.
+        order = order[: int((eigenvalues > 0).sum())]
+        kept = min(len(order), max(1, SPECTRUM_BYTES // (8 * n_test)))
+        coefficients = lengths.new_empty(n_test, kept)
+        remainder = lengths.new_zeros(n_test)
+        for point in range(n_test):
+            row = (lengths * torch.cat([layer.test_coordinates(point).flatten() for layer in layers]))[order]
+            coefficients[point], remainder[point] = row[:kept], row[kept:].norm()
+        floor = float(eigenvalues[order[kept]]) if kept < len(order) else 0.0
+        return Spectrum(eigenvalues[order[:kept]], coefficients, n_train, remainder if floor else None, floor)
 
     def chunks(self) -> Iterator[list[Tensor]]:
         """Training gradients (b, d_out · d_in) of every layer at several positions."""
@@ -168,7 +191,7 @@ class Model:
             yield [layer.factors.dense() for layer in chunk if layer.factors is not None]
 
 
-class EKFAC(Attributor):
+class EKFAC(MeanOfFits):
     """Influence functions with an eigenvalue-corrected Kronecker-factored Fisher matrix."""
 
     name = "ekfac"
@@ -184,13 +207,12 @@ class EKFAC(Attributor):
             grid=("true", "empirical"),
             description="expectation over the model's own labels, or the training labels",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None) -> list[Model]:
-        """Eigenbases, corrected eigenvalues and rotated gradients of every checkpoint's layers."""
-        return [fit_model(context, one, fisher) for one in context.select_checkpoints(checkpoints, epoch=epoch)]
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int, *, fisher: Fisher) -> Model:
+        """Eigenbases, corrected eigenvalues and rotated gradients of one checkpoint's layers."""
+        return fit_model(context, checkpoint, fisher)
 
     def memory_need(
         self, context: Context, *, fisher: Fisher, checkpoints: int, epoch: int | None
@@ -212,20 +234,9 @@ class EKFAC(Attributor):
             "scores": 3 * needs.pairs(context),
         }
 
-    def score(self, state: list[Model], *, damping: float | None) -> Tensor:
-        """Sum over layers, average over checkpoints."""
-        scores = state[0].products(damping)
-        for model in state[1:]:
-            scores += model.products(damping)
-        return scores.div_(-len(state))
-
-    def spectrum(self, state: list[Model]) -> list[Spectrum]:
-        """Λ, and c = (Σ_i v_i²)^½ v' in each direction: of K/n, as far as the eigenbasis makes it diagonal."""
-        return [model_spectrum(model) for model in state]
-
-    def notes(self, state: list[Model]) -> tuple[str, ...]:
+    def notes(self, state: Fits) -> tuple[str, ...]:
         """Which parameters are left out."""
-        return left_out(state[0].context, state[0].layers)
+        return left_out(state.context, state.models[0].layers)
 
 
 def fit_model(context: Context, checkpoint: Checkpoint, fisher: Fisher) -> Model:
@@ -280,22 +291,3 @@ def keep_gradients(model: Model, sizes: dict[str, tuple[int, int]]) -> Model:
     if not numbers or 4 * len(model.context.train) * sum(numbers) > KEPT_BYTES:
         return model
     return Model(model.context, model.checkpoint, model.layers, list(model.chunks()))
-
-
-def model_spectrum(model: Model) -> Spectrum:
-    """One spectrum of all layers, descending; beyond `SPECTRUM_BYTES` the smallest σ count as its remainder."""
-    layers = list(model.layers.values())
-    eigenvalues = torch.cat([layer.curvature.corrected.flatten() for layer in layers])
-    n_train, n_test = len(model.context.train), len(model.context.test)
-    lengths = torch.cat([(n_train * layer.curvature.moments).sqrt().flatten() for layer in layers])
-    order = eigenvalues.argsort(descending=True)
-    # Where Λ is zero no training example has a gradient.
-    order = order[: int((eigenvalues > 0).sum())]
-    kept = min(len(order), max(1, SPECTRUM_BYTES // (8 * n_test)))
-    coefficients = lengths.new_empty(n_test, kept)
-    remainder = lengths.new_zeros(n_test)
-    for point in range(n_test):
-        row = (lengths * torch.cat([layer.test_coordinates(point).flatten() for layer in layers]))[order]
-        coefficients[point], remainder[point] = row[:kept], row[kept:].norm()
-    floor = float(eigenvalues[order[kept]]) if kept < len(order) else 0.0
-    return Spectrum(eigenvalues[order[:kept]], coefficients, n_train, remainder if floor else None, floor)

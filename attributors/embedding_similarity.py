@@ -17,16 +17,17 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.memory import affordable_rows
 
 NUMBERS = 64 * 2**20
 """Activations of all examples of a forward pass; no influence on the result."""
 
 
-class EmbeddingSimilarity(Attributor):
+class EmbeddingSimilarity(MeanOfScores):
     """Centred cosine of the last hidden features."""
 
     name = "embedding_similarity"
@@ -36,18 +37,15 @@ class EmbeddingSimilarity(Attributor):
         knobs.epoch(),
     )
 
-    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int) -> Tensor:
         """Compare the features.
 
         Raises:
             NotApplicableError: no linear layer runs in the model.
         """
-        total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
-        for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
-            train, test = (_features(context, checkpoint, side) for side in (context.train, context.test))
-            mean = train.mean(0)
-            total += normalize(test - mean) @ normalize(train - mean).T
-        return (total / checkpoints).float()
+        train, test = (_features(context, checkpoint, side) for side in (context.train, context.test))
+        mean = train.mean(0)
+        return normalize(test - mean) @ normalize(train - mean).T
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """Both sides in float64, centred and normalised, a pass through the model, and the scores."""
@@ -57,10 +55,6 @@ class EmbeddingSimilarity(Attributor):
         embeddings = 6 * needs.DOUBLE * width * (len(context.train) + len(context.test))
         scores = 4 * needs.pairs(context, needs.DOUBLE)
         return {"embeddings": embeddings, "a pass through the model": needs.gradients(context), "scores": scores}
-
-    def score(self, state: Tensor) -> Tensor:
-        """The cosines."""
-        return state.clone()
 
 
 @torch.no_grad()

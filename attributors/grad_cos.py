@@ -11,39 +11,11 @@ Deviations: the test side is the gradient of the attributed f instead of the net
 exact, not projected; an example without a gradient scores 0.
 """
 
-from __future__ import annotations
-
-from torch import Tensor
-
-from attriboard.contracts.attributor import Attributor, Context
-from attriboard.toolkit import knobs, needs
-from attriboard.toolkit.similarity import mean_similarity
+from attriboard.attributors.grad_dot import GradDot
 
 
-class GradCos(Attributor):
+class GradCos(GradDot):
     """Cosines of training-loss and target gradients."""
 
     name = "grad_cos"
-    paper = "arXiv:2102.05262"
-    family = "gradient similarity"
-    hyperparameters = (
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
-    )
-
-    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
-        """Average the cosines over checkpoints."""
-        return mean_similarity(context, cosine=True, checkpoints=checkpoints, epoch=epoch)
-
-    def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
-        """Gradients and cosines."""
-        products = (6 + checkpoints) * needs.pairs(context, needs.DOUBLE)
-        return {
-            "gradients": needs.gradients(context),
-            "kept gradients": needs.held(context),
-            "inner products": products,
-        }
-
-    def score(self, state: Tensor) -> Tensor:
-        """The cosines."""
-        return state.clone()
+    cosine = True

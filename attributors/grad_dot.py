@@ -13,37 +13,29 @@ not projected.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs, needs
-from attriboard.toolkit.similarity import mean_similarity
+from attriboard.toolkit.averaging import MeanOfScores
+from attriboard.toolkit.similarity import gradient_similarity
 
 
-class GradDot(Attributor):
+class GradDot(MeanOfScores):
     """Inner products of training-loss and target gradients."""
 
     name = "grad_dot"
     paper = "arXiv:2102.05262"
     family = "gradient similarity"
-    hyperparameters = (
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
-    )
+    hyperparameters = knobs.ONE_MODEL
+    cosine: ClassVar[bool] = False
 
-    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> Tensor:
-        """Average −⟨∇L(z_i), ∇f(z')⟩ over checkpoints."""
-        return mean_similarity(context, cosine=False, checkpoints=checkpoints, epoch=epoch)
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int) -> Tensor:
+        """Compare the gradients at one checkpoint."""
+        return gradient_similarity(context, checkpoint, cosine=self.cosine).neg_()
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
-        """Gradients and inner products."""
-        products = 6 * needs.pairs(context, needs.DOUBLE)
-        return {
-            "gradients": needs.gradients(context),
-            "kept gradients": needs.held(context),
-            "inner products": products,
-        }
-
-    def score(self, state: Tensor) -> Tensor:
-        """The inner products."""
-        return state.clone()
+        """Gradients, and inner products."""
+        return needs.gradient_similarity(context)

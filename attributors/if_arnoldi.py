@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.krylov import krylov_basis, rounding
@@ -38,8 +39,17 @@ class Projected:
     train: Tensor
     test: Tensor
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """The Ritz values that are kept, with g' along their vectors."""
+        return Spectrum.of_curvature(self.eigenvalues, self.test.T.square(), self.train.shape[1], whole=False)
 
-class IFArnoldi(Attributor):
+    def scores(self, regularization: float) -> Tensor:
+        """τ_λ (n_test, n_train)."""
+        return (self.test / -(self.eigenvalues + regularization)[:, None]).T @ self.train
+
+
+class IFArnoldi(MeanOfFits):
     """Influence functions in the Hessian's dominant eigenspace."""
 
     name = "if_arnoldi"
@@ -64,48 +74,13 @@ class IFArnoldi(Attributor):
             grid=(25, 50, 100, 200),
             description="dimension of the Krylov space, each one product with the Hessian",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(
-        self, context: Context, *, projection_dim: int, max_iterations: int, checkpoints: int, epoch: int | None
-    ) -> tuple[Projected, ...]:
-        """Find the Ritz pairs of every checkpoint and project both sides."""
-        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
-        return tuple(
-            self._project(context, checkpoint, projection_dim, max_iterations, stream)
-            for stream, checkpoint in enumerate(chosen)
-        )
-
-    def memory_need(
-        self, context: Context, *, projection_dim: int, max_iterations: int, checkpoints: int, epoch: int | None
-    ) -> dict[str, int]:
-        """The Krylov basis and its products with the Hessian and with all gradients."""
-        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
-        steps = min(max_iterations, n_params)
-        return {
-            "the Krylov basis": 4 * needs.DOUBLE * steps * n_params,
-            "products with gradients": (2 + checkpoints) * needs.DOUBLE * steps * n,
-            "Hessian products": needs.sweep(context, steps),
-            "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
-        }
-
-    def score(self, state: tuple[Projected, ...], *, regularization: float) -> Tensor:
-        """Average over checkpoints."""
-        products = [(one.test / (one.eigenvalues + regularization)[:, None]).T @ one.train for one in state]
-        return -torch.stack(products).mean(0).float()
-
-    def spectrum(self, state: tuple[Projected, ...]) -> list[Spectrum]:
-        """The Ritz values that are kept, with g' along their vectors."""
-        return [
-            Spectrum.of_curvature(one.eigenvalues, one.test.T.square(), one.train.shape[1], whole=False)
-            for one in state
-        ]
-
-    def _project(
-        self, context: Context, checkpoint: Checkpoint, projection_dim: int, max_iterations: int, stream: int
+    def fit_one(
+        self, context: Context, checkpoint: Checkpoint, stream: int, *, projection_dim: int, max_iterations: int
     ) -> Projected:
+        """Find the Ritz pairs, and project both sides."""
         loss = TrainingLoss(context, checkpoint, torch.float64)
         generator = torch.Generator().manual_seed(context.seed + 1_000_003 * stream)
         start = torch.randn(loss.n_params, dtype=torch.float64, generator=generator).to(context.device)
@@ -119,3 +94,16 @@ class IFArnoldi(Attributor):
         rotation = rotation[:, kept].T
         test = loss.slopes(context.target, context.test, rotation @ Q)
         return Projected(eigenvalues[kept], rotation @ slopes, test)
+
+    def memory_need(
+        self, context: Context, *, projection_dim: int, max_iterations: int, checkpoints: int, epoch: int | None
+    ) -> dict[str, int]:
+        """The Krylov basis and its products with the Hessian and with all gradients."""
+        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
+        steps = min(max_iterations, n_params)
+        return {
+            "the Krylov basis": 4 * needs.DOUBLE * steps * n_params,
+            "products with gradients": (2 + checkpoints) * needs.DOUBLE * steps * n,
+            "Hessian products": needs.sweep(context, steps),
+            "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
+        }

@@ -21,17 +21,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
-from attriboard.contracts.spectrum import Spectrum
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients, working_precision
 from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
 
 
-class IFCG(Attributor):
+class IFCG(MeanOfFits):
     """Influence functions by conjugate gradients on the Hessian."""
 
     name = "if_cg"
@@ -60,21 +59,15 @@ class IFCG(Attributor):
             grid=(0.0, 1e-7, 1e-3, 1e-1),
             description="a test point's iteration ends when its residual is that part of its gradient",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(
-        self, context: Context, *, max_iterations: int, checkpoints: int, epoch: int | None
-    ) -> tuple[KrylovSolution, ...]:
-        """The Krylov space of every test gradient at every checkpoint."""
-        solutions = []
-        for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch):
-            blocks = per_example_gradients(context, checkpoint, context.target, context.test)
-            gradients = torch.cat([block.double() for block in blocks])
-            loss = TrainingLoss(context, checkpoint, working_precision(context, checkpoint))
-            solutions.append(lanczos(loss, gradients, max_iterations))
-        return tuple(solutions)
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int, *, max_iterations: int) -> KrylovSolution:
+        """The Krylov space of every test gradient."""
+        blocks = per_example_gradients(context, checkpoint, context.target, context.test)
+        gradients = torch.cat([block.double() for block in blocks])
+        loss = TrainingLoss(context, checkpoint, working_precision(context, checkpoint))
+        return lanczos(loss, gradients, max_iterations)
 
     def memory_need(
         self, context: Context, *, max_iterations: int, checkpoints: int, epoch: int | None
@@ -89,12 +82,3 @@ class IFCG(Attributor):
             "Hessian products": needs.sweep(context, n_test),
             "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
         }
-
-    def score(self, state: tuple[KrylovSolution, ...], *, regularization: float, tolerance: float) -> Tensor:
-        """Combine the basis as λ asks; average over checkpoints."""
-        products = [solution.products(regularization, tolerance) for solution in state]
-        return -torch.stack(products).mean(0).float()
-
-    def spectrum(self, state: tuple[KrylovSolution, ...]) -> list[Spectrum]:
-        """H along every g', by Gauss quadrature with as many nodes as there were iterations."""
-        return [solution.spectrum() for solution in state]

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.spectrum import symmetric_eigen
@@ -39,12 +40,13 @@ class Decomposition:
     train: Tensor
     test: Tensor
 
-    def products(self, regularization: float) -> Tensor:
-        """g'ᵀ (H + λI)⁻¹ Gᵀ, (n_test, n_train)."""
+    def scores(self, regularization: float) -> Tensor:
+        """−g'ᵀ (H + λI)⁻¹ Gᵀ, (n_test, n_train)."""
         shifted = self.eigenvalues + regularization
         inverse = shifted.reciprocal().where(shifted.abs() > self._floor, torch.zeros_like(shifted))
-        return (self.test * inverse) @ self.train
+        return (self.test * -inverse) @ self.train
 
+    @property
     def spectrum(self) -> Spectrum:
         """H's eigenvalues above rounding, and g'."""
         above = self.eigenvalues > self._floor
@@ -56,7 +58,7 @@ class Decomposition:
         return float(len(self.eigenvalues) * torch.finfo(self.eigenvalues.dtype).eps * self.eigenvalues.abs().amax())
 
 
-class IFExplicit(Attributor):
+class IFExplicit(MeanOfFits):
     """Influence functions with the exact Hessian."""
 
     name = "if_explicit"
@@ -65,13 +67,28 @@ class IFExplicit(Attributor):
     curvature = "hessian"
     hyperparameters = (
         knobs.regularization(0.0, "dattri 0.3.0 IFAttributorExplicit: regularization=0.0"),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(self, context: Context, *, checkpoints: int, epoch: int | None) -> tuple[Decomposition, ...]:
-        """Decompose every checkpoint's Hessian."""
-        return tuple(_decompose(context, one) for one in context.select_checkpoints(checkpoints, epoch=epoch))
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int) -> Decomposition:
+        """Decompose the Hessian."""
+        loss = TrainingLoss(context, checkpoint, torch.float64)
+        n_params = loss.n_params
+        hessian = torch.empty(n_params, n_params, dtype=torch.float64)
+        train = torch.empty(n_params, len(context.train), dtype=torch.float64)
+        test = torch.empty(n_params, len(context.test), dtype=torch.float64)
+        for start in range(0, n_params, ROWS):
+            rows = slice(start, min(start + ROWS, n_params))
+            directions = torch.zeros(rows.stop - start, n_params, dtype=torch.float64, device=loss.device)
+            directions[:, rows].fill_diagonal_(1)
+            hessian[rows], train[rows] = loss.products(directions)
+            test[rows] = loss.slopes(context.target, context.test, directions)
+        if not bool(torch.isfinite(hessian).all()):
+            raise NotApplicableError("the Hessian is not finite: the model diverged")
+        hessian.add_(hessian.T.clone()).div_(2)
+        eigenvalues, vectors = symmetric_eigen(hessian)
+        del hessian
+        return Decomposition(eigenvalues, vectors.T @ train, test.T @ vectors)
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """The Hessian and its eigenvectors, and gradients before and after the rotation."""
@@ -84,31 +101,3 @@ class IFExplicit(Attributor):
             "Hessian products": needs.sweep(context, min(ROWS, n_params)) + 4 * 8 * min(ROWS, n_params) * n_params,
             "scores": (2 + checkpoints) * needs.pairs(context, needs.DOUBLE),
         }
-
-    def score(self, state: tuple[Decomposition, ...], *, regularization: float) -> Tensor:
-        """Average over checkpoints."""
-        return -torch.stack([one.products(regularization) for one in state]).mean(0).float()
-
-    def spectrum(self, state: tuple[Decomposition, ...]) -> list[Spectrum]:
-        """The positive part of H's spectrum, with g' in its eigenbasis."""
-        return [one.spectrum() for one in state]
-
-
-def _decompose(context: Context, checkpoint: Checkpoint) -> Decomposition:
-    loss = TrainingLoss(context, checkpoint, torch.float64)
-    n_params = loss.n_params
-    hessian = torch.empty(n_params, n_params, dtype=torch.float64)
-    train = torch.empty(n_params, len(context.train), dtype=torch.float64)
-    test = torch.empty(n_params, len(context.test), dtype=torch.float64)
-    for start in range(0, n_params, ROWS):
-        rows = slice(start, min(start + ROWS, n_params))
-        directions = torch.zeros(rows.stop - start, n_params, dtype=torch.float64, device=loss.device)
-        directions[:, rows].fill_diagonal_(1)
-        hessian[rows], train[rows] = loss.products(directions)
-        test[rows] = loss.slopes(context.target, context.test, directions)
-    if not bool(torch.isfinite(hessian).all()):
-        raise NotApplicableError("the Hessian is not finite: the model diverged")
-    hessian.add_(hessian.T.clone()).div_(2)
-    eigenvalues, vectors = symmetric_eigen(hessian)
-    del hessian
-    return Decomposition(eigenvalues, vectors.T @ train, test.T @ vectors)

@@ -1,11 +1,13 @@
 """IF by LiSSA: influence functions whose inverse Hessian is applied by a stochastic Neumann series.
 
 Koh & Liang, "Understanding Black-box Predictions via Influence Functions", ICML 2017 (arXiv 1703.04730), section 3;
-the series is that of Agarwal, Bullins & Hazan (arXiv 1602.03943), see `attriboard.toolkit.lissa`:
+the series is that of Agarwal, Bullins & Hazan, "Second-Order Stochastic Optimization for Machine Learning in Linear
+Time", JMLR 2017 (arXiv 1602.03943):
 
     τ(z', i) = −⟨∇L(z_i), v_T / s⟩,   v_t = g' + v_{t−1} − (H_S + λI) v_{t−1} / s,   v_0 = g' = ∇f(z'),
 
-T the recursion depth, s the scaling, S a new random batch at every step; averaged over repeats and checkpoints.
+T the recursion depth, s the scaling, S a new random batch at every step; averaged over repeats and checkpoints. In
+expectation the fixed point is exact. The series converges where every |1 − (σ + λ)/s| < 1.
 
 Deviations: g' is the gradient of the attributed f instead of the test loss; λ is absolute (dattri's is damping ×
 scaling); all test points see the same batches; a batch has no example twice; a series that diverges is a failure with a
@@ -14,19 +16,89 @@ reason, not a score. Numbers have the precision of the model's parameters.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
+from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters, per_example_gradients
-from attriboard.toolkit.lissa import lissa
+
+CACHE_BYTES = 28 * 2**20
+"""Of directions that take all steps together: a step hardly computes, it reads and writes them a few times."""
+
+EXCESS = 10.0
+"""How far beyond the bound of a contraction ‖v‖ may go: single batches may expand a little where the mean does not."""
 
 
-class IFLiSSA(Attributor):
+@dataclass(frozen=True)
+class Series:
+    """The Neumann series of one checkpoint.
+
+    Attributes:
+        loss: whose Hessian is meant.
+        regularization, scaling, depth: λ, s, T.
+        batch_size: examples per batch, drawn without replacement; n_train or more is the full Hessian.
+        repeats: independent series, averaged.
+        seed: of the batches.
+    """
+
+    loss: TrainingLoss
+    regularization: float
+    scaling: float
+    depth: int
+    batch_size: int
+    repeats: int
+    seed: tuple[int, ...]
+
+    def solve(self, vectors: Tensor) -> Tensor:
+        """v_T / s, about (H + λI)⁻¹ b, of every row b of `vectors` (k, n_params); all rows see the same batches.
+
+        Raises:
+            NotApplicableError: the series diverged: ‖v‖ left what terms that do not grow can sum to.
+        """
+        total = torch.zeros_like(vectors)
+        together = max(1, CACHE_BYTES // (vectors.element_size() * vectors.shape[1]))
+        for sums, rows in zip(torch.split(total, together), torch.split(vectors, together), strict=True):
+            norms = rows.norm(dim=1)
+            for repeat in range(self.repeats):
+                random = np.random.default_rng((*self.seed, repeat))
+                estimate = rows.clone()
+                for step in range(1, self.depth + 1):
+                    change, _ = self.loss.products(estimate, self._batch(random))
+                    estimate.mul_(1 - self.regularization / self.scaling).add_(rows).sub_(
+                        change, alpha=1 / self.scaling
+                    )
+                    if step % 16 == 0 or step == self.depth:
+                        self._check(estimate, norms, step)
+                sums += estimate
+        return total.div_(self.repeats * self.scaling)
+
+    def _batch(self, random: np.random.Generator) -> Examples | None:
+        """Without replacement; `None`, all examples, where there are no more."""
+        n = len(self.loss.train)
+        if self.batch_size >= n:
+            return None
+        rows = random.choice(n, self.batch_size, replace=False, shuffle=False)
+        return self.loss.train[torch.from_numpy(rows).to(self.loss.device)]
+
+    def _check(self, estimate: Tensor, norms: Tensor, step: int) -> None:
+        """If no factor I − (H_S + λI)/s lengthens a vector, ‖v‖ ≤ (step + 1) ‖b‖."""
+        growth = float((estimate.norm(dim=1) / norms.clamp_min(torch.finfo(norms.dtype).tiny)).max())
+        if not growth <= EXCESS * (step + 1):
+            raise NotApplicableError(
+                f"diverged: scaling = {self.scaling:g}: after {step} of {self.depth} steps ‖v‖ is {growth:.3g} times "
+                "that of the gradient; raise scaling or regularization, or the batch size"
+            )
+
+
+class IFLiSSA(MeanOfScores):
     """Influence functions by stochastic Neumann series."""
 
     name = "if_lissa"
@@ -71,42 +143,27 @@ class IFLiSSA(Attributor):
             grid=(1, 3, 10),
             description="independent series that are averaged",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(
+    def fit_one(
         self,
         context: Context,
+        checkpoint: Checkpoint,
+        stream: int,
         *,
         regularization: float,
         scaling: float,
         recursion_depth: int,
         batch_size: int,
         repeats: int,
-        checkpoints: int,
-        epoch: int | None,
     ) -> Tensor:
         """Run the series for every test gradient, then take products with all training gradients."""
-        total = torch.zeros(len(context.test), len(context.train), device=context.device)
-        for stream, checkpoint in enumerate(context.select_checkpoints(checkpoints, epoch=epoch)):
-            loss = TrainingLoss(context, checkpoint)
-            blocks = per_example_gradients(context, checkpoint, context.target, context.test)
-            solved = [
-                lissa(
-                    loss,
-                    block,
-                    regularization=regularization,
-                    scaling=scaling,
-                    depth=recursion_depth,
-                    batch_size=batch_size,
-                    repeats=repeats,
-                    seed=(context.seed, stream),
-                )
-                for block in blocks
-            ]
-            total -= torch.cat([loss.slopes(context.loss, context.train, block) for block in solved])
-        return total / checkpoints
+        loss = TrainingLoss(context, checkpoint)
+        series = Series(loss, regularization, scaling, recursion_depth, batch_size, repeats, (context.seed, stream))
+        blocks = per_example_gradients(context, checkpoint, context.target, context.test)
+        solved = [series.solve(block) for block in blocks]
+        return torch.cat([loss.slopes(context.loss, context.train, block) for block in solved]).neg_()
 
     def memory_need(self, context: Context, **others: object) -> dict[str, int]:
         """Test gradients before and after, and what the series holds."""
@@ -117,7 +174,3 @@ class IFLiSSA(Attributor):
             "Hessian products": needs.sweep(context, n_test),
             "scores": 4 * needs.pairs(context),
         }
-
-    def score(self, state: Tensor) -> Tensor:
-        """The influences."""
-        return state.clone()

@@ -16,27 +16,17 @@ projected gradients stand for it, and a note says so (`attriboard.toolkit.plan`)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context
-from attriboard.contracts.spectrum import Spectrum
+from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.outputs import average_scores, kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution
 
 
-@dataclass(frozen=True)
-class State:
-    """One solved kernel per checkpoint, and the memory that scores may take."""
-
-    solutions: tuple[KernelSolution, ...]
-    memory_bytes: int | None
-
-
-class IFFIM(Attributor):
+class IFFIM(MeanOfFits):
     """Influence functions with the empirical Fisher matrix."""
 
     name = "iffim"
@@ -45,26 +35,15 @@ class IFFIM(Attributor):
     hyperparameters = (
         knobs.regularization(0.0, "dattri 0.3.0 IFAttributor*: regularization=0.0"),
         knobs.projection_dim(None, "the definition: no projection"),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(self, context: Context, *, projection_dim: int | None, checkpoints: int, epoch: int | None) -> State:
-        """Solve every checkpoint's kernel."""
-        return State(
-            tuple(
-                solve_checkpoint(
-                    context,
-                    checkpoint,
-                    context.loss,
-                    context.target,
-                    projection_dim=projection_dim,
-                    stream=stream,
-                )
-                for stream, checkpoint in enumerate(context.select_checkpoints(checkpoints, epoch=epoch))
-            ),
-            context.memory_bytes,
-        )
+    def fit_one(
+        self, context: Context, checkpoint: Checkpoint, stream: int, *, projection_dim: int | None
+    ) -> KernelSolution:
+        """Solve one checkpoint's kernel."""
+        functions = context.loss, context.target
+        return solve_checkpoint(context, checkpoint, *functions, projection_dim=projection_dim, stream=stream)
 
     def memory_need(
         self, context: Context, *, projection_dim: int | None, checkpoints: int, epoch: int | None
@@ -72,14 +51,10 @@ class IFFIM(Attributor):
         """One kernel at work and the solutions of all."""
         return needs.kernels(context, projection_dim, checkpoints)
 
-    def score(self, state: State, *, regularization: float) -> Tensor:
-        """Average τ_λ over checkpoints."""
-        return average_scores(state.solutions, regularization, state.memory_bytes)
+    def score(self, state: Fits, *, regularization: float) -> Tensor:
+        """Average τ_λ over checkpoints, on disk where it does not fit in memory."""
+        return average_scores(state.models, regularization, state.context.memory_bytes)
 
-    def spectrum(self, state: State) -> list[Spectrum]:
-        """Of each checkpoint's K/n and r."""
-        return [solution.spectrum for solution in state.solutions]
-
-    def notes(self, state: State) -> tuple[str, ...]:
+    def notes(self, state: Fits) -> tuple[str, ...]:
         """What stands for the exact kernel."""
-        return kernel_notes(state.solutions)
+        return kernel_notes(state.models)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.attributor import Context
 from attriboard.toolkit import needs
+from attriboard.toolkit.averaging import FixedScores
 
 
-class InputSimilarity(Attributor):
+class InputSimilarity(FixedScores):
     """Centred cosine of the inputs."""
 
     name = "input_similarity"
@@ -40,10 +41,6 @@ class InputSimilarity(Attributor):
         n_inputs = context.train.inputs[0].numel()
         inputs = 4 * needs.DOUBLE * n_inputs * (len(context.train) + len(context.test))
         return {"inputs": inputs, "scores": 2 * needs.pairs(context, needs.DOUBLE)}
-
-    def score(self, state: Tensor) -> Tensor:
-        """The cosines."""
-        return state.clone()
 
 
 def bags(tokens: Tensor) -> Tensor:

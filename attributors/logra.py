@@ -31,14 +31,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
 from attriboard.toolkit.spectrum import KernelSolution, solve_features, solve_kernel
+
+Projections = dict[str, tuple[Tensor | None, Tensor | None]]
+"""By layer: P_i and P_o, transposed, float64."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,27 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class State:
-    """Every checkpoint's layers, and what there is to say of them."""
+class Layers:
+    """One checkpoint's, by name."""
 
-    models: list[dict[str, Layer]]
-    notes: tuple[str, ...]
+    layers: dict[str, Layer]
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the block-diagonal Fisher matrix: the layers' spectra side by side."""
+        return side_by_side([layer.solution.spectrum for layer in self.layers.values()])
+
+    def scores(self, regularization: float | None) -> Tensor:
+        """The sum over layers."""
+        first, *others = (
+            layer.solution.scores(layer_damping(regularization, layer.mean)) for layer in self.layers.values()
+        )
+        for one in others:
+            first += one
+        return first
 
 
-class LoGra(Attributor):
+class LoGra(MeanOfFits):
     """Influence functions with low-rank projected gradients."""
 
     name = "logra"
@@ -84,27 +101,21 @@ class LoGra(Attributor):
             grid=("random", "pca"),
             description="random projections, or leading eigenvectors of the layer's inputs and output gradients",
         ),
-        knobs.checkpoints(1, "dattri's benchmark: one model trained on all data"),
-        knobs.epoch(),
+        *knobs.ONE_MODEL,
     )
 
-    def fit(
+    def fit_one(
         self,
         context: Context,
+        checkpoint: Checkpoint,
+        stream: int,
         *,
         projection_dim: int | None,
         initialization: Literal["random", "pca"],
-        checkpoints: int,
-        epoch: int | None,
-    ) -> State:
-        """Solve the projected kernel of every checkpoint's layers."""
+    ) -> Layers:
+        """Solve the projected kernels of one checkpoint's layers."""
         rank = None if projection_dim is None else isqrt(projection_dim)
-        generator = torch.Generator().manual_seed(context.seed)
-        models = [
-            fit_layers(context, checkpoint, rank, None if initialization == "pca" else generator)
-            for checkpoint in context.select_checkpoints(checkpoints, epoch=epoch)
-        ]
-        return State(models, left_out(context, models[0]))
+        return fit_layers(context, checkpoint, draw_projections(context, checkpoint, rank, initialization, stream))
 
     def memory_need(
         self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
@@ -124,29 +135,29 @@ class LoGra(Attributor):
             **needs.kernel_solution(context, max(sides)),
         }
 
-    def score(self, state: State, *, regularization: float | None) -> Tensor:
-        """Sum over layers, average over checkpoints."""
-        layers = [layer for model in state.models for layer in model.values()]
-        parts = (layer.solution.scores(layer_damping(regularization, layer.mean)) for layer in layers)
-        scores = next(parts)
-        for part in parts:
-            scores += part
-        return scores.div_(len(state.models))
-
-    def spectrum(self, state: State) -> list[Spectrum]:
-        """Of each checkpoint's block-diagonal Fisher matrix: the layers' spectra side by side."""
-        return [side_by_side([layer.solution.spectrum for layer in model.values()]) for model in state.models]
-
-    def notes(self, state: State) -> tuple[str, ...]:
+    def notes(self, state: Fits) -> tuple[str, ...]:
         """Which parameters are left out."""
-        return state.notes
+        return left_out(state.context, state.models[0].layers)
 
 
-def fit_layers(
-    context: Context, checkpoint: Checkpoint, rank: int | None, generator: torch.Generator | None
-) -> dict[str, Layer]:
-    """Every matrix layer of one checkpoint; without a generator, projections are principal components."""
-    projections = draw_projections(context, checkpoint, rank, generator)
+def draw_projections(
+    context: Context, checkpoint: Checkpoint, rank: int | None, initialization: str, stream: int
+) -> Projections:
+    """P_i and P_o of every matrix layer, transposed; `None` where nothing is lost without one."""
+    sizes = matrix_layers(context, checkpoint)
+    if rank is not None and initialization == "pca":
+        moments = second_moments(context, checkpoint, labelled(context, checkpoint, own=False), sizes)
+        return {name: (components(A, rank), components(S, rank)) for name, (A, S) in moments.items()}
+    generator = torch.Generator().manual_seed(context.seed)
+    projections: Projections = {}
+    for _ in range(stream + 1):  # one stream of random numbers for all models
+        for name, (d_in, d_out) in sizes.items():
+            projections[name] = projection(d_in, rank, generator), projection(d_out, rank, generator)
+    return projections
+
+
+def fit_layers(context: Context, checkpoint: Checkpoint, projections: Projections) -> Layers:
+    """Every matrix layer of one checkpoint, projected."""
 
     def project(layer: LayerGradients) -> LayerGradients | None:
         factors = layer.factors
@@ -157,28 +168,15 @@ def fit_layers(
         return LayerFactors(times(inputs, P_i), times(deltas, P_o), bias=False).gradients(layer.name)
 
     pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project)
-    return {
-        name: solve_layer(context, ((train, test) for _, train, test in group))
-        for name, group in groupby(pieces, key=lambda piece: piece[0])
-    }
+    return Layers(
+        {
+            name: solve_layer(context, ((train, test) for _, train, test in group))
+            for name, group in groupby(pieces, key=lambda piece: piece[0])
+        }
+    )
 
 
-def draw_projections(
-    context: Context, checkpoint: Checkpoint, rank: int | None, generator: torch.Generator | None
-) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-    """P_i and P_o of every matrix layer, transposed; `None` where nothing is lost without one."""
-    sizes = matrix_layers(context, checkpoint)
-    if rank is not None and generator is None:
-        draws = labelled(context, checkpoint, own=False)
-        moments = second_moments(context, checkpoint, draws, sizes)
-        return {name: (components(A, rank), components(S, rank)) for name, (A, S) in moments.items()}
-    return {
-        name: (projection(d_in, rank, generator), projection(d_out, rank, generator))
-        for name, (d_in, d_out) in sizes.items()
-    }
-
-
-def projection(d: int, rank: int | None, generator: torch.Generator | None) -> Tensor | None:
+def projection(d: int, rank: int | None, generator: torch.Generator) -> Tensor | None:
     """P transposed, (d, k), for one side of a layer, float64; `None` where k = d."""
     if rank is None or rank >= d:
         return None

@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.attributor import Context
 from attriboard.toolkit import needs
+from attriboard.toolkit.averaging import FixedScores
 
 
-class Random(Attributor):
+class Random(FixedScores):
     """Independent normal scores."""
 
     name = "random"
@@ -28,7 +29,3 @@ class Random(Attributor):
     def memory_need(self, context: Context) -> dict[str, int]:
         """The scores, twice."""
         return {"scores": 2 * needs.pairs(context)}
-
-    def score(self, state: Tensor) -> Tensor:
-        """The scores drawn."""
-        return state.clone()

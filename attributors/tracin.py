@@ -17,12 +17,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.similarity import gradient_similarity
 
 
-class TracIn(Attributor):
+class TracIn(MeanOfScores):
     """Tracing gradient descent over the epochs of a run."""
 
     name = "tracin"
@@ -41,31 +42,20 @@ class TracIn(Attributor):
         knobs.epoch(),
     )
 
-    def fit(
-        self, context: Context, *, normalize: bool, projection_dim: int | None, checkpoints: int, epoch: int | None
+    def fit_one(
+        self, context: Context, run: Checkpoint, stream: int, *, normalize: bool, projection_dim: int | None
     ) -> Tensor:
-        """Sum over every run's kept epochs up to `epoch`; average over runs."""
+        """Sum over a run's kept epochs, up to that of the checkpoint that was chosen."""
+        kept = [one for one in context.checkpoints if one.indices is None and one.seed == run.seed]
         total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
-        for run in context.select_checkpoints(checkpoints, epoch=epoch):
-            for checkpoint in context.checkpoints:
-                if checkpoint.indices is None and checkpoint.seed == run.seed and checkpoint.epoch <= run.epoch:
-                    total -= gradient_similarity(
-                        context,
-                        checkpoint,
-                        cosine=normalize,
-                        projection_dim=projection_dim,
-                        seed=(context.seed, checkpoint.seed, checkpoint.epoch),
-                    )
-        return (total / checkpoints).float()
+        for checkpoint in kept:
+            if checkpoint.epoch <= run.epoch:
+                seed = (context.seed, checkpoint.seed, checkpoint.epoch)
+                total -= gradient_similarity(
+                    context, checkpoint, cosine=normalize, projection_dim=projection_dim, seed=seed
+                )
+        return total
 
-    def memory_need(
-        self, context: Context, *, normalize: bool, projection_dim: int | None, checkpoints: int, epoch: int | None
-    ) -> dict[str, int]:
-        """Gradients, projected or a part of the test gradients whole, and inner products."""
-        kept = needs.held(context) if projection_dim is None else needs.features(context, projection_dim)
-        products = 7 * needs.pairs(context, needs.DOUBLE)
-        return {"gradients": needs.gradients(context), "kept gradients": kept, "inner products": products}
-
-    def score(self, state: Tensor) -> Tensor:
-        """The sums."""
-        return state.clone()
+    def memory_need(self, context: Context, *, projection_dim: int | None, **others: object) -> dict[str, int]:
+        """Gradients, and inner products of two models at a time."""
+        return needs.gradient_similarity(context, projection_dim)

@@ -17,14 +17,14 @@ transform, not Rademacher; λ = 0 is the pseudo-inverse over the numerical rank;
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.gradients import evaluate
 from attriboard.toolkit.outputs import kernel_notes
 from attriboard.toolkit.solve import solve_checkpoint
@@ -32,14 +32,23 @@ from attriboard.toolkit.spectrum import KernelSolution
 
 
 @dataclass(frozen=True)
-class State:
-    """One solved kernel per checkpoint; 1 − p of the training examples (n_train,), mean over checkpoints."""
+class Weighted:
+    """One checkpoint: its solved kernel, and 1 − p of the training examples (n_train,)."""
 
-    solutions: tuple[KernelSolution, ...]
+    solution: KernelSolution
     error_probability: Tensor
 
+    @property
+    def spectrum(self) -> Spectrum:
+        """Of the margin kernel, before the weighting by 1 − p."""
+        return self.solution.spectrum
 
-class TRAK(Attributor):
+    def scores(self, regularization: float) -> Tensor:
+        """−φ(z')ᵀ (ΦᵀΦ/n + λI)⁻¹ φ(z_i)."""
+        return self.solution.scores(regularization)
+
+
+class TRAK(MeanOfFits):
     """Tracing with the randomly projected after kernel."""
 
     name = "trak"
@@ -60,30 +69,11 @@ class TRAK(Attributor):
         knobs.epoch(),
     )
 
-    def fit(
-        self,
-        context: Context,
-        *,
-        projection_dim: int | None,
-        checkpoints: int,
-        checkpoint_data: Literal["full", "half"],
-        epoch: int | None,
-    ) -> State:
-        """Solve every checkpoint's kernel and weigh the training examples."""
-        models = context.select_checkpoints(checkpoints, epoch=epoch, data=checkpoint_data)
-        solutions = tuple(
-            solve_checkpoint(
-                context,
-                checkpoint,
-                context.margin,
-                context.target,
-                projection_dim=projection_dim,
-                stream=stream,
-            )
-            for stream, checkpoint in enumerate(models)
-        )
-        errors = [torch.sigmoid(-evaluate(context, model, context.margin, context.train)) for model in models]
-        return State(solutions, torch.stack(errors).mean(0).float())
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int, *, projection_dim: int | None) -> Weighted:
+        """Solve one checkpoint's kernel and weigh the training examples."""
+        functions = context.margin, context.target
+        solution = solve_checkpoint(context, checkpoint, *functions, projection_dim=projection_dim, stream=stream)
+        return Weighted(solution, torch.sigmoid(-evaluate(context, checkpoint, context.margin, context.train)))
 
     def memory_need(
         self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
@@ -91,17 +81,11 @@ class TRAK(Attributor):
         """One kernel at work and the solutions of all."""
         return needs.kernels(context, projection_dim, checkpoints)
 
-    def score(self, state: State, *, regularization: float) -> Tensor:
+    def score(self, state: Fits, *, regularization: float) -> Tensor:
         """Average over checkpoints, each factor by itself."""
-        scores = -state.solutions[0].scores(regularization)
-        for solution in state.solutions[1:]:
-            scores -= solution.scores(regularization)
-        return scores * (state.error_probability / len(state.solutions))
+        weights = torch.stack([one.error_probability for one in state.models]).mean(0).float()
+        return self.total(state, regularization=regularization).mul_(weights / -len(state.models))
 
-    def spectrum(self, state: State) -> list[Spectrum]:
-        """Of each checkpoint's margin kernel, before the weighting by 1 − p."""
-        return [solution.spectrum for solution in state.solutions]
-
-    def notes(self, state: State) -> tuple[str, ...]:
+    def notes(self, state: Fits) -> tuple[str, ...]:
         """What stands for an exact kernel, where nothing is projected."""
-        return kernel_notes(state.solutions)
+        return kernel_notes([one.solution for one in state.models])

@@ -70,7 +70,7 @@ def measure(repetitions: int = 5) -> Measured:
         [compare_projections(n_params, d_proj, repetitions) for d_proj in (2048, 8192)],
         {
             "n_train": len(context.train),
-            "rank": len(state.solutions[0].spectrum.eigenvalues),
+            "rank": len(state.models[0].spectrum.eigenvalues),
             "threads": torch.get_num_threads(),
             "kernel_seconds": kernel_seconds,
             "eigendecomposition_seconds": eigen_seconds,

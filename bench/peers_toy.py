@@ -216,7 +216,7 @@ def _cg_in_passes_of(rows: int, context: Context) -> Tensor:
     loss = TrainingLoss(context, model, torch.float64, rows=rows)
     blocks = per_example_gradients(context, model, context.target, context.test)
     solution = lanczos(loss, torch.cat([block.double() for block in blocks]), int(CG["max_iterations"]))
-    return -solution.products(CG["regularization"], 1e-7).double()
+    return solution.scores(CG["regularization"], 1e-7).double()
 
 
 def _dattri(kind: Any, context: Context) -> Tensor:

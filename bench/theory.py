@@ -37,7 +37,7 @@ def measure(repetitions: int = 1, task_name: str = "mnist_mlp") -> Measured:
 
     context = build_context(task, BundleRegistry().locate(task.card, "checkpoints"))
     state = IFFIM().fit(context, projection_dim=None, checkpoints=1, epoch=None)
-    (solution,) = state.solutions
+    (solution,) = state.models
     spectrum = solution.spectrum.at(points)
     psi_in_basis = psi @ solution.vectors.double()  # (n_scoring, m)
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from attriboard.contracts.attributor import Attributor, BatchFunction, Checkpoint, Context, Hyperparameter
+from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context, Hyperparameter
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
+from attriboard.toolkit.averaging import FixedScores
 from attriboard.toolkit.gradients import count_parameters
 
 try:
@@ -53,15 +54,11 @@ def damping(name: str, source: str, grid: tuple[float, ...] = knobs.REGULARIZATI
     )
 
 
-class Adapter(Attributor):
+class Adapter(FixedScores):
     """Everything happens in `fit`: dattri has no cheap second λ."""
 
     paper = "arXiv:2410.04555"
     family = "dattri"
-
-    def score(self, state: Tensor) -> Tensor:
-        """What dattri returned, translated."""
-        return state.clone()
 
 
 class DattriTRAK(Adapter):

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.attributor import Context, Hyperparameter
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
+from attriboard.toolkit.averaging import FixedScores
 from attriboard.toolkit.layerwise import layer_regularization
 
 try:
@@ -33,7 +34,7 @@ BATCH_SIZE = 500
 """Examples per batch; scores do not depend on it."""
 
 
-class KronfluenceEKFAC(Attributor):
+class KronfluenceEKFAC(FixedScores):
     """kronfluence's Analyzer with strategy `ekfac`; every λ is a run of its own here."""
 
     name = "kronfluence-ekfac"
@@ -94,10 +95,6 @@ class KronfluenceEKFAC(Attributor):
             )
             scores: Tensor = analyzer.load_pairwise_scores("scores")["all_modules"]
         return -scores.to(context.device, torch.float32)
-
-    def score(self, state: Tensor) -> Tensor:
-        """What kronfluence returned, negated."""
-        return state.clone()
 
 
 def problem_of(context: Context) -> Any:

@@ -21,9 +21,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, BatchFunction, Context, Hyperparameter
+from attriboard.contracts.attributor import BatchFunction, Context, Hyperparameter
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
+from attriboard.toolkit.averaging import FixedScores
 from attriboard.toolkit.gradients import count_parameters
 
 try:
@@ -38,7 +39,7 @@ BATCH_BYTES = 1 << 28
 """Gradients of one batch; scores do not depend on it."""
 
 
-class TrakerTRAK(Attributor):
+class TrakerTRAK(FixedScores):
     """traker's TRAKer; every λ is a run of its own here."""
 
     name = "traker-trak"
@@ -107,10 +108,6 @@ class TrakerTRAK(Attributor):
                     traker.score(batch=batch, num_samples=len(batch[0]))
             scores = torch.from_numpy(traker.finalize_scores("test").copy())
         return scores.T.float().contiguous().to(context.device)
-
-    def score(self, state: Tensor) -> Tensor:
-        """What traker returned, transposed."""
-        return state.clone()
 
 
 class Problem(AbstractModelOutput):  # type: ignore[misc]  # traker is untyped

@@ -55,3 +55,7 @@ def epoch() -> Hyperparameter:
         minimum=1,
         description="after which training epoch the models are taken; none for the last",
     )
+
+
+ONE_MODEL = (checkpoints(1, "dattri's benchmark: one model trained on all data"), epoch())
+"""What most methods have at the end of their table; see `attriboard.toolkit.averaging`."""

@@ -44,8 +44,8 @@ class KrylovSolution:
     slopes: Tensor
     precision: torch.dtype = torch.float64
 
-    def products(self, regularization: float, tolerance: float) -> Tensor:
-        """G x (k, n_train), x the last CG iterate of (H + λI) x = b.
+    def scores(self, regularization: float, tolerance: float) -> Tensor:
+        """−G x (k, n_train), x the last CG iterate of (H + λI) x = b.
 
         The iteration ends for a right-hand side when its residual is at most `tolerance` ‖b‖, or before the first
         direction along which the curvature is not positive; where that is b itself, x = b.
@@ -66,8 +66,9 @@ class KrylovSolution:
                 pivots = self.diagonal[:, j + 1] + regularization - self.off_diagonal[:, j].square() / pivots
                 running = running & (residual > tolerance) & (pivots > 0)
                 pivots = pivots.where(running, torch.ones_like(pivots))
-        return self._combine(regularization, steps)
+        return self._combine(regularization, steps).neg_()
 
+    @property
     def spectrum(self) -> Spectrum:
         """H along every b: nodes and weights of the quadrature, (k, m).
 

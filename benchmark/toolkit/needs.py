@@ -65,6 +65,12 @@ def making(context: Context) -> int:
     return gradients(context) + kernel_blocks(context) + held(context)
 
 
+def gradient_similarity(context: Context, projection_dim: int | None = None) -> dict[str, int]:
+    """Gradients, projected or a part of the test gradients whole, and inner products."""
+    kept = held(context) if projection_dim is None else features(context, projection_dim)
+    return {"gradients": gradients(context), "kept gradients": kept, "inner products": 7 * pairs(context, DOUBLE)}
+
+
 def kernels(context: Context, projection_dim: int | None, checkpoints: int) -> dict[str, int]:
     """What `solve_checkpoint` holds at work, and all its solutions."""
     n_train, n_params = len(context.train), count_parameters(context.checkpoints[0])

@@ -13,15 +13,6 @@ from attriboard.toolkit.kernel import gradient_products
 from attriboard.toolkit.projection import FourierProjection
 
 
-def mean_similarity(context: Context, *, cosine: bool, checkpoints: int, epoch: int | None) -> Tensor:
-    """−⟨g', ∇L(z_i)⟩ or minus its cosine, mean over checkpoints: (n_test, n_train), float32."""
-    chosen = context.select_checkpoints(checkpoints, epoch=epoch)
-    total = -gradient_similarity(context, chosen[0], cosine=cosine)
-    for checkpoint in chosen[1:]:
-        total -= gradient_similarity(context, checkpoint, cosine=cosine)
-    return (total / checkpoints).float().contiguous()
-
-
 def gradient_similarity(
     context: Context,
     checkpoint: Checkpoint,
@@ -30,7 +21,7 @@ def gradient_similarity(
     projection_dim: int | None = None,
     seed: tuple[int, ...] = (),
 ) -> Tensor:
-    """⟨g', ∇L(z_i)⟩ or its cosine, (n_test, n_train), float64.
+    """⟨g', ∇L(z_i)⟩ or its cosine, (n_test, n_train), float64, a new matrix.
 
     Args:
         context: data and model; g' is the gradient of its target function.

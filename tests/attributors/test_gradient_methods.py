@@ -110,7 +110,7 @@ def test_trak_projects_every_checkpoint_differently(context: Context) -> None:
     first = context.select_checkpoints(1, data="half")[0]
     twice = replace(context, checkpoints=(first, first))
     state = TRAK().fit(twice, projection_dim=32, checkpoints=2, checkpoint_data="half", epoch=None)
-    one, other = (solution.spectrum.eigenvalues for solution in state.solutions)
+    one, other = (fit.spectrum.eigenvalues for fit in state.models)
     assert not torch.allclose(one, other)
 
 

@@ -83,8 +83,8 @@ def test_explicit_leaves_out_directions_in_which_nothing_is_left_to_invert(
 ) -> None:
     eigenvalues = torch.tensor([-2.0, 0.0, 1e-17, 1.0, 4.0], dtype=torch.float64)
     identity = torch.eye(5, dtype=torch.float64)
-    products = Decomposition(eigenvalues, identity, identity).products(regularization)
-    torch.testing.assert_close(products, torch.tensor(inverses, dtype=torch.float64).diag())
+    scores = Decomposition(eigenvalues, identity, identity).scores(regularization)
+    torch.testing.assert_close(-scores, torch.tensor(inverses, dtype=torch.float64).diag())
 
 
 def test_explicit_names_the_memory_that_a_large_model_lacks(context: Context) -> None:

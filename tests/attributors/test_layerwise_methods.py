@@ -188,7 +188,7 @@ def test_ekfac_at_zero_is_the_limit_of_small_lambda(one_layer: Context) -> None:
     method = EKFAC()
     state = method.fit(one_layer, **ONE, fisher="empirical")
     assert torch.isfinite(method.score(state, damping=0.0)).all()
-    (layer,) = state[0].layers.values()
+    (layer,) = state.models[0].layers.values()
     known = layer.curvature.weights(0.0) > 0
     torch.testing.assert_close(layer.curvature.weights(0.0)[known], 1 / layer.curvature.corrected[known])
 
@@ -207,7 +207,7 @@ def test_ekfac_spectrum_has_the_moments_of_its_eigenbasis(
     (whole,) = method.spectrum(state)
     for λ in (1e-6, 1e-3):
         expected = torch.zeros(len(double_context.test), dtype=torch.float64)
-        for layer in state[0].layers.values():
+        for layer in state.models[0].layers.values():
             v = torch.einsum("jp,jq->jpq", layer.test.inputs, layer.test.deltas).double()
             Λ = layer.curvature.corrected
             expected += len(double_context.train) * (v.square() * Λ / (Λ + λ) ** 2).sum((1, 2))

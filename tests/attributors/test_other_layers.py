@@ -138,8 +138,7 @@ def test_logra_without_projection_is_the_dense_block_diagonal(
 @pytest.mark.parametrize("initialization", ["random", "pca"])
 def test_logra_projects_both_sides_of_every_position(make: Make, initialization: str) -> None:
     context, sides = make(), gradients(make)
-    generator = torch.Generator().manual_seed(context.seed) if initialization == "random" else None
-    projections = logra.draw_projections(context, context.checkpoints[0], 2, generator)
+    projections = logra.draw_projections(context, context.checkpoints[0], 2, initialization, stream=0)
     expected = torch.zeros(len(context.test), len(context.train), dtype=torch.float64)
     for layer in MATRIX_LAYERS[make.__name__]:
         P_i, P_o = projections[layer]

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attriboard.attributors.iffim import IFFIM, State
+from attriboard.attributors.iffim import IFFIM
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs, outputs, plan
+from attriboard.toolkit.averaging import Fits
 from attriboard.toolkit.kernel import DenseGradients, gradient_kernels, kernel_pieces
 from attriboard.toolkit.lowrank import TriangularKernel, low_rank_bytes, solve_low_rank
 from attriboard.toolkit.outputs import average_scores, score_matrix
@@ -168,7 +169,7 @@ def test_the_budget_chooses_the_eigenpairs_and_a_note_says_so(context: Context, 
     assert found.vectors.dtype == torch.float32
     need = needs.kernels(limited(context, budget), None, 1)
     assert 0 < sum(need.values()) <= budget
-    assert IFFIM().notes(State((exact, found), budget)) == (found.note,)
+    assert IFFIM().notes(Fits(limited(context, budget), (exact, found))) == (found.note,)
 
 
 def test_a_smaller_budget_projects(context: Context, small_plans: None, monkeypatch: pytest.MonkeyPatch) -> None:
