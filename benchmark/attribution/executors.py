@@ -89,7 +89,7 @@ class OwnProcess(Executor):
 
     def command(self, folder: Folder, events: int, plans: int) -> list[str]:
         """What is started, given the file descriptors to report to and to read plans from."""
-        return [sys.executable, "-m", "attriboard.attribution.worker", str(folder.path), str(events), str(plans)]
+        return [sys.executable, "-m", "attriboard.attribution.process", str(folder.path), str(events), str(plans)]
 
     def environment(self) -> dict[str, str]:
         """Ours, without where ground truth may be and with relative paths made absolute: it works elsewhere."""

@@ -1,20 +1,13 @@
-"""The worker: runs an attributor, here or as `python -m attriboard.attribution.worker FOLDER EVENTS PLANS`.
+"""The worker: runs an attributor on a job's context, plan after plan; ground truth is on the other side.
 
-It is given a job, plans and a context; ground truth is on the other side. Configurations that share their fit-stage
-values share one fit. As a process it reads plans from the file descriptor PLANS and writes events to EVENTS, scores go
-into FOLDER; standard output and error are the attributor's own and end up in a log.
+Configurations that share their fit-stage values share one fit. Scores go into the job's folder.
 """
 
 import gc
 import inspect
-import io
-import os
 import re
 import resource
-import select
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -25,7 +18,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel
 
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
@@ -41,7 +33,6 @@ from attriboard.attribution.job import (
     Knob,
     Plan,
     Progressed,
-    Refused,
 )
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
@@ -329,49 +320,3 @@ def _peak() -> int:
         if match:
             return int(match[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def main(arguments: list[str]) -> None:
-    """Entry point of the process."""
-    folder, events, plans = Folder(Path(arguments[0])), int(arguments[1]), int(arguments[2])
-
-    def report(event: BaseModel) -> None:
-        os.write(events, event.model_dump_json().encode() + b"\n")
-
-    try:
-        attributing = Attributing(Job.model_validate_json(folder.job.read_text(encoding="utf-8")), folder, report)
-        for event in attributing.describe():
-            report(event)
-        with os.fdopen(plans, encoding="utf-8") as lines:
-            for line in lines:
-                worked = False
-                for event in attributing.work(Plan.model_validate_json(line)):
-                    report(event)
-                    worked = isinstance(event, Done)
-                if not worked:
-                    return
-    except AttriboardError as error:  # the job itself is wrong: say so to the runner, for the user
-        report(Refused(message=str(error)))
-
-
-def _end_with_the_runner(events: int) -> None:
-    """End this process and whatever it started once nobody reads its events: the runner was killed."""
-    reader = select.poll()
-    reader.register(events, 0)  # errors are reported always, and a pipe without a reader is one
-    reader.poll()
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_runner, args=(int(sys.argv[2]),), daemon=True).start()
-    code = 0
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that a crash takes nothing along
-    try:
-        main(sys.argv[1:])
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(code)  # threads and children that the attributor left behind are not waited for

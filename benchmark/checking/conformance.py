@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from attriboard.base.errors import AttriboardError, HyperparameterError
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
 from attriboard.contracts.task import Examples
+from attriboard.tasks.datasets.digits import digits_table
 
 N_TRAIN, N_TEST = 60, 12
 N_TRAIN_MEMORY, N_TEST_MEMORY = 300, 60
@@ -232,10 +233,8 @@ def _trained_context() -> Context:
 
 
 def _digits(start: int, count: int) -> Examples:
-    from sklearn.datasets import load_digits
-
-    digits, rows = load_digits(), slice(start, start + count)
-    return Examples(torch.from_numpy(digits.data[rows] / 16).float(), torch.from_numpy(digits.target[rows]))
+    rows = torch.from_numpy(digits_table())[start : start + count]
+    return Examples((rows[:, :-1] / 16).float(), rows[:, -1].long())
 
 
 def _network() -> nn.Module:

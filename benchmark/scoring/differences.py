@@ -20,7 +20,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,8 @@ class GradedLds(Protocol):
 
 def t_quantile(degrees: float) -> float:
     """97.5 % quantile of Student's t."""
+    from scipy.special import stdtrit  # it takes longer to import than a record to grade
+
     return float(stdtrit(degrees, 0.975))
 
 
@@ -68,6 +69,8 @@ def student_difference(mean: float, se: float, degrees: float, bias: float = 0.0
         degrees: of freedom; infinity for a normal distribution.
         bias: known bias of the mean, which the interval allows for.
     """
+    from scipy.special import stdtr
+
     center, reach = mean - bias, t_quantile(degrees) * se
     p = float(2 * stdtr(degrees, -abs(center) / se)) if se > 0 else float(center == 0)
     return PairedDifference(mean, se, (min(center - reach, mean), max(center + reach, mean)), p)

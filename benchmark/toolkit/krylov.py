@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -75,10 +74,12 @@ class KrylovSolution:
         Raises:
             NotApplicableError: H is not finite, or has no positive node.
         """
+        from scipy.linalg import eigh_tridiagonal
+
         if not bool(self.diagonal.isfinite().all() & self.off_diagonal.isfinite().all()):
             raise NotApplicableError("the Hessian is not finite: the model diverged")
         diagonal, off_diagonal = self.diagonal.cpu().numpy(), self.off_diagonal[:, :-1].cpu().numpy()
-        solved = [scipy.linalg.eigh_tridiagonal(d, e) for d, e in zip(diagonal, off_diagonal, strict=True)]
+        solved = [eigh_tridiagonal(d, e) for d, e in zip(diagonal, off_diagonal, strict=True)]
         nodes = torch.from_numpy(np.stack([values for values, _ in solved]))
         weights = torch.from_numpy(np.stack([vectors[0] ** 2 for _, vectors in solved]))
         squares = weights * self.norms.cpu().square()[:, None]

@@ -11,7 +11,6 @@ Ailon & Chazelle 2009 (the fast Johnson–Lindenstrauss transform); Halko, Marti
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
 
@@ -32,6 +31,8 @@ class FourierProjection:
     """
 
     def __init__(self, n_params: int, d_proj: int, seed: int | tuple[int, ...], device: str = "cpu") -> None:
+        from scipy.fft import next_fast_len
+
         if d_proj < 1:
             raise HyperparameterError(f"projection_dim = {d_proj}: must be at least 1")
         self.exact = d_proj >= n_params
@@ -39,7 +40,7 @@ class FourierProjection:
         if self.exact:
             return
         # Padding with zeros to a length with small prime factors keeps the transform orthonormal and fast.
-        self._length = scipy.fft.next_fast_len(n_params, real=True)
+        self._length = next_fast_len(n_params, real=True)
         random = np.random.default_rng(seed)
         self._signs = torch.from_numpy(2.0 * random.integers(0, 2, n_params) - 1.0).to(device)
         kept = np.sort(random.choice(self._length, d_proj, replace=False))

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -126,6 +125,8 @@ def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     if matrix.is_cuda:
         values, vectors = torch.linalg.eigh(matrix)
         return values, vectors
+    import scipy.linalg
+
     # The transpose of a symmetric matrix is itself, and is what Fortran overwrites without a copy.
     found = scipy.linalg.eigh(matrix.numpy().T, driver="evr", overwrite_a=True, check_finite=False)
     values, vectors = (torch.from_numpy(array) for array in found)

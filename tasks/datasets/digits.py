@@ -7,13 +7,15 @@ from raw words of a counter-based bit generator, whose stream NumPy guarantees, 
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.base.errors import CardError
+from attriboard.base.errors import CardError, DataError
 from attriboard.contracts.card import DataSpec
 from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
@@ -65,19 +67,34 @@ class _Embedded(Source):
         return True
 
     def fetch(self) -> Arrays:
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
+        table = digits_table()
         order = shuffled_order(N_IMAGES, self._seed)
         train, test = np.split(order[: self._spec.n_train + self._spec.n_test], [self._spec.n_train])
-        images = bunch.images.astype(np.uint8)
-        labels = bunch.target.astype(np.int64)
+        images = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8)
+        labels = table[:, -1].astype(np.int64)
         return {
             "train_images": images[train],
             "train_labels": labels[train],
             "test_images": images[test],
             "test_labels": labels[test],
         }
+
+
+def digits_table() -> NDArray[np.float64]:
+    """The file of digits that scikit-learn brings: 64 pixels and the label, (1797, 65).
+
+    Read without scikit-learn itself, which takes seconds to import.
+
+    Raises:
+        DataError: it is not there.
+    """
+    found = find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table: NDArray[np.float64] = np.loadtxt(path, delimiter=",")
+            return table
+    raise DataError("digits: scikit-learn is not installed, or without its file datasets/data/digits.csv.gz")
 
 
 def shuffled_order(n: int, seed: int) -> NDArray[Any]:

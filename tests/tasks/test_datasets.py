@@ -12,6 +12,7 @@ import torch
 from attriboard.base.digests import digest_bytes
 from attriboard.base.errors import CardError, DataError
 from attriboard.tasks.catalogue import digits_mlp, mnist_lr, mnist_mlp, task_from_card
+from attriboard.tasks.datasets import digits
 from attriboard.tasks.datasets.digits import N_IMAGES, shuffled_order
 from attriboard.tasks.datasets.pixels import PixelOptions, flat_examples
 
@@ -53,11 +54,9 @@ def test_train_and_test_digits_are_the_shuffled_file_cut_in_two():
 
 
 def test_digits_of_another_edition_are_an_error(monkeypatch):
-    import sklearn.datasets
-
-    bunch = sklearn.datasets.load_digits()
-    bunch.target[5] += 1
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    table = digits.digits_table()
+    table[5, -1] += 1
+    monkeypatch.setattr(digits, "digits_table", lambda: table)
     with pytest.raises(DataError, match=r"digits from scikit-learn: .* SHA-256"):
         digits_mlp().load_data()
 
