@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
+from attriboard.base.digits import digits_table
 from attriboard.base.errors import AttriboardError, HyperparameterError
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
 from attriboard.contracts.task import Examples
-from attriboard.tasks.datasets.digits import digits_table
 
 N_TRAIN, N_TEST = 60, 12
 N_TRAIN_MEMORY, N_TEST_MEMORY = 300, 60

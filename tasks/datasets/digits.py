@@ -7,15 +7,14 @@ from raw words of a counter-based bit generator, whose stream NumPy guarantees, 
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attriboard.base.errors import CardError, DataError
+from attriboard.base.digits import digits_table
+from attriboard.base.errors import CardError
 from attriboard.contracts.card import DataSpec
 from attriboard.contracts.task import Dataset
 from attriboard.tasks.datasets.arrays import ArrayLayout, Arrays
@@ -78,23 +77,6 @@ class _Embedded(Source):
             "test_images": images[test],
             "test_labels": labels[test],
         }
-
-
-def digits_table() -> NDArray[np.float64]:
-    """The file of digits that scikit-learn brings: 64 pixels and the label, (1797, 65).
-
-    Read without scikit-learn itself, which takes seconds to import.
-
-    Raises:
-        DataError: it is not there.
-    """
-    found = find_spec("sklearn")
-    for folder in (found and found.submodule_search_locations) or ():
-        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
-        if path.is_file():
-            table: NDArray[np.float64] = np.loadtxt(path, delimiter=",")
-            return table
-    raise DataError("digits: scikit-learn is not installed, or without its file datasets/data/digits.csv.gz")
 
 
 def shuffled_order(n: int, seed: int) -> NDArray[Any]:
