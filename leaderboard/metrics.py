@@ -1,14 +1,14 @@
 """Metrics: each gives one leaderboard per task. A new metric is one function here and one line in `METRICS`."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.drawings import interval_bar
 from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import headline_removals, removal_table
-from attriboard.leaderboard.study import MethodStudy, TaskStudy
+from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
 from attriboard.records.model import AttributionRecord, LdsResult
@@ -77,6 +77,7 @@ def lds_table(study: TaskStudy) -> Table | None:
     ranks = rank_methods(methods, headline_result)
     default_ranks = rank_methods(methods, lambda method: method.lds("default"))
     shown = [lds for m in methods for name in ("default", "selected", "oracle", "custom") if (lds := m.lds(name))]
+    shown += [negative(study.negated[1].record.lds)] if study.negated and study.negated[1].record.lds else []
     ends = [end for lds in shown for end in lds.ci95] + [0.0, study.ceiling or 0.0]
     scale = (min(ends), max(ends))
 
@@ -84,7 +85,7 @@ def lds_table(study: TaskStudy) -> Table | None:
         result = headline_result(method) or method.lds("custom")
         return (-result.mean if result else 2.0, not method.attributions, method.name)  # an LDS is at most 1
 
-    custom = [Column("custom", "Custom", "LDS at hyperparameters somebody chose, or of a score matrix; never ranks",
+    custom = [Column("custom", "Custom", "LDS at hyperparameters chosen by hand, or of a score matrix; never ranks",
                      best_first="desc")]  # fmt: skip
     columns = [*LDS_COLUMNS]
     if any("custom" in method.variants for method in methods):
@@ -98,6 +99,7 @@ def lds_table(study: TaskStudy) -> Table | None:
             method.name,
             heading_cell(method.name, method.family, control=method.control, linked=method.newest is not None),
             _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name))
+            | (_negated(study, scale) if method.name == SIGN_FLIPPED else {})
             | {"removal": removals.cells.get(method.name, EMPTY) if removals else EMPTY},
             family=method.family,
             fixed=method.control,
@@ -136,6 +138,29 @@ def _cells(
     return cells
 
 
+def negative(lds: LdsResult) -> LdsResult:
+    """The result of the negated scores, without the vectors."""
+    low, high = lds.ci95
+    vectors = {"per_test": None, "mask_influence": None}
+    return lds.model_copy(update={"mean": -lds.mean, "pearson": -lds.pearson, "ci95": (-high, -low)} | vectors)
+
+
+def _negated(study: TaskStudy, scale: tuple[float, float]) -> dict[str, Cell]:
+    """The control `sign_flipped` where it was not run: minus the LDS of the best method."""
+    if study.negated is None or (lds := study.negated[1].record.lds) is None:
+        return {}
+    name, entry = study.negated
+    flipped = negative(lds)
+    cell = lds_cell(flipped, entry.id, scale, study.ceiling)
+    note = f"negates {name}, without a run"
+    return {
+        "default": cell,
+        "pearson": Cell(formats.fixed(flipped.pearson), flipped.pearson),
+        "status": Cell("derived", "derived", note=note, badge="quiet"),
+        "record": Cell(entry.id[:10], entry.id, link=cell.link),
+    }
+
+
 def _rank(rank: int | None) -> Cell:
     return Cell(str(rank), rank) if rank else EMPTY
 
@@ -147,14 +172,18 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
     lds = entry.record.lds
     if lds is None:
         return failed_cell(entry.id)
+    return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline)
+
+
+def lds_cell(lds: LdsResult, record: str, scale: tuple[float, float], ceiling: float | None) -> Cell:
+    """An LDS with its interval and their drawing; leads to a record."""
     low, high = map(formats.fixed, lds.ci95)
     return Cell(
         formats.fixed(lds.mean),
         lds.mean,
         note=f"{low} to {high}",
-        link=Link(f"records/{entry.id}.html"),
+        link=Link(f"records/{record}.html"),
         drawing=interval_bar(lds, scale, ceiling),
-        emphasis=entry is method.headline,
     )
 
 
@@ -197,7 +226,7 @@ def category(reason: str | None) -> str:
 
 
 def status(method: MethodStudy) -> Cell:
-    """The badge of a row: failed with its reason, self-reported, measured, or run again by somebody else."""
+    """The badge of a row: failed with its reason, self-reported, measured, or verified by a run elsewhere."""
     entry: Entry[AttributionRecord] | None = method.main
     if entry is None:
         return Cell("not run", "not run", badge="quiet")
@@ -232,7 +261,7 @@ METRICS = (
         "removal",
         "removal",
         "data selection",
-        "What people do with attributions: remove the examples that a method calls most helpful, retrain, measure.",
+        "Remove the examples that a method calls most helpful, retrain, measure.",
         "after the most helpful examples were removed",
         ("attriboard removal {task} ATTRIBUTOR",),
         removal_table,
@@ -241,7 +270,7 @@ METRICS = (
         "brittleness",
         "brittleness",
         "brittleness",
-        "The fewest training examples whose removal flips a prediction, searched for with retrains.",
+        "The fewest training examples whose removal flips a prediction, found by retraining.",
         "removals flip the median prediction",
         ("attriboard brittleness {task} ATTRIBUTOR",),
         brittleness_table,
@@ -250,7 +279,7 @@ METRICS = (
         "mislabel",
         "mislabel",
         "mislabel detection",
-        "Which training labels are wrong? They were flipped on purpose, so that the answer is known.",
+        "Find training labels that were flipped on purpose, so the answer is known.",
         "AUC of finding wrong labels",
         ("attriboard mislabel {task} ATTRIBUTOR", "attriboard mislabel {task} ATTRIBUTOR --by summed"),
         mislabel_table,

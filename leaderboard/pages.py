@@ -208,7 +208,7 @@ class Failure:
 
 
 def _failures(method: MethodStudy) -> list[Failure]:
-    """What failed, by reason; what fails for the same reason is told once."""
+    """What failed, by reason; each reason is listed once."""
     groups: dict[str, list[tuple[Mapping[str, Scalar], str]]] = {}
     for entry in method.failures:
         groups.setdefault(entry.record.reason or "", []).append((entry.record.hyperparameters, entry.id))

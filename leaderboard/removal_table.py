@@ -68,13 +68,13 @@ def removal_table(study: TaskStudy) -> Table | None:
     caption = (
         f"{_measure(every[0][1].measured)}, mean over {'' if len(seeds) > 1 else f'{min(seeds)} '}seeds ± its "
         "standard error, on scoring points, after the training examples with the largest scores summed over "
-        "calibration points were removed and the rest was trained on. "
+        "calibration points were removed and models were retrained on the rest. "
         f"The {'lower' if correct else 'higher'}, the better the method knew what mattered; what does less harm than "
         "removal at random mattered less than average. Bold: what orders the rows."
     )
     heading = Column("method", "Attributor", numeric=False)
     return Table(
-        "board", caption, "methods", heading, columns, [*_yardsticks(every, rates), *in_order(rows, keys, best)]
+        "board", caption, "methods", heading, columns, [*_references(every, rates), *in_order(rows, keys, best)]
     )
 
 
@@ -146,7 +146,7 @@ def _row(method: MethodStudy, found: Found, failed: Mapping[str, str], rates: Se
     return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 
-def _yardsticks(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
+def _references(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
     """Nothing removed, and as many examples removed at random; every record repeats them."""
     entry = max((entry for entry, _ in every), key=lambda entry: entry.age)
     full = {f"default_{100 * rate:g}": _cell(entry.record.full, entry.id) for rate in rates if entry.record.full}

@@ -17,10 +17,11 @@ from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
 
-CONTROLS = ("random", "input_similarity", "embedding_similarity", "sign_flipped")
+SIGN_FLIPPED = "sign_flipped"
+CONTROLS = ("random", "input_similarity", "embedding_similarity", SIGN_FLIPPED)
 HEADLINE_SELECTOR = "surrogate"
 
-Yardstick = tuple[int, str, str]
+Edition = tuple[int, str, str]  # version, fingerprint, ground truth
 Scalar = bool | int | float | str | None
 
 
@@ -42,7 +43,7 @@ class MethodStudy:
 
     @property
     def control(self) -> bool:
-        """Whether it is a yardstick rather than a method."""
+        """Whether it is there to compare methods with."""
         return self.name in CONTROLS
 
     @property
@@ -152,6 +153,17 @@ class TaskStudy:
         known = [e for m in self.methods.values() for e in m.attributions if e.record.ceiling is not None]
         return max(known, key=lambda entry: entry.age).record.ceiling if known else None
 
+    @cached_property
+    def negated(self) -> tuple[str, Entry[AttributionRecord]] | None:
+        """The best method and its record, where the control `sign_flipped` has no record of its own.
+
+        The LDS of negated scores is minus the LDS, so that the control needs no run.
+        """
+        if self.methods[SIGN_FLIPPED].attributions:
+            return None
+        found = [(m.name, m.headline) for m in self.methods.values() if not m.control and m.headline]
+        return max(found, key=lambda pair: pair[1].record.lds.mean if pair[1].record.lds else -2.0, default=None)
+
     @property
     def run(self) -> list[MethodStudy]:
         """Methods with a record."""
@@ -191,11 +203,11 @@ def studies(entries: Sequence[Entry[AnyRecord]], bundles: Sequence[Bundle]) -> d
 def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bundle]) -> TaskStudy:
     if "groundtruth" in bundles:
         listing = bundles["groundtruth"].listing
-        current: Yardstick | None = (listing.version, listing.fingerprint, listing.sha256)
+        current: Edition | None = (listing.version, listing.fingerprint, listing.sha256)
     else:
         # Where nothing is graded, only the version counts.
         graded = [entry for entry in entries if truth_of(entry.record)] or entries
-        current = _yardstick(graded[-1].record) if graded else None
+        current = _edition(graded[-1].record) if graded else None
     superseded = [entry for entry in entries if not _is_current(entry.record, current)]
     attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
     selections: dict[str, list[Entry[SelectionRecord]]] = defaultdict(list)
@@ -233,13 +245,13 @@ def truth_of(record: AnyRecord) -> str:
     return record.ground_truth.sha256 if record.ground_truth else ""
 
 
-def _yardstick(record: AnyRecord) -> Yardstick:
+def _edition(record: AnyRecord) -> Edition:
     return record.task.version, record.task.fingerprint, truth_of(record)
 
 
-def _is_current(record: AnyRecord, current: Yardstick | None) -> bool:
+def _is_current(record: AnyRecord, current: Edition | None) -> bool:
     """Whether a record is on the task's current version and ground truth; one that needs none is on any."""
-    return current is not None and _yardstick(record) in (current, (*current[:2], ""))
+    return current is not None and _edition(record) in (current, (*current[:2], ""))
 
 
 def configuration_key(hyperparameters: Mapping[str, Scalar]) -> str:

@@ -17,7 +17,7 @@ class Column:
         hint: what it means, as the heading's tooltip.
         numeric: whether its cells hold numbers.
         best_first: "desc" where high values are good, "asc" where low ones are; how a first click sorts.
-        shown: whether it is visible until somebody chooses columns.
+        shown: whether it is visible until columns are chosen.
     """
 
     key: str
@@ -119,7 +119,7 @@ class Table:
 
     @property
     def best(self) -> tuple[Row, Cell] | None:
-        """The first row that is no yardstick and has a number that it is ordered by, and that number."""
+        """The first row that is a method and has a number that it is ordered by, and that number."""
         found = ((row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis)
         return next(found, None)
 

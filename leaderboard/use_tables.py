@@ -33,15 +33,15 @@ def brittleness_table(study: TaskStudy) -> Table | None:
     if not rows:
         return None
     caption = (
-        "How many training examples, in the order of the point's own scores, have to go until most retrains get it "
-        "wrong: the median over points. The fewer, the better the method knew what held the prediction up. "
+        "How many training examples, in the order of the point's own scores, must be removed before most retrains get "
+        "it wrong: the median over points. The fewer, the better the method knew what held the prediction up. "
         "Bold: what orders the rows."
     )
     return _table(caption, columns, in_order(rows, ("selected", "default"), "asc"))
 
 
 def mislabel_table(study: TaskStudy) -> Table | None:
-    """AUC of finding wrong labels; none where nobody looked."""
+    """AUC of finding wrong labels; none without records of it."""
     found = _newest(study, MislabelRecord, lambda record: record.by)
     columns = [
         column for by, name in INFLUENCES.items() for column in _columns(by, f"AUC by {name}", "desc", VARIANTS[:2])

@@ -22,7 +22,6 @@ from attriboard.records.model import (
     GroundTruthInfo,
     LdsResult,
     MethodInfo,
-    Negated,
     TaskInfo,
     Variant,
 )
@@ -109,7 +108,6 @@ class Grader:
         variant: Variant,
         selector: str | None = None,
         criteria: Mapping[str, float] | None = None,
-        negates: Negated | None = None,
         predictions: NDArray[np.float64] | None = None,
     ) -> AttributionRecord:
         """The record of one outcome, failed or graded.
@@ -121,7 +119,6 @@ class Grader:
             variant: how the hyperparameters came about.
             selector: which selector chose them.
             criteria: selector → the quantity that it looked at, at this configuration.
-            negates: whose scores the outcome's are, negated.
             predictions: of the outcome's scores, where they are known already.
         """
         graded: dict[str, Any] = {}
@@ -142,7 +139,6 @@ class Grader:
             lds=graded.get("lds"),
             calibration=graded.get("calibration"),
             criteria=dict(criteria or {}),
-            negates=negates,
             ceiling=self.ceiling.mean,
             fit_seconds=outcome.fit_seconds,
             score_seconds=outcome.score_seconds,

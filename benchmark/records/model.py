@@ -169,7 +169,7 @@ class Record(RecordPart):
 
 
 class Negated(RecordPart):
-    """The record whose scores, made again, were negated."""
+    """The record whose scores, made again, were negated; boards now derive this control, its records stay readable."""
 
     record: str = Field(pattern=r"^[0-9a-f]{16}$", description="its id")
     attributor: Name

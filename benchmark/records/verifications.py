@@ -56,7 +56,7 @@ class Verification(RecordPart):
 
     @property
     def path(self) -> Path:
-        """Where the file lies below a folder of results."""
+        """Where the file is, below a folder of results."""
         stem = f"{self.task}-{self.attributor}-{self.record}-{self.id}"
         return Path(self.task, self.attributor, stem + SUFFIX)
 

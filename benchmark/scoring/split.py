@@ -22,7 +22,7 @@ class Split:
 
 
 def split_test_points(n_test: int, calibration: float, seed: int) -> Split:
-    """Split the test points at random, the same way for ever.
+    """Split the test points at random, always the same way.
 
     Each point draws one raw 64-bit word of Philox with key (seed, 0); the round(calibration · n_test) points
     with the smallest words are the calibration points. numpy guarantees the raw words, not its permutations.

@@ -1,4 +1,4 @@
-"""Synthetic records: the golden record with parts replaced."""
+"""One browser and one server for the session."""
 
 import functools
 import http.server
@@ -8,19 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from leaderboard_records import make_record, make_selection
-
-from attriboard.records.model import AttributionRecord, SelectionRecord
-
-
-@pytest.fixture(name="make_record")
-def make_record_fixture() -> Callable[..., AttributionRecord]:
-    return make_record
-
-
-@pytest.fixture(name="make_selection")
-def make_selection_fixture() -> Callable[..., SelectionRecord]:
-    return make_selection
 
 
 @pytest.fixture(scope="session")

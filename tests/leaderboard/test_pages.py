@@ -1,0 +1,243 @@
+"""The pages of one site: numbers, links, failures, escaping. It is built once."""
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from leaderboard_pages import Page
+from leaderboard_records import LAMBDAS, make_path, make_record, make_removal, make_selection, make_study, make_use
+
+from attriboard.contracts.card import load_card
+from attriboard.leaderboard.board import build_board
+from attriboard.records.files import write_record
+
+ROOT = Path(__file__).parent.parent.parent
+BUNDLES = ROOT / "leaderboard" / "groundtruth"
+BOARD = "leaderboards/digits_mlp-lds.html"
+ATTACK = "<script>alert(1)</script>"
+URL = "https://lab.org/board/"
+
+
+def hostile() -> list:
+    """Records with markup in every text."""
+    fields = {"attributor__paper": ATTACK, "attributor__family": ATTACK, "hyperparameters": {ATTACK: f'"{ATTACK}'}}
+    machine = {"cpu": ATTACK, "cores": 2, "memory_bytes": 1, "gpu": ATTACK}
+    more = {
+        "provenance__hardware": machine,
+        "provenance__platform": ATTACK,
+        "provenance__python": ATTACK,
+        "provenance__packages": {ATTACK: ATTACK},
+        "provenance__command_line": [ATTACK],
+        "provenance__attriboard": ATTACK,
+    }
+    return [
+        make_record("attacked", **fields, **more),
+        make_record("linked", attributor__paper="javascript:alert(1)"),
+        make_record("broken", status="failed", reason=f"crash: {ATTACK}", **more),
+        make_selection("attacked", note=ATTACK, **more),
+    ]
+
+
+def records() -> SimpleNamespace:
+    """What the site is built from, by the role that it plays."""
+    sweep = {"variant": "sweep", "status": "failed"}
+    flipped = {"task__name": "digits_mlp_flipped", "ground_truth": None}
+    fingerprint = load_card(ROOT / "tasks" / "digits_mlp_flipped.yaml").fingerprint
+    return SimpleNamespace(
+        study=make_study("iffim", 0.5),
+        failed=make_record("datainf", status="failed", reason="nan: 500 of 500 rows"),
+        alike=[
+            make_record("swept", **sweep, reason="nan: all", hyperparameters={"regularization": value, "epoch": 3})
+            for value in (0.1, 0.2)
+        ],
+        unlike=make_record("swept", **sweep, reason="crash: 9", hyperparameters={"epoch": 5}),
+        other_task=make_record(task__name="mnist_lr", created="2025-01-01T00:00:00Z"),
+        unknown_task=make_record(task__name="unknown_task"),
+        old=make_record("trak", 0.6, created="2025-01-01T00:00:00Z", task__version=2),
+        removal=make_removal("iffim", 0.93),
+        no_removal=make_removal("ekfac", status="failed", reason="nan: every row"),
+        brittleness=make_use("brittleness"),
+        mislabel=make_use("mislabel"),
+        without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
+        hostile=hostile(),
+    )
+
+
+@pytest.fixture(scope="module")
+def made() -> SimpleNamespace:
+    return records()
+
+
+@pytest.fixture(scope="module")
+def site(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    for part in vars(made).values():
+        for record in part if isinstance(part, list) else [part]:
+            write_record(record, folder / "results")
+    build_board([folder / "results"], folder / "www", url=URL)
+    return folder / "www"
+
+
+@pytest.fixture(scope="module")
+def bundles_alone(tmp_path_factory):
+    """A site of the published bundles without a record."""
+    folder = tmp_path_factory.mktemp("bundles")
+    (folder / "results").mkdir()
+    build_board([folder / "results"], folder / "www", BUNDLES)
+    return folder / "www"
+
+
+@pytest.fixture(scope="module")
+def page(site):
+    read: dict[str, Page] = {}
+    return lambda path: read.get(path) or read.setdefault(path, Page(site / path))
+
+
+def test_numbers_on_the_leaderboard_are_exact_and_lead_to_their_records(made, page):
+    board = page(BOARD)
+    row, exact = board.rows["iffim"], board.exact["iffim"]
+    for record in made.study[:3]:
+        low, high = record.lds.ci95
+        assert row[record.variant] == f"{record.lds.mean:.3f}{low:.3f} to {high:.3f}".replace("-", "−")
+        assert float(exact[record.variant]) == record.lds.mean
+        assert f"../records/{record.id}.html" in board.links
+    assert "0.810" in board.text, "the noise ceiling"
+
+
+def test_a_record_page_has_every_number_its_json_and_the_command(made, site, page):
+    record = made.study[0]
+    shown = page(f"records/{record.id}.html")
+    assert json.loads((site / "records" / f"{record.id}.json").read_text()) == record.to_json()
+    for number in (record.lds.mean, *record.lds.ci95, record.lds.pearson, record.ceiling, record.fit_seconds):
+        assert str(number) in shown.text
+    for text in (record.scores_sha256, record.ground_truth.sha256, record.task.fingerprint, record.created):
+        assert text in shown.text
+    assert "attriboard run " in shown.text
+    assert f"{record.id}.json" in shown.links
+    assert f"{URL}records/{record.id}.html" in shown.text
+
+
+def test_records_of_uses_say_what_was_found_and_how_to_repeat_it(made, page):
+    brittle = page(f"records/{made.brittleness.id}.html").words
+    assert "11 training examples" in brittle
+    assert "more than" not in brittle
+    wrong = page(f"records/{made.mislabel.id}.html").words
+    assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self-influence" in wrong
+    for record in (made.brittleness, made.mislabel, made.removal):
+        assert "attriboard " in page(f"records/{record.id}.html").text.split("Reproduce")[1]
+
+
+def test_a_failure_is_shown_on_its_own_board_its_attributors_page_and_its_record(made, page):
+    assert page(BOARD).rows["datainf"]["status"] == f"failed{made.failed.reason}"
+    assert made.failed.reason in page("attributors/datainf.html").text
+    assert "ekfac, default: nan: every row" in page("leaderboards/digits_mlp-removal.html").words
+    assert "nan: every row" in page("attributors/ekfac.html").text
+    assert "nan: every row" in page(f"records/{made.no_removal.id}.html").text
+    assert "nan: every row" not in page(BOARD).text, "a failure is on the board of what was tried"
+
+
+def test_a_reason_is_listed_once_with_a_link_to_every_record(made, page):
+    swept = page("attributors/swept.html")
+    assert swept.text.count("nan: all") == 1
+    assert "With epoch = 3: regularization = 0.1; regularization = 0.2" in swept.words
+    assert {f"../records/{record.id}.html" for record in (*made.alike, made.unlike)} <= set(swept.links)
+
+
+def test_superseded_records_keep_their_page(made, page):
+    assert "superseded record" in page(BOARD).text
+    assert "Superseded" in page(f"records/{made.old.id}.html").text
+
+
+def test_a_task_without_an_lds_shows_its_best_number_its_card_and_no_empty_column(page):
+    overview = page("index.html")
+    assert "0.950 AUC of finding wrong labels" in overview.words
+    matrix = overview.source.split('<table class="matrix">')[1].split("</thead>")[0]
+    assert "digits_" in matrix
+    assert "flipped" not in matrix
+    task = page("tasks/digits_mlp_flipped.html")
+    assert "needs no retrains" in task.text
+    assert "1,297 / 500" in task.text
+
+
+def test_a_card_is_not_shown_for_another_fingerprint(tmp_path):
+    write_record(make_use("mislabel", task__name="digits_mlp_flipped", ground_truth=None), tmp_path / "results")
+    build_board([tmp_path / "results"], tmp_path / "www")
+    assert "1,297" not in Page(tmp_path / "www" / "tasks" / "digits_mlp_flipped.html").text
+
+
+def test_a_task_page_offers_its_ground_truth_and_its_leaderboards(bundles_alone, page):
+    task = Page(bundles_alone / "tasks" / "digits_mlp.html")
+    for bundle in json.loads((BUNDLES / "registry.json").read_text())["bundles"]:
+        assert (bundles_alone / "groundtruth" / bundle["file"]).stat().st_size == bundle["bytes"]
+        if bundle["task"] == "digits_mlp":
+            assert bundle["sha256"] in task.text
+            assert f"../groundtruth/{bundle['file']}" in task.links
+    assert "(200, 1297) (200, 5, 500)" in task.text
+    assert "No record yet" in task.text
+    tables = {f"../leaderboards/digits_mlp-{metric}.html" for metric in ("lds", "removal", "brittleness", "mislabel")}
+    assert tables <= set(page("tasks/digits_mlp.html").links)
+
+
+def test_the_overview_has_the_headline_figure(page):
+    showcase = page("index.html").source.split('class="showcase"')[1].split("</section>")[0]
+    assert showcase.count("<figure>") == 1
+    assert "tasks/digits_mlp.html" in showcase
+    assert "var(--accent)" in showcase
+
+
+def test_badges_say_task_score_and_variant_and_their_snippet_has_the_address_of_the_site(site, page):
+    badge = (site / "badges" / "digits_mlp-iffim.svg").read_text()
+    assert "AttriBoard digits_mlp" in badge
+    assert re.search(r"LDS \.\d\d \(selected\)", badge)
+    snippet = f"]({URL}badges/digits_mlp-iffim.svg)]({URL}attributors/iffim.html)"
+    assert snippet in page("attributors/iffim.html").text
+    missing = page("404.html").source
+    assert f'href="{URL}index.html"' in missing
+    assert f'href="{URL}assets/board.css"' in missing
+
+
+def test_the_explorer_has_every_point_with_its_surrogate(site):
+    text = (site / "data" / "digits_mlp.js").read_text()
+    method = json.loads(text.removeprefix("receiveTask(").removesuffix(");\n"))["methods"]["iffim"]
+    values = method["axes"]["regularization"]["values"]
+    assert method["names"] == ["regularization"]
+    assert values == [0.0, *LAMBDAS]
+    by_value = {values[point["c"][0]]: point for point in method["points"]}
+    assert by_value[LAMBDAS[0]]["reason"] == "nan: 3 of 500 rows"
+    for record in make_path("iffim"):
+        if record.lds and record.hyperparameters["regularization"] not in (0.01, 0.1):
+            point = by_value[record.hyperparameters["regularization"]]
+            assert (point["lds"], point["xi"]) == (record.lds.mean, record.criteria["surrogate"])
+    assert {m for p in method["points"] for m in p.get("marks", ())} == {"default", "selected", "oracle"}
+
+
+def test_text_of_a_record_is_shown_not_executed(made, site, page):
+    for path in site.rglob("*.html"):
+        shown = page(str(path.relative_to(site)))
+        assert not any("alert" in href for href in shown.links), path
+        assert "<script>alert" not in shown.source, path
+        assert shown.tags.count("script") <= 5, path
+    assert page(f"records/{made.hostile[0].id}.html").text.count(ATTACK) >= 8
+
+
+@pytest.mark.parametrize("kind", ["site", "bundles_alone"])
+def test_links_resolve_and_nothing_is_loaded_from_elsewhere(kind, request):
+    site = request.getfixturevalue(kind)
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    assert len(pages) > 10
+    for path, shown in pages.items():
+        for url in shown.loaded:
+            assert url == "data:," or (path.parent / url.removeprefix(URL)).is_file(), (path, url)
+        for url in shown.links:
+            parts = urlsplit(url.removeprefix(URL))
+            if parts.scheme:
+                assert parts.scheme == "https", (path, url)
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.is_file(), (path, url)
+            if parts.fragment and target.suffix == ".html" and "=" not in parts.fragment:
+                assert parts.fragment in pages[target].ids, (path, url)
+    assert not re.search(r"url\(|@import", (site / "assets" / "board.css").read_text())

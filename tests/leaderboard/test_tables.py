@@ -1,0 +1,258 @@
+"""Leaderboards as data: which record counts, what ranks, what the cells say. No page is built."""
+
+from pathlib import Path
+
+import pytest
+from leaderboard_records import make_record, make_removal, make_selection, make_study, make_use
+
+from attriboard.leaderboard.curves import curves
+from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.site import Site
+from attriboard.leaderboard.study import CONTROLS, MethodStudy
+from attriboard.leaderboard.tables import Row
+
+SELECTED = {"variant": "selected", "selector": "surrogate"}
+
+
+def site_of(*records) -> Site:
+    return Site([Entry(record, record.id, Path()) for record in records], [], {})
+
+
+def rows(*records, metric: str = "lds", task: str = "digits_mlp") -> dict[str, Row]:
+    return {row.name: row for row in site_of(*records).tables[task][metric].rows}
+
+
+def texts(row: Row, *keys: str) -> tuple[str, ...]:
+    return tuple(row.cell(key).text for key in keys)
+
+
+def test_cells_of_the_lds_board_are_the_records_numbers():
+    default = make_record("iffim", 0.4)
+    records = {
+        "default": default,
+        "selected": make_record("iffim", 0.5, **SELECTED),
+        "oracle": make_record("iffim", 0.55, variant="oracle", selector="oracle"),
+    }
+    row = rows(*records.values(), make_selection("iffim"))["iffim"]
+    for variant, record in records.items():
+        cell, (low, high) = row.cell(variant), record.lds.ci95
+        assert (cell.value, cell.text) == (record.lds.mean, f"{record.lds.mean:.3f}")
+        assert cell.note == f"{low:.3f} to {high:.3f}"
+        assert cell.link.path == f"records/{record.id}.html"
+        assert cell.emphasis == (variant == "selected")
+    assert row.cell("pearson").value == records["selected"].lds.pearson
+    assert (row.cell("seconds").value, row.cell("memory").value) == (3.75, default.peak_bytes)
+    assert (row.cell("regret").value, row.cell("regret").note) == (0.02, "0.010 to 0.030")
+    assert row.cell("gap_closed").value == 0.9375
+    assert texts(row, "seconds", "memory", "gap_closed", "rank", "status") == ("3.75", "812", "94 %", "1", "measured")
+    assert row.cell("settings").text.startswith("checkpoints = 1, mode = exact, normalize = false")
+
+
+def test_a_negative_score_has_a_minus_sign():
+    record = make_record("sign_flipped", -0.3)
+    assert texts(rows(record)["sign_flipped"], "default") == (f"−{-record.lds.mean:.3f}",)
+
+
+def test_controls_are_shown_even_when_they_were_not_run():
+    found = rows(make_record("iffim"), make_record("random", 0.0))
+    assert set(found) >= set(CONTROLS)
+    assert texts(found["embedding_similarity"], "status", "default") == ("not run", "—")
+    assert texts(found["random"], "rank") == ("2",)
+
+
+def test_controls_stay_in_view_on_every_leaderboard():
+    records = [make_use("mislabel"), make_use("mislabel", "random"), make_removal("trak"), make_removal("random")]
+    for metric in ("mislabel", "removal"):
+        assert rows(*records, metric=metric)["random"].fixed
+
+
+def test_the_flipped_control_is_minus_the_best_method_without_a_run():
+    best = make_record("iffim", 0.5, **SELECTED)
+    records = [make_record("iffim", 0.2), best, make_record("trak", 0.4), make_record("input_similarity", 0.9)]
+    row = rows(*records, make_record("grad_dot", 0.8, variant="oracle", selector="oracle"))["sign_flipped"]
+    low, high = best.lds.ci95
+    assert row.cell("default").value == -best.lds.mean
+    assert row.cell("default").note == f"−{high:.3f} to −{low:.3f}"
+    assert row.cell("pearson").value == -best.lds.pearson
+    assert row.cell("default").link.path == f"records/{best.id}.html"
+    assert texts(row, "status", "rank") == ("derived", "—")
+    assert "iffim" in row.cell("status").note
+    assert row.heading.link is None, "it has no page of its own"
+
+
+def test_a_record_of_the_flipped_control_takes_the_place_of_the_derived_row():
+    best = make_record("iffim", 0.5)
+    negates = {"record": best.id, "attributor": "iffim", "hyperparameters": {"regularization": 0.001}}
+    flipped = make_record("sign_flipped", -0.45, negates=negates, hyperparameters={})
+    row = rows(best, flipped)["sign_flipped"]
+    assert row.cell("default").value == flipped.lds.mean
+    assert (row.cell("status").text, row.cell("status").note) == ("measured", "negates iffim")
+    assert texts(rows(make_record("random", 0.0))["sign_flipped"], "status") == ("not run",), "no method, no negative"
+
+
+def test_a_failure_is_a_row_with_its_reason():
+    failed = make_record("datainf", status="failed", reason="nan: 500 of 500 rows")
+    row = rows(make_record("iffim"), failed)["datainf"]
+    assert texts(row, "rank", "default", "status") == ("—", "failed", "failed")
+    assert row.cell("status").note == failed.reason
+
+
+def test_the_newest_record_of_a_variant_wins():
+    old, new = make_record("iffim", 0.5), make_record("iffim", 0.3, created="2025-12-01T00:00:00Z")
+    assert rows(new, old)["iffim"].cell("default").value == new.lds.mean
+
+
+def test_a_newer_selection_that_starts_elsewhere_does_not_replace_that_of_the_defaults():
+    default = make_record("iffim", 0.5)
+    start = {"default__hyperparameters": default.hyperparameters}
+    other = {"default__hyperparameters": default.hyperparameters | {"checkpoints": 5}}
+    elsewhere = make_selection(
+        "iffim", created="2027-12-01T00:00:00Z", **other, regret={"mean": 0.25, "ci95": [0.2, 0.3]}
+    )
+    assert rows(default, elsewhere)["iffim"].cell("regret").value == 0.25
+    assert rows(default, elsewhere, make_selection("iffim", **start))["iffim"].cell("regret").value == 0.02
+
+
+@pytest.mark.parametrize(
+    "change", [{"ground_truth__sha256": "ee" * 32}, {"task__version": 2}, {"task__fingerprint": "ee" * 32}]
+)
+def test_other_versions_never_share_a_table(change):
+    old = make_record("trak", 0.6, created="2025-01-01T00:00:00Z", **change)
+    site = site_of(make_record("iffim"), old)
+    assert site.superseded == {old.id}
+    assert "trak" not in {row.name for row in site.tables["digits_mlp"]["lds"].rows}
+
+
+def test_records_that_need_no_ground_truth_are_current_on_any():
+    site = site_of(
+        make_record("iffim"),
+        make_removal("trak", ground_truth=None),
+        make_removal("trak", ground_truth=None, task__name="other_task"),
+    )
+    assert site.superseded == set()
+    assert set(site.tables["other_task"]) == {"removal"}
+
+
+def test_without_removal_there_is_no_leaderboard_of_it():
+    assert set(site_of(make_record("iffim")).tables["digits_mlp"]) == {"lds"}
+
+
+def test_selected_or_default_ranks_and_neither_custom_nor_oracle_nor_sweeps_do():
+    found = rows(
+        make_record("iffim"),
+        make_record("outside", 0.9, variant="custom", attributor__origin="scores"),
+        make_record("swept", 0.9, variant="sweep"),
+        make_record("trak", 0.9, variant="oracle", selector="oracle"),
+        make_record("tuned", 0.1),
+        make_record("tuned", 0.6, **SELECTED),
+    )
+    ranked = {
+        key: {name: row.cell(key).text for name, row in found.items() if row.cell(key).value is not None}
+        for key in ("rank", "rank_default")
+    }
+    assert ranked == {"rank": {"tuned": "1", "iffim": "2"}, "rank_default": {"iffim": "1", "tuned": "2"}}
+    assert texts(found["outside"], "status") == ("self-reported",)
+
+
+def test_data_selection_has_default_beside_selected():
+    records = [
+        make_removal("iffim", 0.93),
+        chosen := make_removal("iffim", 0.85, **SELECTED),
+        make_removal("trak", 0.8, created="2025-01-01T00:00:00Z"),
+        make_removal("trak", 0.9, created="2025-01-02T00:00:00Z"),
+        make_removal("ekfac", 0.5, direction="harmful"),
+        make_removal("datainf", status="failed", reason="nan: every row"),
+    ]
+    found = rows(*records, metric="removal")
+    assert list(found) == ["nothing removed", "removed at random", "iffim", "trak", "datainf"]
+    row = found["iffim"]
+    assert texts(row, "default_50", "selected_50", "difference_50", "default_10") == (
+        "88.00 ± 0.58", "80.00 ± 0.58", "−8.00 ± 0.00", "92.00 ± 0.58",
+    )  # fmt: skip
+    assert row.cell("selected_50").value == pytest.approx(80)
+    assert row.cell("selected_50").link.path == f"records/{chosen.id}.html"
+    assert texts(found["datainf"], "default_50", "selected_50") == ("failed", "—")
+    assert texts(found["trak"], "default_50") == ("85.00 ± 0.58",), "the newest counts"
+    assert texts(found["nothing removed"], "default_50") == ("95.00 ± 0.58",)
+    assert texts(found["removed at random"], "default_50") == ("94.00 ± 0.58",)
+    beside = rows(make_record("iffim"), *records)
+    assert (beside["iffim"].cell("removal").text, beside["iffim"].cell("removal").note) == ("80.0", "selected")
+    assert beside["trak"].cell("removal").value == pytest.approx(85)
+
+
+def test_seed_counts_are_noted_where_they_differ():
+    two = [p | {k: {n: v[:2] for n, v in p[k].items()} for k in ("measured", "random")}
+           for p in make_removal().to_json()["points"]]  # fmt: skip
+    full = {"correct": [0.94, 0.95], "loss": [0.3, 0.2]}
+    found = rows(
+        make_removal("iffim"), make_removal("trak", points=two, full=full, retrain_seeds=[1, 2]), metric="removal"
+    )
+    assert found["iffim"].cell("default_50").note == "3 seeds"
+    assert found["trak"].cell("default_50").note == "2 seeds"
+
+
+def test_brittleness_and_mislabel_detection_have_default_beside_selected():
+    first = make_use("brittleness")
+    failed = {"status": "failed", "reason": "nan: all", "scores_sha256": None}
+    points = first.to_json()["points"]
+    brittle = rows(
+        first,
+        make_use("brittleness", "bad", points=[], **failed),
+        make_use("brittleness", **SELECTED, points=points[:1]),
+        make_use("brittleness", "trak", points=points[2:]),
+        metric="brittleness",
+    )
+    assert list(brittle) == ["iffim", "trak", "bad"]
+    assert texts(brittle["bad"], "default", "default_flipped") == ("failed", "—")
+    assert texts(brittle["iffim"], "default", "default_flipped", "selected", "selected_flipped") == (
+        "11", "67 %", "4", "100 %",
+    )  # fmt: skip
+    assert brittle["iffim"].cell("default").note == "3 points, 50 % confirmed"
+    assert texts(brittle["trak"], "default") == ("> 648",)
+    wrong = rows(
+        make_use("mislabel"),
+        make_use("mislabel", by="summed", auc=0.7, ci95=[0.6, 0.8], **SELECTED),
+        metric="mislabel",
+    )["iffim"]
+    assert (wrong.cell("default_self").value, wrong.cell("default_self").note) == (0.95, "0.940 to 0.960")
+    assert (wrong.cell("selected_summed").value, wrong.cell("selected_summed").note) == (0.7, "0.600 to 0.800")
+
+
+def test_selectors_are_averaged_and_listed():
+    refused = {"status": "failed", "reason": "not_applicable: no spectrum", "regret": None, "selected": None}
+    studies = site_of(
+        make_selection("iffim"),
+        make_selection("trak", regret={"mean": 0.04, "ci95": [0.0, 0.1]}, rank_correlation=0.6),
+        make_selection("datainf", **refused),
+        make_selection("iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None),
+    ).tasks.values()
+    summary = {row.name: row for row in selector_summary(studies).rows}
+    assert summary["surrogate"].cell("regret").value == pytest.approx(0.03), "the mean of 0.02 and 0.04"
+    assert summary["gcv"].cell("regret").value == 0.3
+    assert summary["gcv"].cell("surrogate").value == 0.02, "the surrogate's on the same pair"
+    assert summary["surrogate"].cell("failed").value == 1
+    chosen = selector_table(studies).rows[-1].cell("chosen")
+    assert (chosen.text, chosen.note) == ("not applicable", "no spectrum")
+
+
+def test_a_curve_without_points_at_the_default_is_drawn_where_the_selection_has_them():
+    def at(dim: int, value: float, **changes):
+        record = make_record("trak", hyperparameters={"projection_dim": dim, "regularization": value}, **changes)
+        return Entry(record, record.id, Path())
+
+    grid = [at(dim, value, variant="sweep") for dim in (64, 128, 256) for value in (0.01, 1.0, 100.0)]
+    chosen = at(128, 1.0, **SELECTED)
+    found = curves("t", MethodStudy("trak", [*grid, at(128, 0.0), chosen]), None)
+    curve = next(c for c in found if c.axis.name == "projection_dim")
+    assert curve.fixed == {"regularization": 1.0}
+    assert curve.marks["selected"].value == 128
+
+
+def test_the_showcase_is_of_the_task_with_most_of_the_headline_attributors():
+    site = site_of(
+        *make_study("trak", 0.5, task__name="a"),
+        *make_study("iffim", 0.5, task__name="a"),
+        *make_study("iffim", 0.5, task__name="b"),
+    )
+    assert [(curve.task, curve.attributor) for curve in site.showcase] == [("a", "iffim"), ("a", "trak")]
