@@ -46,8 +46,10 @@ def records() -> SimpleNamespace:
     sweep = {"variant": "sweep", "status": "failed"}
     flipped = {"task__name": "digits_mlp_flipped", "ground_truth": None}
     fingerprint = load_card(ROOT / "tasks" / "digits_mlp_flipped.yaml").fingerprint
+    study = make_study("iffim", 0.5)
+    best = study[1]
     return SimpleNamespace(
-        study=make_study("iffim", 0.5),
+        study=study,
         failed=make_record("datainf", status="failed", reason="nan: 500 of 500 rows"),
         alike=[
             make_record("swept", **sweep, reason="nan: all", hyperparameters={"regularization": value, "epoch": 3})
@@ -63,6 +65,9 @@ def records() -> SimpleNamespace:
         mislabel=make_use("mislabel"),
         without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
         hostile=hostile(),
+        negated=make_record(
+            "sign_flipped", -0.5, negates={"record": best.id, "attributor": "iffim", "hyperparameters": {"seen": 3}}
+        ),
     )
 
 
@@ -115,7 +120,7 @@ def test_a_record_page_has_every_number_its_json_and_the_command(made, site, pag
         assert str(number) in shown.text
     for text in (record.scores_sha256, record.ground_truth.sha256, record.task.fingerprint, record.created):
         assert text in shown.text
-    assert "attriboard run " in shown.text
+    assert f"attriboard run {record.id}.json" in shown.text
     assert f"{record.id}.json" in shown.links
     assert f"{URL}records/{record.id}.html" in shown.text
 
@@ -127,7 +132,14 @@ def test_records_of_uses_say_what_was_found_and_how_to_repeat_it(made, page):
     wrong = page(f"records/{made.mislabel.id}.html").words
     assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self-influence" in wrong
     for record in (made.brittleness, made.mislabel, made.removal):
-        assert "attriboard " in page(f"records/{record.id}.html").text.split("Reproduce")[1]
+        assert f"attriboard run {record.id}.json" in page(f"records/{record.id}.html").text
+
+
+def test_a_record_of_the_flipped_control_names_and_links_the_record_that_it_negates(made, page):
+    shown, best = page(f"records/{made.negated.id}.html"), made.study[1]
+    assert f"{best.id}.html" in shown.links
+    assert "seen = 3" in shown.text
+    assert f"attriboard run {best.id}.json" in shown.text
 
 
 def test_a_failure_is_shown_on_its_own_board_its_attributors_page_and_its_record(made, page):
