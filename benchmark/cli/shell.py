@@ -191,14 +191,15 @@ class State:
 
     def __init__(self, unit: Unit = "") -> None:
         self._unit = unit
-        self._start = (0, 0, float("inf"))  # steps done, all steps, when
+        self._start = (0, 0.0)  # steps done, when
+        self._last = (0, 0)  # steps done, all steps
 
     def __call__(self, done: int, total: int, now: float) -> str:
         """The state at a time in seconds; work that starts again, or another piece of it, has a pace of its own."""
-        before, everything, since = self._start
-        if total != everything or done < before:
-            before, since = done, now
-            self._start = before, total, since
+        if total != self._last[1] or done < self._last[0]:
+            self._start = done, now
+        self._last = done, total
+        before, since = self._start
         counts = f"{done:,} of {total:,}"
         if self._unit == "bytes":
             counts = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
@@ -231,19 +232,19 @@ class _Lines:
 
     def __init__(self, description: str, unit: Unit) -> None:
         self._description, self._state = description, State(unit)
-        self._said, self._written = "", float("-inf")
+        self._counted = self._said = ""
+        self._written = float("-inf")
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
-        counted = self._state(done, total, now)
-        if now - self._written >= 10 or done >= total:
-            self._write(now, "; ".join(filter(None, (counted, self._said))))
+        self._counted = self._state(done, total, now)
+        self._write(now, done >= total)
 
     def say(self, text: str) -> None:
         self._said = text
-        if (now := time.monotonic()) - self._written >= 10:
-            self._write(now, text)
+        self._write(time.monotonic(), False)
 
-    def _write(self, now: float, words: str) -> None:
-        self._written = now
-        note(f"{self._description}: {words}")
+    def _write(self, now: float, last: bool) -> None:
+        if last or now - self._written >= 10:
+            self._written = now
+            note(f"{self._description}: {'; '.join(filter(None, (self._counted, self._said)))}")

@@ -97,13 +97,15 @@ def test_a_failed_run_is_a_record_and_exit_code_1(attriboard, tmp_path):
     plugin = tmp_path / "my méthod.py"
     plugin.write_text(FAILING, encoding="utf-8")
     out = tmp_path / "out"
-    done = attriboard("run", "digits_mlp", plugin, "--hp", "width=4", "--out", out, "--json")
+    log = tmp_path / "log.txt"
+    done = attriboard("run", "digits_mlp", plugin, "--hp", "width=4", "--out", out, "--log", log, "--json")
     document = done.document
     assert done.code == 1
     assert document.keys() >= RESULT
     assert (document["attributor"]["name"], document["hyperparameters"]) == ("failing", {"width": 4})
     assert (document["status"], document["reason"]) == ("failed", "error: ValueError: width 4.0 is too wide")
     assert document["lds"] is None
+    assert "on standard output, where no document may be spoilt" in log.read_text(encoding="utf-8")
     assert read_record(Path(document["record"])).variant == "custom"
 
 
@@ -175,6 +177,31 @@ def test_check(attriboard, tmp_path):
     assert text.code == 2
     assert text.out.endswith(f"{bad}: not a valid record\n")
     assert attriboard("check", BUNDLE).out == f"{BUNDLE}: a valid ground-truth bundle\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("bundle", "record.json", "is a record, not a bundle"),
+        ("scores", BUNDLE, "is a ground-truth bundle, not scores"),
+        ("attributor", "card.yaml", "is a method card, not an attributor"),
+        ("record", "plugin.py", "is an attributor, not a record"),
+        ("record", "scores.npy", "is a score matrix, not a record"),
+        ("card", ".", "is an entry, not a card"),
+    ],
+)
+def test_a_file_of_another_kind_than_the_one_named_fails(attriboard, tmp_path, monkeypatch, kind, name, message):
+    monkeypatch.chdir(tmp_path)
+    for file in ("record.json", "plugin.py", "card.yaml", "method.yaml", "scores.npy"):
+        Path(file).write_text("name: mine")  # a plugin that is not even imported
+    done = attriboard("check", kind, name)
+    assert (done.code, done.err) == (1, f"error: {name}: {message}\n")
+    document = attriboard("check", kind, name, "--json").document
+    assert (document["ok"], document["errors"]) == (False, [{"where": "kind", "message": message}])
+
+
+def test_a_kind_that_is_named_is_checked(attriboard):
+    assert attriboard("check", "bundle", BUNDLE).out == f"{BUNDLE}: a valid ground-truth bundle\n"
 
 
 def test_an_error_is_a_document_too(attriboard):

@@ -104,6 +104,19 @@ def test_a_terminal_without_unicode_loses_no_result(shell):
     assert odd.document == {"error": f"{name}: no such file"}
 
 
+def test_pdb_stops_at_the_exception_in_the_attributors_code(program, tmp_path):
+    (tmp_path / "failing.py").write_text(HANGING.replace("        time.sleep(600)", "        1 / (len('ab') - 2)"))
+    done = subprocess.run(
+        [program, "run", "digits_mlp", "failing.py", "--pdb"],
+        cwd=tmp_path, input="p len('abc'), self.name\nq\n", capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "failing.py(12)fit()" in done.stdout
+    assert "(3, 'hanging')" in done.stdout
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n")
+    assert not (tmp_path / "attriboard-results").exists()
+
+
 def test_ctrl_c_ends_the_run_and_its_attributor_with_130(program, tmp_path):
     (tmp_path / "hanging.py").write_text(HANGING)
     pid = tmp_path / "pid.txt"

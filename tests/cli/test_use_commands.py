@@ -88,6 +88,8 @@ def test_mislabel_prints_one_document_and_goes_on_from_its_records(run: Run, tmp
         (("brittleness", "digits_mlp", "iffim", "--seeds", "4"), "an odd number of seeds"),
         (("brittleness", "digits_mlp", "iffim", "--largest", "1.5"), "largest = 1.5: must lie in (0, 1)"),
         (("brittleness", "digits_mlp", "iffim", "--variant", "best"), "--variant best: must be among"),
+        (("brittleness", "digits_mlp", "random", "iffimm"), "did you mean iffim"),
+        (("mislabel", "digits_mlp_flipped", "iffim", "--variant", "oracle"), "must be among default, selected"),
         (("mislabel", "digits_mlp", "iffim"), "has no wrong labels to detect"),
         (("mislabel", "digits_mlp_flipped", "iffim", "--by", "guess"), "--by guess: must be self or summed"),
         (("mislabel", "digits_mlp_flipped", "iffimm"), "did you mean iffim"),

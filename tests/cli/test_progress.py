@@ -1,0 +1,66 @@
+"""What progress says: counts and the time left, in units that people use."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attriboard.cli import shell
+from attriboard.cli.shell import State, Terminal, duration
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.0, "1 s"), (40.4, "40 s"), (59.4, "59 s"), (59.5, "1 min"), (200, "3 min"), (3569, "59 min"), (3571, "1 h"),
+     (7800, "2 h 10 min"), (3 * 86400, "3 days")],
+)  # fmt: skip
+def test_a_duration_has_the_unit_that_suits_it(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@given(st.floats(0.5, 1e7))
+def test_a_duration_is_off_by_at_most_a_tenth_of_it_or_half_a_unit(seconds: float) -> None:
+    units = {"s": 1, "min": 60, "h": 3600, "days": 86400}
+    words = duration(seconds).split()
+    said = sum(int(count) * units[unit] for count, unit in zip(words[::2], words[1::2], strict=True))
+    assert abs(said - seconds) <= max(0.25 * seconds, 0.5 * units[words[-1]])
+
+
+def test_the_time_left_is_that_of_the_pace_so_far() -> None:
+    state = State()
+    assert state(2, 26, 0.0) == "2 of 26"  # two were finished before it began
+    assert state(12, 26, 130.0) == "12 of 26, about 3 min left"  # 13 s each
+    assert state(26, 26, 300.0) == "26 of 26"
+
+
+def test_another_piece_of_work_has_a_pace_of_its_own() -> None:
+    state = State()
+    state(0, 10, 0.0)
+    state(9, 10, 900.0)
+    assert state(0, 10, 1000.0) == "0 of 10"
+    assert state(5, 10, 1005.0) == "5 of 10, about 5 s left"
+    assert state(6, 600, 1010.0) == "6 of 600"
+
+
+def test_bytes_are_said_in_megabytes() -> None:
+    state = State("bytes")
+    state(0, 75_000_000, 0.0)
+    assert state(25_000_000, 75_000_000, 60.0) == "25.0 of 75.0 MB, about 2 min left"
+
+
+def test_logs_get_at_most_one_line_in_ten_seconds_and_the_last_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(shell.time, "monotonic", lambda: now)
+    with Terminal().progress("work") as progress:
+        for done in range(31):
+            progress.say("gradients")
+            progress(done, 30)
+            now += 1.0
+    assert capsys.readouterr().err.splitlines() == [
+        "work: gradients",
+        "work: 9 of 30, about 21 s left; gradients",
+        "work: 19 of 30, about 11 s left; gradients",
+        "work: 29 of 30, about 1 s left; gradients",
+        "work: 30 of 30; gradients",
+    ]
