@@ -73,7 +73,7 @@ class TRAK(MeanOfFits):
         """Solve one checkpoint's kernel and weigh the training examples."""
         functions = context.margin, context.target
         solution = solve_checkpoint(context, checkpoint, *functions, projection_dim=projection_dim, stream=stream)
-        return Weighted(solution, torch.sigmoid(-evaluate(context, checkpoint, context.margin, context.train)))
+        return Weighted(solution, _error(context, checkpoint))
 
     def memory_need(
         self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
@@ -89,3 +89,10 @@ class TRAK(MeanOfFits):
     def notes(self, state: Fits) -> tuple[str, ...]:
         """What stands for an exact kernel, where nothing is projected."""
         return kernel_notes([one.solution for one in state.models])
+
+
+def _error(context: Context, model: Checkpoint) -> Tensor:
+    """1 − p of every training example (n_train,), or −∂loss/∂margin where the margin is no log-odds."""
+    if context.error is None:
+        return torch.sigmoid(-evaluate(context, model, context.margin, context.train))
+    return evaluate(context, model, context.error, context.train)

@@ -20,6 +20,8 @@ class TrainingHorizon(Selector):
     def select(self, evidence: Evidence) -> Choice:
         """One over the training time."""
         recipe = evidence.recipe
+        if recipe.optimizer == "none":
+            raise NotApplicableError("the task has no recipe: how long its models were trained is not known")
         epoch = evidence.configuration.get("epoch")
         epochs = epoch if isinstance(epoch, int) else recipe.epochs
         steps = epochs * math.ceil(evidence.n_train / recipe.batch_size)

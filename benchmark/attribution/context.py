@@ -89,6 +89,7 @@ def build_context(
         device=device,
         seed=seed,
         memory_bytes=memory_bytes,
+        error=None if type(task).error is Task.error else task.error,
     )
 
 

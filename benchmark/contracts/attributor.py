@@ -161,6 +161,7 @@ class Context:
         device: where tensors live.
         seed: for whatever randomness the attributor has.
         memory_bytes: what the process may use in all, for methods that can do with less; `None` where nobody said.
+        error: −∂loss/∂margin of (outputs, targets) → (n,), where it is not 1 − p = sigmoid(−margin).
     """
 
     train: Examples
@@ -173,6 +174,7 @@ class Context:
     device: str = "cpu"
     seed: int = 0
     memory_bytes: int | None = None
+    error: BatchFunction | None = None
 
     def select_checkpoints(
         self, count: int = 1, *, epoch: int | None = None, data: Literal["full", "half"] = "full"

@@ -50,8 +50,9 @@ class ModelSpec(_Spec):
 class Recipe(_Spec):
     """How a model is trained; the loss is the task kind's own, averaged over each batch."""
 
-    optimizer: Literal["sgd", "adamw"] = Field(
-        description="sgd: PyTorch's update, v ← μv + g, θ ← θ − ηv; adamw: PyTorch's, with β = (.9, .999), ε = 1e-8"
+    optimizer: Literal["sgd", "adamw", "none"] = Field(
+        description="sgd: PyTorch's update, v ← μv + g, θ ← θ − ηv; adamw: PyTorch's, with β = (.9, .999), ε = 1e-8; "
+        "none: the models were trained elsewhere, and nothing can be retrained"
     )
     learning_rate: float = Field(gt=0, description="the largest one, where a schedule or a warm-up changes it")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="of sgd")
@@ -80,6 +81,10 @@ class Recipe(_Spec):
                 f"momentum = {self.momentum}: adamw has moments of its own; leave momentum out, or use sgd"
             )
         return self
+
+
+UNTRAINED = Recipe(optimizer="none", learning_rate=1.0, epochs=1, batch_size=1)
+"""The recipe of a task whose models were trained elsewhere."""
 
 
 class SubsetSpec(_Spec):
@@ -119,9 +124,9 @@ class TaskCard(_Spec):
     title: str
     description: str
     licence: str = Field(description="terms of the data")
-    kind: Literal["classification", "language_modeling"]
-    target: Literal["margin", "negative_loss"] = Field(
-        description="the function f of a test example that is attributed; higher is better"
+    kind: Literal["classification", "language_modeling", "own"]
+    target: Literal["margin", "negative_loss", "own"] = Field(
+        description="the attributed function f of a test example; higher is better; own: a function of the task itself"
     )
     data: DataSpec
     model: ModelSpec
@@ -166,6 +171,11 @@ class TaskCard(_Spec):
         """SHA-256 over everything that influences a retrain or a score."""
         describing = {"title", "description", "licence", "ground_truth", "checkpoints"}
         return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=describing))
+
+    @property
+    def target_output(self) -> tuple[str, int]:
+        """Which measurement of a retrain the attributed function is, and its sign."""
+        return {"margin": ("margin", 1), "negative_loss": ("loss", -1), "own": ("target", 1)}[self.target]
 
     @property
     def subset_size(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict
 
+from attriboard.base.errors import InputError
 from attriboard.contracts.card import TaskCard
 
 if TYPE_CHECKING:
@@ -54,10 +56,12 @@ class Task(ABC):
     Attributes:
         measurements: names of what `measure` returns, at least `loss` and `margin`.
         measured_rows: test examples per forward pass after training, where outputs are large.
+        portable: whether another process can bring the task to life; else everything runs in this one.
     """
 
     measurements: ClassVar[tuple[str, ...]]
     measured_rows: ClassVar[int] = 1024
+    portable: ClassVar[bool] = True
 
     def __init__(self, card: TaskCard) -> None:
         self.card = card
@@ -83,6 +87,11 @@ class Task(ABC):
     def build_model(self) -> torch.nn.Module:
         """A module of the card's architecture with arbitrary parameters (the engine initialises them)."""
 
+    @property
+    def trained(self) -> Sequence[Mapping[str, torch.Tensor]]:
+        """States of models that were trained elsewhere, which attributors are given; empty where the recipe trains."""
+        return ()
+
     def pretrained(self) -> Mapping[str, torch.Tensor] | None:
         """Parameters by name that every retrain starts from; `None` where the retrain's seed draws them.
 
@@ -103,11 +112,23 @@ class Task(ABC):
     def margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Per-example log-odds of the right answer, (n,); differentiable."""
 
+    def error(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """−∂loss/∂margin of each example, (n,); 1 − p where the margin is a log-odds of p and the loss is −log p."""
+        return (-self.margin(outputs, targets)).sigmoid()
+
     def target(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Per-example attributed function f, (n,), oriented so that higher is better."""
         if self.card.target == "margin":
             return self.margin(outputs, targets)
-        return -self.loss(outputs, targets)
+        if self.card.target == "negative_loss":
+            return -self.loss(outputs, targets)
+        raise NotImplementedError(f"task {self.card.name}: target = own needs a method `target`")
+
+
+LIVE = "live:"
+"""Begins the reference of a task that no other process can import."""
+
+_LIVE: WeakValueDictionary[str, Task] = WeakValueDictionary()
 
 
 class TaskSpec(BaseModel):
@@ -121,9 +142,25 @@ class TaskSpec(BaseModel):
     @classmethod
     def of(cls, task: Task) -> TaskSpec:
         """The specification of a live task."""
-        return cls(reference=f"{type(task).__module__}:{type(task).__qualname__}", card=task.card)
+        if task.portable:
+            return cls(reference=f"{type(task).__module__}:{type(task).__qualname__}", card=task.card)
+        key = f"{LIVE}{id(task):x}"
+        _LIVE[key] = task
+        return cls(reference=key, card=task.card)
 
     def load(self) -> Task:
-        """The live task."""
+        """The live task.
+
+        Raises:
+            InputError: it lives in another process.
+        """
+        if self.reference.startswith(LIVE):
+            live = _LIVE.get(self.reference)
+            if live is None:
+                raise InputError(
+                    f"task {self.card.name}: is defined in another process, and this one cannot import it; define it in a "
+                    "file, as in my_task.py"
+                )
+            return live
         task: Task = pkgutil.resolve_name(self.reference)(self.card)
         return task

@@ -121,12 +121,12 @@ def _retrained(
     with workspace.display.progress(f"{budget} retrains of {card.name}") as progress:
         trained = retrain(workspace.task, requests, store, workspace.executor(progress.say), progress)
     digests = [request.digest(card.fingerprint) for request in requests]
-    margin = card.target == "margin"
-    outputs = store.read("outputs/margin" if margin else "outputs/loss", digests).astype(np.float64)
+    name, sign = card.target_output
+    outputs = sign * store.read(f"outputs/{name}", digests).astype(np.float64)
     masks = np.zeros((budget, card.data.n_train), dtype=bool)
     for mask, request in zip(masks, requests, strict=True):
         mask[request.indices] = True
-    return masks, (outputs if margin else -outputs)[:, _calibration(workspace)], trained
+    return masks, outputs[:, _calibration(workspace)], trained
 
 
 def _predicted(

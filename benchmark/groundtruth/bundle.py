@@ -68,9 +68,8 @@ class GroundTruth:
     @property
     def target(self) -> NDArray[np.float32]:
         """The attributed function f of every retrain, (n_masks, n_repeats, n_test), higher is better."""
-        if self.card.task.target == "margin":
-            return self.outputs["margin"]
-        return -self.outputs["loss"]
+        name, sign = self.card.task.target_output
+        return self.outputs[name] if sign > 0 else -self.outputs[name]
 
 
 def write_ground_truth(
