@@ -17,7 +17,7 @@ from attriboard.evaluation.grader import Grader
 from attriboard.groundtruth.opening import open_bundles
 from attriboard.records.files import AnyRecord, read_records
 from attriboard.records.published import published_results
-from attriboard.retraining.executors import Executor, LocalProcesses, usable_cores
+from attriboard.retraining.executors import Executor, InProcess, LocalProcesses, usable_cores
 
 
 class Workspace:
@@ -62,7 +62,10 @@ class Workspace:
         self.seed, self.device = seed, device
         self.threads = threads or usable_cores()
         self.display = display or Silent()
-        self.runner = Runner(_attribution_executor(limits, isolated, log), self.display)
+        if not self.task.portable:
+            self.display.note(f"{self.task.card.name} is defined in this process: everything runs here, for you alone")
+        here = isolated and not self.task.portable
+        self.runner = Runner(ThisProcess(False) if here else _attribution_executor(limits, isolated, log), self.display)
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
         self.bundles = open_bundles(self.task, groundtruth, self.display)
@@ -91,6 +94,8 @@ class Workspace:
             InputError: both workers and a cluster are given, or the cluster cannot be used: no such address, no
                 scheduler that answers, or no dask.distributed.
         """
+        if not self.task.portable:
+            return InProcess()
         if self._cluster is None:
             return LocalProcesses(self._workers)
         if self._workers is not None:

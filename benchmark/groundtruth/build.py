@@ -13,6 +13,7 @@ from attriboard.base.paths import cache_folder, store_root
 from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
+from attriboard.groundtruth.identity import check_identity
 from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_indices, retrain_seed
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.records.model import Provenance
@@ -30,8 +31,14 @@ def default_store(task: Task) -> Path:
 
 
 def open_store(task: Task, folder: Path | None) -> RetrainStore:
-    """The task's store in `folder`, or in its default place."""
-    return RetrainStore(folder or default_store(task), task.card.fingerprint)
+    """The task's store in `folder`, or in its default place.
+
+    Raises:
+        InputError: its retrains are of a task of the same name, data and recipe that computes something else.
+    """
+    place = folder or default_store(task)
+    check_identity(task, place)
+    return RetrainStore(place, task.card.fingerprint)
 
 
 def build_ground_truth(
@@ -122,6 +129,29 @@ def build_checkpoints(
     write_sealed(path, tensors, sealed)
 
 
+def keep_checkpoints(task: Task) -> Path:
+    """The bundle of models that were trained elsewhere, in the cache; its name has the digest of their numbers."""
+    card, epoch = task.card, task.card.recipe.epochs
+    parts = state_parts(task.build_model())
+    tensors = {
+        "subsets": np.packbits(np.ones((len(task.trained), card.data.n_train), dtype=bool), axis=1),
+        "seeds": np.arange(len(task.trained)),
+    }
+    for name, part in parts.items():
+        tensors[f"{part}/{epoch}/{name}"] = np.stack([state[name].detach().cpu().numpy() for state in task.trained])
+    digest_ = content_digest(tensors)
+    path = cache_folder() / "checkpoints" / f"{card.name}-{card.fingerprint[:12]}-{digest_[:12]}.safetensors"
+    if not path.exists():
+        sealed = checkpoints.CheckpointCard(
+            format=checkpoints.FORMAT,
+            content_sha256=digest_,
+            n_models=len(task.trained),
+            **_origin(task, provenance(), 0.0),
+        )
+        write_sealed(path, tensors, sealed)
+    return path
+
+
 def train_checkpoints(
     task: Task, *, executor: Callable[[], Executor], progress: Progress = lambda done, total: None
 ) -> Path:
@@ -130,8 +160,9 @@ def train_checkpoints(
     # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
     which = digest({"task": card.fingerprint, "checkpoints": card.checkpoints.model_dump(mode="json")})
     path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"
+    store = open_store(task, None)
     if not path.exists():
-        build_checkpoints(task, path, open_store(task, None), executor=executor(), progress=progress)
+        build_checkpoints(task, path, store, executor=executor(), progress=progress)
     return path
 
 

@@ -42,15 +42,17 @@ class TaskBundles:
         return read_ground_truth(self._obtain("groundtruth"))
 
     def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:
-        """Absolute path of the checkpoints: published ones, else this machine's own, trained once.
+        """Absolute path of the checkpoints: published ones, those that the task brings, else trained here once.
 
         Args:
             executor: makes the executor that trains them, given what the executor reports to.
         """
         if self.registry.find(self.task.card, "checkpoints"):
             return self._obtain("checkpoints").resolve()
-        from attriboard.groundtruth.build import train_checkpoints  # it imports PyTorch, which grading does without
+        from attriboard.groundtruth.build import keep_checkpoints, train_checkpoints  # PyTorch, not for grading
 
+        if self.task.trained:
+            return keep_checkpoints(self.task).resolve()
         name = self.task.card.name
         self.display.note(f"no published checkpoints of {name}: using this machine's own, trained where absent")
         with self.display.progress(f"checkpoints of {name}") as progress:

@@ -135,8 +135,16 @@ def retrain(
 
     Returns:
         The number of retrains that had to be trained.
+
+    Raises:
+        InputError: the task has no recipe, or cannot be trained; see `check_task`.
     """
     executor = executor or InProcess()
+    if task.card.recipe.optimizer == "none":
+        raise InputError(
+            f"task {task.card.name}: has no recipe, so nothing can be trained; give recipe=ab.Recipe(…) and a function that "
+            "builds the model"
+        )
     fingerprint = task.card.fingerprint
     wanted: dict[str, RetrainRequest] = {}
     for request in requests:
