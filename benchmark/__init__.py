@@ -18,9 +18,16 @@ if TYPE_CHECKING:
     from attriboard.contracts.attributor import Attributor as Attributor
     from attriboard.contracts.attributor import Context as Context
     from attriboard.contracts.attributor import Hyperparameter as Hyperparameter
+    from attriboard.contracts.card import Recipe as Recipe
     from attriboard.evaluation.api import attribute as attribute
+    from attriboard.evaluation.api import build_ground_truth as build_ground_truth
+    from attriboard.evaluation.api import evaluate as evaluate
     from attriboard.evaluation.api import lds as lds
     from attriboard.evaluation.api import load_ground_truth as load_ground_truth
+    from attriboard.evaluation.api import select as select
+    from attriboard.evaluation.api import self_influence as self_influence
+    from attriboard.evaluation.api import top as top
+    from attriboard.evaluation.catalog import define_task as define_task
     from attriboard.evaluation.catalog import load_task as load_task
     from attriboard.toolkit.regularization import select_regularization as select_regularization
 
@@ -30,22 +37,36 @@ _HOMES = {
     "Attributor": "attriboard.contracts.attributor",
     "Context": "attriboard.contracts.attributor",
     "Hyperparameter": "attriboard.contracts.attributor",
+    "Recipe": "attriboard.contracts.card",
     "attribute": "attriboard.evaluation.api",
+    "build_ground_truth": "attriboard.evaluation.api",
+    "define_task": "attriboard.evaluation.catalog",
+    "evaluate": "attriboard.evaluation.api",
     "lds": "attriboard.evaluation.api",
     "load_ground_truth": "attriboard.evaluation.api",
     "load_task": "attriboard.evaluation.catalog",
+    "select": "attriboard.evaluation.api",
     "select_regularization": "attriboard.toolkit.regularization",
+    "self_influence": "attriboard.evaluation.api",
+    "top": "attriboard.evaluation.api",
 }
 
 __all__ = [
     "Attributor",
     "Context",
     "Hyperparameter",
+    "Recipe",
     "attribute",
+    "build_ground_truth",
+    "define_task",
+    "evaluate",
     "lds",
     "load_ground_truth",
     "load_task",
+    "select",
     "select_regularization",
+    "self_influence",
+    "top",
 ]
 
 

@@ -47,7 +47,9 @@ def read_examples(side: str, given: Any) -> Examples:
     for name, tensor in (("inputs", inputs), ("targets", targets)):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).flatten(1).any(1).sum() if tensor.dim() > 1 else (~tensor.isfinite()).sum())
-            raise InputError(f"{side}: {name} of {bad} of {len(tensor)} examples have NaN or infinity; remove or fill them")
+            raise InputError(
+                f"{side}: {name} of {bad} of {len(tensor)} examples have NaN or infinity; remove or fill them"
+            )
     return Examples(inputs.detach().contiguous(), targets.detach().contiguous())
 
 
@@ -60,7 +62,9 @@ def _tensor(side: str, part: Any) -> torch.Tensor:
         return part
     array = np.asarray(part)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{side}: an array of type {array.dtype}; numbers are needed: encode texts and categories first")
+        raise InputError(
+            f"{side}: an array of type {array.dtype}; numbers are needed: encode texts and categories first"
+        )
     return torch.from_numpy(np.ascontiguousarray(array.astype(np.float32) if array.dtype.kind == "f" else array))
 
 

@@ -1,4 +1,4 @@
-"""Losses by name for tasks that are defined in Python: their values per example, their margins, what they demand of data.
+"""Losses by name for tasks that are defined in Python: values per example, margins, demands on data.
 
     cross_entropy          logits (n, …, n_classes), classes (n, …):  mean over positions of −log softmax(z)_y
     binary_cross_entropy   logits and 0/1 answers of one shape:       mean over labels of log(1 + exp(−(2y − 1) z))
@@ -90,13 +90,15 @@ def _per_example(values: torch.Tensor) -> torch.Tensor:
 def _classes(outputs: torch.Tensor, targets: torch.Tensor) -> None:
     if outputs.dim() < 2 or outputs.shape[:-1] != targets.shape:
         raise InputError(
-            f"loss = cross_entropy: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; it takes "
+            f"loss = cross_entropy: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; "
+            "it takes "
             "logits (n, n_classes) and class numbers (n,)"
         )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= outputs.shape[-1]:
         raise InputError(
-            f"targets {low} … {high}: the model has {outputs.shape[-1]} classes, numbered from 0; renumber the targets or "
+            f"targets {low} … {high}: the model has {outputs.shape[-1]} classes, numbered from 0; renumber the "
+            "targets or "
             "widen the last layer"
         )
 
@@ -105,7 +107,8 @@ def _same_shape(name: str) -> Callable[[torch.Tensor, torch.Tensor], None]:
     def check(outputs: torch.Tensor, targets: torch.Tensor) -> None:
         if outputs.numel() != targets.numel() or len(outputs) != len(targets):
             raise InputError(
-                f"loss = {name}: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; it takes one "
+                f"loss = {name}: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; it "
+                "takes one "
                 "output for each target"
             )
         if name == "binary_cross_entropy" and not bool(((targets == 0) | (targets == 1)).all()):
@@ -123,5 +126,7 @@ LOSSES: dict[str, NamedLoss] = {
     "binary_cross_entropy": NamedLoss(
         binary_cross_entropy, binary_margin, right_answer, _same_shape("binary_cross_entropy"), lambda t: t.float()
     ),
-    "squared_error": NamedLoss(squared_error, None, None, _same_shape("squared_error"), lambda targets: targets.float()),
+    "squared_error": NamedLoss(
+        squared_error, None, None, _same_shape("squared_error"), lambda targets: targets.float()
+    ),
 }

@@ -1,15 +1,14 @@
 """Tasks of your own: model, data and loss from Python, with nothing to install and nothing to subclass.
 
 A defined task's identity is its content. The fingerprint hashes the bytes of the data, the names and shapes of the
-model's parameters, the recipe and the names of loss and target. What code computes cannot be hashed; `probes` are numbers
-of it, which the store of retrains compares within a tolerance.
+model's parameters, the recipe and the names of loss and target. What code computes cannot be hashed; `probes` are
+numbers of it, which the store of retrains compares within a tolerance.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,9 +123,7 @@ class DefinedTask(Task):
         return {name: values.float() for name, values in found.items()}
 
     def _has_margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
-        if self._named is None or self._named.margin is None or targets.dim() != 1:
-            return False
-        return True
+        return self._named is not None and self._named.margin is not None and targets.dim() == 1
 
 
 def define_task(
@@ -156,18 +153,20 @@ def define_task(
             recipe trains, or the trained model itself.
 
     Raises:
-        InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says what to
-            change.
+        InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says
+            what to change.
     """
     import torch
 
     build, states = _models(model, checkpoints)
     if recipe is not None and isinstance(model, torch.nn.Module):
-        raise InputError("model: an instance cannot be trained anew; give a function that builds it, such as model=build")
+        raise InputError(
+            "model: an instance cannot be trained anew; give a function that builds it, such as model=build"
+        )
     if recipe is None and not states:
         raise InputError("recipe: without one there is nothing to train; give recipe=ab.Recipe(…), or checkpoints=[…]")
     named = _loss(loss)
-    data = Dataset(*(_prepared(read_examples(side, given), named) for side, given in (("train", train), ("test", test))))
+    data = Dataset(_prepared(read_examples("train", train), named), _prepared(read_examples("test", test), named))
     chosen, own = _target(loss, named, target, data.train.targets)
     probe = build()
     _check_fit(probe, data, named, own)
@@ -189,11 +188,15 @@ def _models(
     elif callable(model):
         build = model
     else:
-        raise InputError(f"model of type {type(model).__name__}: give a function that builds the model, or a trained model")
+        raise InputError(
+            f"model of type {type(model).__name__}: give a function that builds the model, or a trained model"
+        )
     try:
         built = build()
     except TypeError as error:
-        raise InputError(f"model: calling it without arguments raised {error}; give a function without arguments") from error
+        raise InputError(
+            f"model: calling it without arguments raised {error}; give a function without arguments"
+        ) from error
     if not isinstance(built, torch.nn.Module):
         raise InputError(f"model: the function returned {type(built).__name__}; it must return a torch.nn.Module")
     expected = {key: tuple(value.shape) for key, value in built.state_dict().items()}
@@ -202,7 +205,8 @@ def _models(
         if found != expected:
             wrong = next(key for key in sorted(expected | found) if expected.get(key) != found.get(key))
             raise InputError(
-                f"checkpoints[{number}]: {wrong} is {found.get(wrong, 'missing')}, the model has {expected.get(wrong, 'none')}"
+                f"checkpoints[{number}]: {wrong} is {found.get(wrong, 'missing')}, the model has "
+                f"{expected.get(wrong, 'none')}"
             )
     return build, tuple({key: value.detach().clone() for key, value in state.items()} for state in states)
 
@@ -235,13 +239,13 @@ def _target(
         raise InputError(f"target = {target!r}: must be margin, negative_loss, or a function (outputs, targets) → (n,)")
     if target == "margin" and not has_margin:
         shown = loss if isinstance(loss, str) else "a function"
-        raise InputError(f"target = margin: loss = {shown} has no margin here; use target='negative_loss' or a function")
+        raise InputError(
+            f"target = margin: loss = {shown} has no margin here; use target='negative_loss' or a function"
+        )
     return target, None
 
 
-def _check_fit(
-    model: torch.nn.Module, data: Dataset, loss: NamedLoss | PerExample, target: PerExample | None
-) -> None:
+def _check_fit(model: torch.nn.Module, data: Dataset, loss: NamedLoss | PerExample, target: PerExample | None) -> None:
     """Run the model on a few examples.
 
     Raises:
@@ -285,12 +289,15 @@ def _check_function(name: str, function: PerExample, outputs: torch.Tensor, targ
         values = function(outputs, targets)
     except Exception as error:  # the user's own code
         raise InputError(
-            f"{name}: calling it with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} {targets.dtype} "
+            f"{name}: calling it with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} "
+            f"{targets.dtype} "
             f"raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(values, torch.Tensor) or values.shape != (len(targets),):
         shown = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise InputError(f"{name}: returned {shown} for {len(targets)} examples; must be one value each, ({len(targets)},)")
+        raise InputError(
+            f"{name}: returned {shown} for {len(targets)} examples; must be one value each, ({len(targets)},)"
+        )
     if not bool(values.isfinite().all()):
         raise InputError(f"{name}: is NaN or infinite on the first examples, before any training")
 
@@ -330,9 +337,3 @@ def _digest(tensor: torch.Tensor) -> str:
 
     plain = tensor.contiguous().view(torch.uint8) if tensor.dtype == torch.bfloat16 else tensor.contiguous()
     return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + plain.numpy().tobytes()).hexdigest()
-
-
-def is_local(function: Any) -> bool:
-    """Whether code cannot be imported by another process: a lambda, a closure, something from a notebook or a script."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<lambda>")
-    return module in (None, "__main__") or "<" in name or inspect.ismethod(function)

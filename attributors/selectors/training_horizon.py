@@ -7,6 +7,7 @@ momentum μ the effective learning rate is η/(1 − μ).
 
 import math
 
+from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.selector import Choice, Evidence, Selector
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from attriboard.cli.shell import DataDir, Json, command, emit, note, setting, show_table
+from attriboard.base.terminal import note
+from attriboard.cli.shell import DataDir, Json, command, emit, setting, show_table
 
 
 @command

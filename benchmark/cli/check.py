@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from attriboard.cli.shell import Json, command, emit, note
+from attriboard.base.terminal import note
+from attriboard.cli.shell import Json, command, emit
 
 KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import note
 from attriboard.cli.options import open_workspace
-from attriboard.cli.shell import command, note, show_table
+from attriboard.cli.shell import command, show_table
 
 if TYPE_CHECKING:
     from attriboard.evaluation.selection import Study

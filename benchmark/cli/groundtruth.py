@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attriboard.base.terminal import note, progress_bar
 from attriboard.cli.options import Bundles, Retraining, Sources, TaskArgument, open_workspace
-from attriboard.cli.shell import DataDir, Json, command, emit, note, progress_bar, show_table
+from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
 if TYPE_CHECKING:
     from attriboard.groundtruth.listing import BundleEntry, BundleRegistry

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from attriboard.cli.shell import DataDir, Terminal, note
+from attriboard.base.terminal import Terminal, note
+from attriboard.cli.shell import DataDir
 
 if TYPE_CHECKING:
     from attriboard.attribution.limits import Limits

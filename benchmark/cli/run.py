@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import note
 from attriboard.cli.options import (
     Fixed,
     OutDir,
@@ -17,7 +18,7 @@ from attriboard.cli.options import (
     prepare_folder,
     warn_of_taken_names,
 )
-from attriboard.cli.shell import Json, command, emit, note, setting
+from attriboard.cli.shell import Json, command, emit, setting
 from attriboard.cli.sweeps import show_selections
 from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 

@@ -158,7 +158,8 @@ class TaskSpec(BaseModel):
             live = _LIVE.get(self.reference)
             if live is None:
                 raise InputError(
-                    f"task {self.card.name}: is defined in another process, and this one cannot import it; define it in a "
+                    f"task {self.card.name}: is defined in another process, and this one cannot import it; "
+                    "define it in a "
                     "file, as in my_task.py"
                 )
             return live

@@ -3,23 +3,30 @@
 Attributors run in a process of their own here too; ground truth stays on this side.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attriboard.attribution.job import Job
 from attriboard.attribution.runner import Outcome
+from attriboard.base.display import Display, Silent
 from attriboard.base.errors import AttriboardError
+from attriboard.base.terminal import Terminal
 from attriboard.contracts.task import Task
+from attriboard.evaluation.budget import BudgetChoice
 from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.practice import SurrogateChoice, Table, build_own_truth, choose, evaluate_methods
+from attriboard.evaluation.proponents import Proponents, proponents
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.bundle import GroundTruth
+from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.records.model import LdsResult
 
 
 def attribute(
-    task: Task | str,
+    task: Task | str | Path,
     attributor: str | Path,
     *,
     seed: int = 0,
@@ -28,10 +35,10 @@ def attribute(
     isolated: bool = True,
     **hyperparameters: Any,
 ) -> NDArray[np.float32]:
-    """Run an attributor on a task's published checkpoints.
+    """Run an attributor on a task's checkpoints: published ones, those that the task brings, or trained here once.
 
     Args:
-        task: a live task or its name.
+        task: a live task, its name, or a card's or task's file.
         attributor: a name, or the path of a `.py` file.
         seed: for the attributor's randomness.
         device: where its tensors live.
@@ -47,7 +54,203 @@ def attribute(
         AttriboardError: the attributor failed; the message has its reason and where in its code that was.
     """
     workspace = Workspace(task, seed=seed, device=device, threads=threads, isolated=isolated)
-    job = workspace.job(attributor, [{name: _plain(value) for name, value in hyperparameters.items()}])
+    return _scores(workspace, workspace.job(attributor, [_plain_values(hyperparameters)]))
+
+
+def select(
+    task: Task | str | Path,
+    attributor: str | Path,
+    *,
+    budget: int | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    **hyperparameters: Any,
+) -> SurrogateChoice | BudgetChoice:
+    """Choose a method's hyperparameters; no ground truth is needed and none is read.
+
+    Without a budget, the surrogate ξ chooses λ without any retrain (Wang et al. 2025, arXiv 2505.24261, Algorithm 1).
+    With one, that many models are trained on random subsets, once for all methods and grids of the task, and the
+    configuration that predicts them best is chosen: any hyperparameter of either stage, several at once.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        attributor: a name, or the path of a `.py` file.
+        budget: number of models to train; 8 to 16 are usually enough.
+        grid: name → values to choose from; by default the method's own grid of λ.
+        seed: for the method's randomness.
+        device: where its tensors live.
+        threads: of the numerical libraries; by default all cores.
+        hyperparameters: values that differ from the defaults and are not chosen.
+
+    Raises:
+        InputError: a grid that needs a budget, or values that the method does not have.
+        AttriboardError: nothing could be chosen; the message has the reason.
+    """
+    workspace = Workspace(task, seed=seed, device=device, threads=threads)
+    return choose(workspace, attributor, budget=budget, grid=grid, fixed=_plain_values(hyperparameters))
+
+
+def build_ground_truth(
+    task: Task | str | Path,
+    *,
+    masks: int | None = None,
+    repeats: int | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> GroundTruth:
+    """Retrain on random half-subsets, and keep what came out where `lds` and `evaluate` find it.
+
+    Finished retrains are kept whatever happens: the same call goes on where it was interrupted, and a larger size
+    trains only what is missing.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        masks: number of subsets; 50 by default for your own tasks.
+        repeats: retrains of each with other seeds; at least 2 for a noise ceiling.
+        workers: processes that train; by default one for each core.
+        quiet: whether nothing is printed.
+
+    Raises:
+        InputError: sizes out of range, or a task that cannot be trained.
+    """
+    return build_own_truth(Workspace(task, workers=workers, display=_display(quiet)), masks=masks, repeats=repeats)
+
+
+def evaluate(
+    task: Task | str | Path,
+    methods: Sequence[str | Path],
+    *,
+    groundtruth: GroundTruth | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    quiet: bool = False,
+) -> Table:
+    """Default, selected and oracle LDS of methods side by side, with intervals, the ceiling and seconds.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        methods: names, or paths of `.py` files.
+        groundtruth: what to grade by; by default the published one, or the largest one built here.
+        seed: for the methods' randomness.
+        threads: of the numerical libraries; by default all cores.
+        quiet: whether nothing is printed but the result.
+
+    Returns:
+        A table that prints itself. A method that fails is a row with its reason.
+
+    Raises:
+        DataError: the task has no ground truth; `build_ground_truth` makes one.
+    """
+    workspace = Workspace(task, seed=seed, threads=threads, display=_display(quiet))
+    if groundtruth is not None:
+        workspace.grader = Grader(groundtruth)
+    return evaluate_methods(workspace, methods)
+
+
+def top(
+    task: Task | str | Path,
+    attributor: str | Path,
+    test: int | Sequence[int],
+    *,
+    k: int = 8,
+    selected: bool = False,
+    **hyperparameters: Any,
+) -> Proponents:
+    """The k most helpful and most harmful training examples of a test example, or of several taken together.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        attributor: a name, or the path of a `.py` file.
+        test: one test example or several, whose scores are averaged.
+        k: how many of either kind.
+        selected: whether λ is chosen by ξ first.
+        hyperparameters: values that differ from the defaults; also `seed`, `device` and `threads` of `attribute`.
+
+    Raises:
+        InputError: an example that does not exist, or k out of range.
+        AttriboardError: the attributor failed.
+    """
+    values = dict(hyperparameters)
+    name = Path(attributor).stem if str(attributor).endswith(".py") else str(attributor)
+    if selected:
+        choice = select(task, attributor, **values)
+        values |= choice.hyperparameters
+    scores = attribute(task, attributor, **values)
+    tests = [test] if isinstance(test, int) else [int(position) for position in test]
+    return proponents(scores, tests, k, name, values)
+
+
+def self_influence(
+    task: Task | str | Path,
+    attributor: str | Path,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    **hyperparameters: Any,
+) -> NDArray[np.float32]:
+    """How much each training example raises its own target, (n_train,): large for odd examples and wrong labels.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        attributor: a name, or the path of a `.py` file.
+        seed: for the method's randomness.
+        threads: of the numerical libraries; by default all cores.
+        hyperparameters: values that differ from the defaults.
+
+    Raises:
+        AttriboardError: the attributor failed.
+    """
+    workspace = Workspace(task, seed=seed, threads=threads)
+    job = workspace.job(attributor, [_plain_values(hyperparameters)]).model_copy(update={"queries": "train"})
+    return np.ascontiguousarray(np.diagonal(_scores(workspace, job)))
+
+
+def lds(scores: Any, task: Task | str | Path, *, groundtruth: GroundTruth | None = None) -> LdsResult:
+    """Grade scores on a task's scoring points.
+
+    Args:
+        scores: (n_test, n_train), an array or a tensor; graded in the precision that it has.
+        task: a live task, its name, or a card's or task's file.
+        groundtruth: what to grade by; by default the published one, or the largest one built here.
+
+    Returns:
+        Mean LDS with its 95 % interval, and the correlation of every scoring point.
+
+    Raises:
+        InputError: another shape, or no real numbers.
+        DataError: the task has no ground truth.
+    """
+    grader = Grader(load_ground_truth(task) if groundtruth is None else groundtruth)
+    return grader.grade(grader.predict(scores))
+
+
+def load_ground_truth(task: Task | str | Path, *, groundtruth: Path | str | None = None) -> GroundTruth:
+    """A task's ground truth: `masks`, `seeds`, `outputs`, `target`, checked against its SHA-256.
+
+    A published bundle that is not here is fetched once, into the cache. Where none is published, the largest one that
+    was built on this machine is taken.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        groundtruth: a bundle's file, or a folder of bundles with a `registry.json`.
+
+    Raises:
+        DataError: there is none, or no place has it.
+        FormatError: the file is damaged.
+    """
+    if groundtruth is not None and Path(groundtruth).is_file():
+        return read_ground_truth(Path(groundtruth))
+    return Workspace(task, None if groundtruth is None else Path(groundtruth)).bundles.truth
+
+
+def _scores(workspace: Workspace, job: Job) -> NDArray[np.float32]:
+    """Scores of a job's one configuration.
+
+    Raises:
+        AttriboardError: the attributor failed; the message has its reason and where in its code that was.
+    """
     (outcome,) = workspace.runner.run(job)
     assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
     if outcome.scores is None:
@@ -57,35 +260,10 @@ def attribute(
     return outcome.scores
 
 
-def _plain(value: Any) -> Any:
+def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """NumPy's and PyTorch's scalars as Python's."""
-    return value.item() if hasattr(value, "item") else value
+    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
 
 
-def lds(scores: Any, task: Task | str) -> LdsResult:
-    """Grade scores on a task's scoring points.
-
-    Args:
-        scores: (n_test, n_train), an array or a tensor; graded in the precision that it has.
-        task: a live task or its name.
-
-    Returns:
-        Mean LDS with its 95 % interval, and the correlation of every scoring point.
-
-    Raises:
-        InputError: another shape, or no real numbers.
-    """
-    grader = Grader(load_ground_truth(task))
-    return grader.grade(grader.predict(scores))
-
-
-def load_ground_truth(task: Task | str) -> GroundTruth:
-    """A task's published ground truth: `masks`, `seeds`, `outputs`, `target`, checked against its SHA-256.
-
-    A bundle that is not here is fetched once, into the cache.
-
-    Raises:
-        DataError: there is none, or it is to be had nowhere.
-        FormatError: the file is damaged.
-    """
-    return Workspace(task).bundles.truth
+def _display(quiet: bool) -> Display:
+    return Silent() if quiet else Terminal()

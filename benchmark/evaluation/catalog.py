@@ -15,6 +15,7 @@ from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import GroundTruthSelector, Selector
 from attriboard.contracts.task import Task
 from attriboard.tasks import TASKS
+from attriboard.tasks.own import define_task as define_task
 
 _TASKS: Registry[Callable[[], Task]] = Registry("task", TASKS, "attriboard.tasks")
 _ATTRIBUTORS: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attriboard.base.digests import digest
 from attriboard.base.errors import InputError
@@ -133,7 +134,7 @@ def keep_checkpoints(task: Task) -> Path:
     """The bundle of models that were trained elsewhere, in the cache; its name has the digest of their numbers."""
     card, epoch = task.card, task.card.recipe.epochs
     parts = state_parts(task.build_model())
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "subsets": np.packbits(np.ones((len(task.trained), card.data.n_train), dtype=bool), axis=1),
         "seeds": np.arange(len(task.trained)),
     }

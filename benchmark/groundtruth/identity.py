@@ -1,8 +1,9 @@
 """Is this still the task that the retrains in a folder are of?
 
-A fingerprint hashes what can be hashed: data, recipe, the names and shapes of parameters. What the code of a model, a loss
-or a target computes cannot be. So the folder of a task's retrains keeps a few numbers of it, `probes`, and whoever opens
-the folder compares. They are compared within a tolerance and never hashed, because rounding differs between machines.
+A fingerprint hashes what can be hashed: data, recipe, the names and shapes of parameters. What the code of a model, a
+loss or a target computes cannot be. So the folder of a task's retrains keeps a few numbers of it, `probes`, and whoever
+opens the folder compares. They are compared within a tolerance and never hashed, because rounding differs between
+machines.
 
 The published tasks are pinned by their bundles and are not probed.
 """
@@ -49,7 +50,8 @@ def check_identity(task: Task, folder: Path) -> None:
             at = int(np.abs(before - now).argmax()) if same else 0
             old, new = (f"{float(v[at]):.6g}" if len(v) > at else "none" for v in (before, now))
             raise InputError(
-                f"task {task.card.name}: {name} was {old} when the retrains in {folder} were made, and is {new} now; the "
+                f"task {task.card.name}: {name} was {old} when the retrains in {folder} were made, and is {new} "
+                "now; the "
                 f"model, the loss or the target has changed. Give the task another name, or delete {folder}"
             )
 

@@ -1,11 +1,14 @@
 """One way to a task's ground truth and checkpoints: here, in the cache, fetched, or trained on this machine."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from attriboard.base.display import Display, Silent
+from attriboard.base.paths import cache_folder
+from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.listing import BundleKind, BundleRegistry
@@ -20,16 +23,18 @@ class TaskBundles:
         task: the task.
         registry: what is published of it.
         display: where progress goes.
+        own_truth: a ground truth that was built on this machine for its own use; goes before the registry's.
     """
 
     task: Task
     registry: BundleRegistry
     display: Display
+    own_truth: Path | None = None
 
     @property
     def graded(self) -> bool:
-        """Whether a ground truth is listed."""
-        return self.registry.find(self.task.card, "groundtruth") is not None
+        """Whether there is a ground truth."""
+        return self.own_truth is not None or self.registry.find(self.task.card, "groundtruth") is not None
 
     @cached_property
     def truth(self) -> GroundTruth:
@@ -39,7 +44,7 @@ class TaskBundles:
             DataError: none is listed, or no place has it.
             FormatError: the file is damaged.
         """
-        return read_ground_truth(self._obtain("groundtruth"))
+        return read_ground_truth(self.own_truth or self._obtain("groundtruth"))
 
     def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:
         """Absolute path of the checkpoints: published ones, those that the task brings, else trained here once.
@@ -71,10 +76,28 @@ def open_bundles(task: Task, folder: Path | None = None, display: Display | None
 
     Args:
         task: the task.
-        folder: of bundles with a `registry.json`; the published ones by default.
+        folder: of bundles with a `registry.json`; the published ones by default, and beside them the ground truth that
+            was built on this machine.
         display: where progress of downloads and training goes; nowhere by default.
 
     Raises:
         FormatError: the registry does not validate.
     """
-    return TaskBundles(task, BundleRegistry(folder), display or Silent())
+    registry = BundleRegistry(folder)
+    own = None if folder or registry.find(task.card, "groundtruth") else largest_truth(task.card)
+    return TaskBundles(task, registry, display or Silent(), own)
+
+
+def own_folder(card: TaskCard) -> Path:
+    """Where ground truths are kept that were built on this machine for its own use, one file per size."""
+    return cache_folder() / "groundtruth" / f"{card.name}-{card.fingerprint[:12]}"
+
+
+def largest_truth(card: TaskCard) -> Path | None:
+    """The ground truth with the most retrains among those built on this machine."""
+    sizes = {
+        path: int(match[1]) * int(match[2])
+        for path in own_folder(card).glob("*.safetensors")
+        if (match := re.fullmatch(r"(\d+)x(\d+)", path.stem))
+    }
+    return max(sizes, key=lambda path: sizes[path], default=None)

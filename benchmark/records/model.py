@@ -92,7 +92,7 @@ class LdsResult(RecordPart):
     pearson: Correlation = Field(description="Pearson's correlation over masks, averaged over scoring points")
     n_degenerate: Count = Field(description="scoring points with constant or NaN scores; they count as 0")
     n_scoring: int = Field(gt=0, le=2**53, description="number of scoring points")
-    target: Literal["margin", "negative_loss"] = Field(description="the attributed function")
+    target: Literal["margin", "negative_loss", "own"] = Field(description="the attributed function")
     per_test: tuple[Correlation, ...] | None = Field(description="Spearman's correlation of each scoring point")
     mask_influence: tuple[float, ...] | None = Field(
         description="jackknife influence of each mask k on the mean: (n_masks - 1) (mean - mean without k)"

@@ -142,7 +142,8 @@ def retrain(
     executor = executor or InProcess()
     if task.card.recipe.optimizer == "none":
         raise InputError(
-            f"task {task.card.name}: has no recipe, so nothing can be trained; give recipe=ab.Recipe(…) and a function that "
+            f"task {task.card.name}: has no recipe, so nothing can be trained; give recipe=ab.Recipe(…) and a "
+            "function that "
             "builds the model"
         )
     fingerprint = task.card.fingerprint

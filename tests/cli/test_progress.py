@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attriboard.cli import shell
-from attriboard.cli.shell import State, Terminal, duration
+from attriboard.base.terminal import State, Terminal, duration
 
 
 @pytest.mark.parametrize(

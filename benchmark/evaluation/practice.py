@@ -1,0 +1,294 @@
+"""What practitioners do with a task of their own: choose λ, build a ground truth, compare methods, look at examples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attriboard.attribution.job import Selected
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.selector import regularization_name
+from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
+from attriboard.evaluation.catalog import load_oracle
+from attriboard.evaluation.selection import HEADLINE_SELECTOR, study_selection
+from attriboard.evaluation.sweeps import grid_configurations
+from attriboard.evaluation.variants import VARIANTS
+from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.build import build_ground_truth, open_store
+from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
+from attriboard.groundtruth.opening import own_folder
+from attriboard.records.model import AttributionRecord
+from attriboard.scoring.differences import lds_difference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class SurrogateChoice:
+    """λ as the surrogate ξ chooses it, without a single retrain.
+
+    Attributes:
+        attributor: whose.
+        regularization: the pick.
+        hyperparameters: the configuration with it, complete.
+        candidates: the λ that were compared, ascending.
+        xi: mean ξ of each over the calibration points.
+        transferred: whether the spectrum is another method's, of the matrix that λ is added to.
+        note: what the selector says.
+    """
+
+    attributor: str
+    regularization: float
+    hyperparameters: dict[str, HyperparameterValue]
+    candidates: tuple[float, ...]
+    xi: tuple[float, ...]
+    transferred: bool
+    note: str
+
+    def __repr__(self) -> str:
+        at = self.candidates.index(self.regularization) if self.regularization in self.candidates else None
+        xi = "" if at is None else f", mean ξ = {self.xi[at]:.2f}"
+        borrowed = ", spectrum of another method" if self.transferred else ""
+        return f"<{self.attributor}: λ = {self.regularization:.3g} of {len(self.candidates)} candidates{xi}{borrowed}>"
+
+    def figure(self) -> "Figure":
+        """Mean ξ against λ, with the pick."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(self.candidates, self.xi, color="#0072b2", marker="o", markersize=4, label="mean ξ")
+        axis.axhline(0.5, color="#4b5563", linestyle=(0, (6, 3)), linewidth=1.2, label="one half")
+        axis.axvline(self.regularization, color="#d55e00", label=f"pick, λ = {self.regularization:.3g}")
+        axis.set(xscale="log", xlabel="regularization λ", ylabel="mean ξ", ylim=(-0.03, 1.03), title=self.attributor)
+        axis.legend(frameon=False)
+        return figure
+
+
+def choose(
+    workspace: Workspace,
+    attributor: str | Path,
+    *,
+    budget: int | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    fixed: Mapping[str, Any] | None = None,
+) -> SurrogateChoice | BudgetChoice:
+    """Choose hyperparameters: λ without retrains, or anything with a few.
+
+    Args:
+        workspace: the task.
+        attributor: its name or file.
+        budget: number of retrains; without one, ξ chooses λ.
+        grid: name → values to choose from; by default the method's own grid of λ.
+        fixed: values that differ from the defaults.
+
+    Raises:
+        InputError: a grid without a budget of anything but λ, or a method that has no λ and no grid.
+        AttriboardError: nothing could be chosen; the message has the reason.
+    """
+    fixed = dict(fixed or {})
+    described = workspace.runner.describe(workspace.job(attributor, [fixed]))
+    name = regularization_name(described.configurations[0])
+    if budget is None:
+        return _by_surrogate(workspace, attributor, fixed, grid, name)
+    if grid is None:
+        if name is None:
+            raise InputError(
+                f"{attributor}: has no λ; name what to choose from, as in grid={{'checkpoints': [1, 2, 5]}}"
+            )
+        grid = {name: described.grid(name)}
+    points = grid_configurations([(key, tuple(values)) for key, values in grid.items()], fixed)
+    return choose_by_budget(workspace, attributor, points, budget)
+
+
+def _by_surrogate(
+    workspace: Workspace,
+    attributor: str | Path,
+    fixed: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]] | None,
+    name: str | None,
+) -> SurrogateChoice:
+    if name is None:
+        raise AttriboardError(f"{attributor}: has no λ to choose; other hyperparameters need retrains: give budget=16")
+    if grid is not None and set(grid) != {name}:
+        raise InputError(f"grid of {', '.join(grid)}: without retrains only {name} can be chosen; give budget=16")
+    job = workspace.job(attributor, [dict(fixed)], selectors=(HEADLINE_SELECTOR,))
+    reason = "nothing was chosen"
+    with workspace.runner.open(job) as attribution:
+        candidates = {} if grid is None else {name: tuple(float(value) for value in grid[name])}
+        for event in attribution.run(attribution.described.configurations, candidates):
+            if not isinstance(event, Selected):
+                reason = event.reason or reason
+            elif event.reason is not None:
+                reason = event.reason
+            else:
+                (value,) = event.values.values()
+                return SurrogateChoice(
+                    attributor=attribution.described.name,
+                    regularization=float(value or 0.0),
+                    hyperparameters=attribution.described.configurations[0] | event.values,
+                    candidates=event.candidates,
+                    xi=event.criterion or (),
+                    transferred=event.transferred,
+                    note=event.note,
+                )
+    raise AttriboardError(f"{attributor} on {workspace.task.card.name}: {reason}")
+
+
+def build_own_truth(
+    workspace: Workspace, *, masks: int | None = None, repeats: int | None = None, store: Path | None = None
+) -> GroundTruth:
+    """Retrain on random half-subsets and keep what came out in the cache, where grading finds it.
+
+    Args:
+        workspace: the task.
+        masks: number of subsets; the card's by default.
+        repeats: retrains of each, with other seeds.
+        store: folder of the task's retrains; the shared one by default. What it has is not trained again.
+
+    Raises:
+        InputError: sizes out of range, or a task that cannot be trained.
+    """
+    task, card = workspace.task, workspace.task.card
+    n_masks, n_repeats = masks or card.ground_truth.n_masks, repeats or card.ground_truth.n_repeats
+    path = own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
+    shards = open_store(task, store)
+    with workspace.display.progress(f"ground truth of {card.name}") as progress:
+        build_ground_truth(
+            task,
+            path,
+            shards,
+            n_masks=n_masks,
+            n_repeats=n_repeats,
+            executor=workspace.executor(progress.say),
+            progress=progress,
+        )
+    return read_ground_truth(path)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method with one way of choosing its hyperparameters.
+
+    Attributes:
+        method: its name.
+        variant: `default`, `selected` (λ by ξ) or `oracle` (λ by the ground truth of calibration points).
+        lds: mean LDS on the scoring points; `None` with a reason.
+        ci95: its 95 % interval.
+        regularization: λ; `None` where the method has none.
+        seconds: of the fit and the scoring.
+        reason: why there is no LDS; empty otherwise.
+    """
+
+    method: str
+    variant: str
+    lds: float | None
+    ci95: tuple[float, float] | None
+    regularization: HyperparameterValue
+    seconds: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Methods side by side on one task.
+
+    Attributes:
+        task: its name.
+        rows: best default first within the order that was asked for.
+        ceiling: the LDS that a perfect predictor would get; `None` where repeats are too few to tell.
+        resolution: the smallest difference in LDS that this ground truth can tell apart at 95 %, for the typical pair
+            of rows; `None` where fewer than two rows were scored.
+        records: the records behind the rows.
+    """
+
+    task: str
+    rows: tuple[Row, ...]
+    ceiling: float | None
+    resolution: float | None
+    records: tuple[AttributionRecord, ...]
+
+    def __str__(self) -> str:
+        ceiling = "unknown" if self.ceiling is None else f"{self.ceiling:.3f}"
+        lines = [
+            f"{self.task}: LDS, ceiling {ceiling}",
+            _line("method", "variant", "LDS", "95 % interval", "λ", "seconds"),
+        ]
+        for row in self.rows:
+            lds = "failed" if row.lds is None else f"{row.lds:.3f}"
+            interval = f"{row.ci95[0]:.3f} … {row.ci95[1]:.3f}" if row.ci95 else ""
+            value = f"{row.regularization:.3g}" if isinstance(row.regularization, float) else ""
+            seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+            lines.append(
+                _line(row.method, row.variant, lds, interval, value, seconds)
+                + (f"  {row.reason}" if row.reason else "")
+            )
+        if self.resolution is not None:
+            lines.append(f"differences below {self.resolution:.3f} cannot be told apart with this ground truth")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _line(method: str, variant: str, lds: str, interval: str, value: str, seconds: str) -> str:
+    return f"{method:<22} {variant:<9} {lds:>7}  {interval:<17} {value:>9} {seconds:>8}".rstrip()
+
+
+def evaluate_methods(workspace: Workspace, methods: Sequence[str | Path]) -> Table:
+    """Default, selected and oracle LDS of methods; what fails is a row with its reason.
+
+    Args:
+        workspace: a task with ground truth.
+        methods: names or files.
+
+    Raises:
+        DataError: the task has no ground truth.
+    """
+    rows: list[Row] = []
+    records: list[AttributionRecord] = []
+    for method in methods:
+        try:
+            job = workspace.job(method, selectors=(HEADLINE_SELECTOR,))
+            with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
+                study = study_selection(
+                    workspace.task, workspace.grader, job, load_oracle(), runner=workspace.runner, progress=progress
+                )
+        except AttriboardError as error:
+            rows.append(Row(str(method), "default", None, None, None, None, str(error)))
+            continue
+        kept = [record for record in study.records if record.variant in VARIANTS]
+        rows += [_row(record) for record in kept]
+        records += kept
+    return Table(
+        workspace.task.card.name, tuple(rows), workspace.grader.ceiling.mean, _resolution(records), tuple(records)
+    )
+
+
+def _row(record: AttributionRecord) -> Row:
+    seconds = None if record.fit_seconds is None else record.fit_seconds + (record.score_seconds or 0.0)
+    value = record.hyperparameters.get(regularization_name(record.hyperparameters) or "")
+    lds = record.lds
+    return Row(
+        record.attributor.name,
+        record.variant,
+        lds.mean if lds else None,
+        lds.ci95 if lds else None,
+        value,
+        seconds,
+        record.reason or "",
+    )
+
+
+def _resolution(records: Sequence[AttributionRecord]) -> float | None:
+    """Median over pairs of half the width of the 95 % interval of a paired difference."""
+    reaches = [
+        (found.ci95[1] - found.ci95[0]) / 2
+        for i, record in enumerate(records)
+        for other in records[:i]
+        if record.lds and other.lds and (found := lds_difference(record.lds, other.lds)).se > 0
+    ]
+    return float(np.median(reaches)) if reaches else None
