@@ -260,7 +260,10 @@ def evaluate_methods(workspace: Workspace, methods: Sequence[str | Path]) -> Tab
         except AttriboardError as error:
             rows.append(Row(str(method), "default", None, None, None, None, str(error)))
             continue
-        kept = [record for record in study.records if record.variant in VARIANTS]
+        kept = sorted(
+            (record for record in study.records if record.variant in VARIANTS),
+            key=lambda record: VARIANTS.index(record.variant),
+        )
         rows += [_row(record) for record in kept]
         records += kept
     return Table(

@@ -26,6 +26,7 @@ from attriboard.groundtruth.sealed import (
     read_sealed,
     write_sealed,
 )
+from attriboard.scoring.split import Split, split_test_points
 
 FORMAT = "attriboard-groundtruth/1"
 
@@ -42,7 +43,7 @@ class GroundTruthCard(SealedCard):
     n_test: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroundTruth:
     """A ground truth in memory.
 
@@ -59,6 +60,29 @@ class GroundTruth:
     outputs: Mapping[str, NDArray[np.float32]]
     card: GroundTruthCard
     path: Path
+
+    def __repr__(self) -> str:
+        n_masks, n_repeats, n_test = self.target.shape
+        task = self.card.task
+        return (
+            f"<ground truth of {task.name}: {n_masks} masks × {n_repeats} repeats, n_train = {self.masks.shape[1]}, "
+            f"n_test = {n_test}, outputs {', '.join(self.outputs)}>"
+        )
+
+    @cached_property
+    def _split(self) -> Split:
+        spec = self.card.task.split
+        return split_test_points(self.card.n_test, spec.calibration, spec.seed)
+
+    @property
+    def calibration(self) -> NDArray[np.int64]:
+        """Test points that selectors and the oracle may see, ascending."""
+        return self._split.calibration
+
+    @property
+    def scoring(self) -> NDArray[np.int64]:
+        """Test points that every published number is on, ascending."""
+        return self._split.scoring
 
     @cached_property
     def sha256(self) -> str:
