@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attriboard.cli import shell
 from attriboard.base.terminal import State, Terminal, duration
+from attriboard.cli import shell
 
 
 @pytest.mark.parametrize(
