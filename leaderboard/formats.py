@@ -16,7 +16,7 @@ def fixed(value: float, digits: int = 3) -> str:
 
 
 def percent(value: float) -> str:
-    """A fraction, as a whole per cent."""
+    """A fraction, as a whole percent."""
     return f"{100 * value:.0f} %".replace("-", "−")
 
 

@@ -3,7 +3,7 @@
 Cards stand in the headers of safetensors files, so that no tensor is loaded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from attriboard.base.errors import FormatError
 from attriboard.base.tensors import read_header
 from attriboard.contracts.card import TaskCard, load_card
 from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
-from attriboard.records.files import AnyRecord, read_record
+from attriboard.records.files import AnyRecord, read_named
 from attriboard.records.model import Record
 from attriboard.records.verifications import SUFFIX, Verification, read_verification
 
@@ -64,31 +64,13 @@ def read_entries(folders: Sequence[Path]) -> list[Entry[AnyRecord]]:
         FormatError: a folder is missing, or files do not validate or are not named after their content; the
             message has a line for each.
     """
+    records = read_named(folders)
     verifications = _verifications(folders)
     entries: dict[str, Entry[AnyRecord]] = {}
-    problems: list[str] = []
-    for path in _files(folders):
-        try:
-            record = read_record(path)
-        except FormatError as error:
-            problems.append(str(error))
-            continue
-        name = record.path.name
-        if path.name == name:
-            identity = path.stem.rpartition("-")[2]
-            entries.setdefault(identity, Entry(record, identity, path, verifications.get(identity)))
-        else:
-            problems.append(f"{path}: altered or renamed; its content belongs to {name}")
-    if problems:
-        raise FormatError("\n".join(problems))
+    for path, record in records:
+        identity = path.stem.rpartition("-")[2]
+        entries.setdefault(identity, Entry(record, identity, path, verifications.get(identity)))
     return [entries[identity] for identity in sorted(entries)]
-
-
-def _files(folders: Sequence[Path]) -> Iterable[Path]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise FormatError(f"{folder}: no such folder of records")
-        yield from sorted(folder.rglob("*.json"))
 
 
 def _verifications(folders: Sequence[Path]) -> dict[str, Verification]:

@@ -23,12 +23,10 @@ class Quantity:
     Attributes:
         key: in documents.
         measurement: what it is made of.
-        higher_is_better: whether damage lowers it.
     """
 
     key: str
     measurement: str
-    higher_is_better: bool
 
     def values(self, measured: Mapping[str, Sequence[float]]) -> NDArray[np.float64] | None:
         """One value per seed; `None` where the task does not have it."""
@@ -38,9 +36,9 @@ class Quantity:
         return np.exp(numbers) if self.key == "perplexity" else numbers
 
 
-ACCURACY = Quantity("accuracy", "correct", True)
-LOSS = Quantity("loss", "loss", False)
-PERPLEXITY = Quantity("perplexity", "loss", False)  # of tasks without a right answer: nats per token
+ACCURACY = Quantity("accuracy", "correct")
+LOSS = Quantity("loss", "loss")
+PERPLEXITY = Quantity("perplexity", "loss")  # of tasks without a right answer: nats per token
 QUANTITIES = (ACCURACY, LOSS, PERPLEXITY)
 
 
@@ -171,7 +169,7 @@ def compare_brittleness(record: BrittlenessRecord, default: BrittlenessRecord) -
 
 
 def scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:
-    """Mean and standard error over seeds, of an accuracy in per cent; no error with a single seed."""
+    """Mean and standard error over seeds, of an accuracy in percent; no error with a single seed."""
     values = quantity.values(measured)
     assert values is not None, "the headline is what a task has"
     return mean_and_error(values * 100 if quantity is ACCURACY else values)

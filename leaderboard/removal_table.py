@@ -79,11 +79,11 @@ def removal_table(study: TaskStudy) -> Table | None:
 
 
 def _measure(measured: Mapping[str, Sequence[float]]) -> str:
-    return "Accuracy in per cent" if "correct" in measured else "Perplexity"
+    return "Accuracy in percent" if "correct" in measured else "Perplexity"
 
 
 def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
-    """What retrained models are judged by: accuracy in per cent, or perplexity where there is no right answer."""
+    """What retrained models are judged by: accuracy in percent, or perplexity where there is no right answer."""
     if "correct" in measured:
         return [100 * value for value in measured["correct"]]
     return [math.exp(value) for value in measured["loss"]]

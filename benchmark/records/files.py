@@ -8,7 +8,7 @@ was altered after it was written. The fields stand in `attriboard.records.model`
 import json
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,24 +90,35 @@ def read_records(folder: Path) -> list[AnyRecord]:
     """Read every record below a folder, ordered by task, attributor and creation.
 
     Raises:
+        FormatError: see `read_named`.
+    """
+    records = [record for _, record in read_named([folder])]
+    return sorted(records, key=lambda record: (record.task.name, record.attributor.name, record.created, record.id))
+
+
+def read_named(folders: Sequence[Path]) -> list[tuple[Path, AnyRecord]]:
+    """Read every record below some folders, with its file, in the order of paths.
+
+    Raises:
         FormatError: there is no such folder, or files in it do not validate or are not named after their
             content; the message has a line for each.
     """
-    if not folder.is_dir():
-        raise FormatError(f"{folder}: no such folder of records")
-    records, problems = [], []
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            record = read_record(path)
-        except FormatError as error:
-            problems.append(str(error))
-            continue
-        if path.name != record.path.name:
-            problems.append(f"{path}: altered or renamed; its content belongs to {record.path.name}")
-        records.append(record)
+    found, problems = [], []
+    for folder in folders:
+        if not folder.is_dir():
+            raise FormatError(f"{folder}: no such folder of records")
+        for path in sorted(folder.rglob("*.json")):
+            try:
+                record = read_record(path)
+            except FormatError as error:
+                problems.append(str(error))
+                continue
+            if path.name != (name := record.path.name):
+                problems.append(f"{path}: altered or renamed; its content belongs to {name}")
+            found.append((path, record))
     if problems:
         raise FormatError("\n".join(problems))
-    return sorted(records, key=lambda record: (record.task.name, record.attributor.name, record.created, record.id))
+    return found
 
 
 def _reviewable(data: dict[str, Any]) -> str:

@@ -69,13 +69,13 @@ def noise_ceiling(outputs: NDArray[Any]) -> Ceiling:
             return Ceiling(None, None, None, f"{name} = {size}: a noise ceiling needs at least {least}")
 
     within_by_mask = outputs.var(axis=1, dtype=np.float64, ddof=1)
-    centred = means - means.mean(axis=0)
-    within, squares = within_by_mask.mean(axis=0), (centred**2).sum(axis=0)
+    centered = means - means.mean(axis=0)
+    within, squares = within_by_mask.mean(axis=0), (centered**2).sum(axis=0)
     reliability = _reliability(squares, within, n_masks, n_repeats)
     per_test = _expected_spearman(_shrunk(reliability, n_masks, n_repeats), n_masks)
 
     # Without mask k, whose mean deviates by d, a sum of squares about the mean loses d² · n/(n − 1).
-    squares_without = np.maximum(squares - centred**2 * (n_masks / (n_masks - 1)), 0.0)
+    squares_without = np.maximum(squares - centered**2 * (n_masks / (n_masks - 1)), 0.0)
     within_without = (n_masks * within - within_by_mask) / (n_masks - 1)
     left_out = [
         _expected_spearman(_shrunk(row, n_masks - 1, n_repeats), n_masks).mean()
@@ -106,8 +106,8 @@ def _shrunk(reliability: NDArray[np.float64], n_masks: int, n_repeats: int) -> N
     sampling = ((1 - reliability) ** 2).mean() * (2 / (n_masks - 1) + 2 / (n_masks * (n_repeats - 1)))
     spread = reliability.var(ddof=1)
     keep = np.sqrt(1 - sampling / spread) if spread > sampling else 0.0
-    centre = reliability.mean()
-    shrunk: NDArray[np.float64] = np.where(reliability == 0, 0.0, centre + keep * (reliability - centre))
+    center = reliability.mean()
+    shrunk: NDArray[np.float64] = np.where(reliability == 0, 0.0, center + keep * (reliability - center))
     return shrunk
 
 

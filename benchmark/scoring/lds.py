@@ -59,7 +59,7 @@ def lds(scores: NDArray[Any], masks: NDArray[np.bool_], outputs: NDArray[Any]) -
 def predict(scores: NDArray[Any], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Sum the scores over each subset: one matrix product, in float64.
 
-    In float32 the rounding of a sum of thousands of scores swaps neighbouring ranks; a swap moves the
+    In float32 the rounding of a sum of thousands of scores swaps neighboring ranks; a swap moves the
     Spearman correlation by 12/n_masks³ or more. A test point whose predictions differ by no more than the
     rounding error of their sums (constant scores, say) gets exactly constant predictions.
 
@@ -163,10 +163,10 @@ def _correlation(x: NDArray[np.float64], y: NDArray[np.float64], degenerate: NDA
 
 
 def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows centred and of unit length; scaled first, so that squares neither overflow nor vanish."""
+    """Rows centered and of unit length; scaled first, so that squares neither overflow nor vanish."""
     scaled = values / np.maximum(np.abs(values).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    centred = scaled - scaled.mean(axis=1, keepdims=True)
-    centred /= np.maximum(np.abs(centred).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    lengths = np.sqrt(np.einsum("tk,tk->t", centred, centred))
-    unit: NDArray[np.float64] = centred / np.maximum(lengths, np.finfo(np.float64).tiny)[:, None]
+    centered = scaled - scaled.mean(axis=1, keepdims=True)
+    centered /= np.maximum(np.abs(centered).max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    lengths = np.sqrt(np.einsum("tk,tk->t", centered, centered))
+    unit: NDArray[np.float64] = centered / np.maximum(lengths, np.finfo(np.float64).tiny)[:, None]
     return unit

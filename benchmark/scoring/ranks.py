@@ -61,7 +61,7 @@ def weighted_spearman(x: SortedRows, y: SortedRows, weights: NDArray[np.float64]
     """Spearman correlation of each pair of rows, as if item i stood there `weights[k, i]` times.
 
     With multiplicities w and n = Σw, an item whose tie group begins after weight C₋ and ends at weight C₊ has
-    the average rank (C₋ + C₊ + 1)/2, that is D/2 when centred, with D = C₋ + C₊ − n. Hence, in integers,
+    the average rank (C₋ + C₊ + 1)/2, that is D/2 when centered, with D = C₋ + C₊ − n. Hence, in integers,
 
         ρ = Σ w Dˣ Dʸ / √(Vˣ Vʸ),    V = Σ w D² = (n³ − Σ_groups (C₊ − C₋)³) / 3,
 
