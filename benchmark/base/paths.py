@@ -45,8 +45,12 @@ def store_root() -> Path:
 
 
 def leaderboard_folder() -> Path:
-    """The folder of the board in this installation: `results`, `entries` and `groundtruth` lie in it."""
+    """The folder of the board: `results`, `entries` and `groundtruth` lie in it.
+
+    In an editable installation it is the checkout's, whose files the package links to: all records and bundles are
+    there. A wheel has those of the embedded data set.
+    """
     spec = importlib.util.find_spec("attriboard.leaderboard")
     assert spec is not None, "it is part of the package"
-    assert spec.submodule_search_locations is not None, "it is a package"
-    return Path(spec.submodule_search_locations[0])
+    assert spec.origin is not None, "it is a package with an __init__.py"
+    return Path(spec.origin).resolve().parent

@@ -6,7 +6,7 @@ from attriboard.base.paths import leaderboard_folder
 
 
 def published_results() -> Path:
-    """The records that come with this installation."""
+    """The records that come with this installation: all in a checkout, those on the embedded data set in a wheel."""
     return leaderboard_folder() / "results"
 
 

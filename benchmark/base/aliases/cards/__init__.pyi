@@ -1,0 +1,1 @@
+from attriboard.contracts.card import *

@@ -1,0 +1,1 @@
+from attriboard.base.errors import *
