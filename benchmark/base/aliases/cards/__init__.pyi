@@ -1,1 +1,1 @@
-from attriboard.contracts.card import *
+from attriboard.contracts.card import *  # noqa: F403

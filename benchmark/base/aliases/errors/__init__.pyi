@@ -1,1 +1,1 @@
-from attriboard.base.errors import *
+from attriboard.base.errors import *  # noqa: F403
