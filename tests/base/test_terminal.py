@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attriboard.base import terminal
 from attriboard.base.terminal import State, Terminal, duration
-from attriboard.cli import shell
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_logs_get_at_most_one_line_in_ten_seconds_and_the_last_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(shell.time, "monotonic", lambda: now)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
     with Terminal().progress("work") as progress:
         for done in range(31):
             progress.say("gradients")
