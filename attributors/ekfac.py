@@ -142,16 +142,16 @@ class Model:
     layers: dict[str, VectorLayer | PositionsLayer]
     kept: list[list[Tensor]] | None
 
-    def scores(self, damping: float | None) -> Tensor:
+    def scores(self, regularization: float | None) -> Tensor:
         """−Σ_l g_iᵀ (F̂_l + λI)⁻¹ g'_j, (n_test, n_train), float32."""
         n_test, n_train = len(self.context.test), len(self.context.train)
         total = torch.zeros(n_test, n_train, device=self.context.device)
         solved = []
         for layer in self.layers.values():
             if isinstance(layer, VectorLayer):
-                total += layer.products(damping)
+                total += layer.products(regularization)
             else:
-                solved.append(layer.solved(damping))
+                solved.append(layer.solved(regularization))
         start = 0
         for chunk in (self.chunks() if self.kept is None else self.kept) if solved else ():
             rows = slice(start, start + len(chunk[0]))
@@ -198,7 +198,7 @@ class EKFAC(MeanOfFits):
     paper = "arXiv:2308.03296"
     family = "influence function"
     hyperparameters = (
-        layer_regularization("damping", 1e-8, "kronfluence 1.0.1 ScoreArguments: damping_factor=1e-8"),
+        layer_regularization(1e-8, "kronfluence 1.0.1 ScoreArguments: damping_factor=1e-8", aliases=("damping",)),
         Hyperparameter(
             "fisher",
             "true",

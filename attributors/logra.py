@@ -81,9 +81,7 @@ class LoGra(MeanOfFits):
     paper = "arXiv:2405.13954"
     family = "influence function"
     hyperparameters = (
-        layer_regularization(
-            "regularization", None, "logix: damping=None, 0.1 × the mean eigenvalue of a layer's covariance"
-        ),
+        layer_regularization(None, "logix: damping=None, 0.1 × the mean eigenvalue of a layer's covariance"),
         Hyperparameter(
             "projection_dim",
             4096,

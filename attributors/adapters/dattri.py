@@ -47,10 +47,18 @@ CACHE_BATCH_SIZE = Hyperparameter(
 )
 
 
-def damping(name: str, source: str, grid: tuple[float, ...] = knobs.REGULARIZATION_GRID) -> Hyperparameter:
+def regularization(
+    source: str, grid: tuple[float, ...] = knobs.REGULARIZATION_GRID, aliases: tuple[str, ...] = ()
+) -> Hyperparameter:
     """λ; every value is a run of its own there."""
     return Hyperparameter(
-        name, 0.0, source, grid=grid, minimum=0.0, description="λ, absolute, added to the curvature normalised by 1/n"
+        "regularization",
+        0.0,
+        source,
+        grid=grid,
+        minimum=0.0,
+        description="λ, absolute, added to the curvature normalised by 1/n",
+        aliases=aliases,
     )
 
 
@@ -66,7 +74,7 @@ class DattriTRAK(Adapter):
 
     name = "dattri-trak"
     hyperparameters = (
-        damping("regularization", f"{LIBRARY} TRAKAttributor: regularization=0.0"),
+        regularization(f"{LIBRARY} TRAKAttributor: regularization=0.0"),
         knobs.projection_dim(512, f"{LIBRARY} TRAKAttributor: proj_dim=512"),
         knobs.checkpoints(5, "its benchmark averages half-data models; five is what a task card offers"),
         knobs.epoch(),
@@ -141,7 +149,7 @@ class DattriCG(Adapter):
     name = "dattri-if_cg"
     curvature = "hessian"
     hyperparameters = (
-        damping("regularization", f"{LIBRARY} IFAttributorCG: regularization=0.0"),
+        regularization(f"{LIBRARY} IFAttributorCG: regularization=0.0"),
         Hyperparameter(
             "max_iterations", 10, f"{LIBRARY} IFAttributorCG: max_iter=10", minimum=1, description="CG iterations"
         ),
@@ -181,20 +189,20 @@ class DattriEKFAC(Adapter):
 
     name = "dattri-ekfac"
     hyperparameters = (
-        damping("damping", f"{LIBRARY} IFAttributorEKFAC: damping=0.0"),
+        regularization(f"{LIBRARY} IFAttributorEKFAC: damping=0.0", aliases=("damping",)),
         knobs.epoch(),
         BATCH_SIZE,
         CACHE_BATCH_SIZE,
     )
 
     def fit(
-        self, context: Context, *, damping: float, epoch: int | None, batch_size: int, cache_batch_size: int
+        self, context: Context, *, regularization: float, epoch: int | None, batch_size: int, cache_batch_size: int
     ) -> Tensor:
         """Estimate the curvature of the loss, then attribute f."""
         models = context.select_checkpoints(1, epoch=epoch)
         model = copied(context)
         attributor = IFAttributorEKFAC(
-            task=task(model, models, context.loss, context.loss), device=context.device, damping=damping
+            task=task(model, models, context.loss, context.loss), device=context.device, damping=regularization
         )
         attributor.cache(loader(context.train, cache_batch_size))
         attributor.task = task(model, models, context.loss, context.target)

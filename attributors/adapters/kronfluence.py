@@ -41,7 +41,9 @@ class KronfluenceEKFAC(FixedScores):
     paper = "arXiv:2308.03296"
     family = "kronfluence"
     hyperparameters = (
-        layer_regularization("damping", 1e-8, "kronfluence 1.0.1 ScoreArguments: damping_factor=1e-8", stage="fit"),
+        layer_regularization(
+            1e-8, "kronfluence 1.0.1 ScoreArguments: damping_factor=1e-8", stage="fit", aliases=("damping",)
+        ),
         Hyperparameter(
             "fisher",
             "true",
@@ -53,7 +55,7 @@ class KronfluenceEKFAC(FixedScores):
         knobs.epoch(),
     )
 
-    def fit(self, context: Context, *, damping: float | None, fisher: str, epoch: int | None) -> Tensor:
+    def fit(self, context: Context, *, regularization: float | None, fisher: str, epoch: int | None) -> Tensor:
         """Fit factors, then scores of all pairs.
 
         Raises:
@@ -91,7 +93,7 @@ class KronfluenceEKFAC(FixedScores):
                 train_dataset=train,
                 per_device_query_batch_size=BATCH_SIZE,
                 per_device_train_batch_size=BATCH_SIZE,
-                score_args=ScoreArguments(damping_factor=damping),
+                score_args=ScoreArguments(damping_factor=regularization),
             )
             scores: Tensor = analyzer.load_pairwise_scores("scores")["all_modules"]
         return -scores.to(context.device, torch.float32)

@@ -17,7 +17,7 @@ from attriboard.attribution.job import Selected
 from attriboard.base.errors import AttriboardError, NotApplicableError
 from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
 from attriboard.contracts.card import TaskCard
-from attriboard.contracts.selector import Choice, Evidence, Selector, regularization_name
+from attriboard.contracts.selector import REGULARIZATION, Choice, Evidence, Selector
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.scoring.split import split_test_points
 from attriboard.toolkit.memory import require_memory
@@ -61,36 +61,35 @@ class Chooser:
 
     def choose(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> list[Selected]:
         """Let every selector choose, starting from a fitted configuration; refusals are choices with a reason."""
-        name = regularization_name(hp.name for hp in self.attributor.hyperparameters)
         found = _Spectra()
         try:
-            found = self._spectra(configuration, state, name)
+            found = self._spectra(configuration, state)
         except Exception as error:
             found = _Spectra(failure=_text(error))
         evidence = Evidence(
             configuration=configuration,
-            candidates=self._candidates(name),
+            candidates=self._candidates(),
             spectra=found.spectra,
             recipe=self.card.recipe,
             n_train=len(self.context.train),
             seed=self.context.seed,
         )
-        return [self._choose(selector, evidence, name, found) for selector in self.selectors]
+        return [self._choose(selector, evidence, found) for selector in self.selectors]
 
-    def _choose(self, selector: Selector, evidence: Evidence, name: str | None, found: "_Spectra") -> Selected:
+    def _choose(self, selector: Selector, evidence: Evidence, found: _Spectra) -> Selected:
         started = time.perf_counter()
         candidates = evidence.candidates.get(selector.hyperparameter, ())
         choice, values, reason = Choice({}), {}, None
         try:
-            if name is None and selector.hyperparameter == "regularization" and selector.name != "default":
+            chooses = selector.hyperparameter == REGULARIZATION and selector.name != "default"
+            if chooses and REGULARIZATION not in evidence.configuration:
                 raise NotApplicableError("the method has no regularization to choose")
             if selector.needs_spectrum and not found.spectra:
                 missing = "the method has no spectrum, and no regularization that one of another method could be for"
                 raise NotApplicableError(found.failure or missing)
             choice = _checked(selector.select(evidence), candidates)
-            changes = {_own_name(key, name): value for key, value in choice.values.items()}
-            complete = self.attributor.configure(dict(evidence.configuration) | changes)
-            values = {key: complete[key] for key in changes}
+            complete = self.attributor.configure(dict(evidence.configuration) | dict(choice.values))
+            values = {key: complete[key] for key in choice.values}
         except AttriboardError as error:
             choice, reason = Choice({}), f"not_applicable: {error}"
         except Exception as error:  # a selector's crash is a row, like an attributor's
@@ -98,7 +97,7 @@ class Chooser:
         donor = found.donor if selector.needs_spectrum else None
         return Selected(
             selector=selector.name,
-            hyperparameter=_own_name(selector.hyperparameter, name),
+            hyperparameter=selector.hyperparameter,
             values=values,
             transferred=donor is not None,
             candidates=candidates,
@@ -109,19 +108,17 @@ class Chooser:
             reason=reason,
         )
 
-    def _candidates(self, name: str | None) -> dict[str, tuple[float, ...]]:
+    def _candidates(self) -> dict[str, tuple[float, ...]]:
         grids = {hp.name: hp.grid for hp in self.attributor.hyperparameters} | dict(self.candidates)
         numbers = {key: _positive_numbers(grid) for key, grid in grids.items()}
-        if name is not None:
-            numbers["regularization"] = numbers[name]
         return {key: grid for key, grid in numbers.items() if grid}
 
-    def _spectra(self, configuration: Mapping[str, HyperparameterValue], state: Any, name: str | None) -> "_Spectra":
+    def _spectra(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> _Spectra:
         """Spectra on calibration points."""
         own = self.attributor.spectrum(state)
         if own is not None:
             return _Spectra(tuple(spectrum.at(self._calibration) for spectrum in own))
-        if self.donor is None or name is None:
+        if self.donor is None or REGULARIZATION not in configuration:
             return _Spectra()
         epoch = configuration.get("epoch")
         if epoch not in self._donated:
@@ -148,11 +145,6 @@ def _checked(choice: Choice, candidates: Sequence[float]) -> Choice:
         if curve is not None and not (len(curve) == len(candidates) and all(map(math.isfinite, curve))):
             raise NotApplicableError(f"its curve {curve} is no finite number for each of {len(candidates)} candidates")
     return choice
-
-
-def _own_name(key: str, regularization: str | None) -> str:
-    """What the attributor calls a hyperparameter: selectors say `regularization` for whatever its λ is."""
-    return regularization if key == "regularization" and regularization else key
 
 
 def _text(error: Exception) -> str:

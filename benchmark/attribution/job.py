@@ -129,6 +129,10 @@ class Described(_Message):
         """
         return completed(self.name, self.hyperparameters, values)
 
+    def own_name(self, name: str) -> str:
+        """What the attributor calls a hyperparameter that goes by this name or alias."""
+        return next((knob.name for knob in self.knobs if name in knob.aliases), name)
+
     def grid(self, name: str) -> tuple[HyperparameterValue, ...]:
         """The values of a hyperparameter that are worth sweeping; none where it does not have it."""
         return next((knob.grid for knob in self.knobs if knob.name == name), ())

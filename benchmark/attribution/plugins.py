@@ -19,7 +19,7 @@ from attriboard.attribution.frames import own_frames
 from attriboard.base.errors import InputError, UnknownNameError
 from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import Selector
-from attriboard.records.model import AttributorInfo
+from attriboard.records.model import FORMER_NAMES, AttributorInfo
 
 T = TypeVar("T")
 
@@ -156,6 +156,11 @@ class PluginSpec(BaseModel):
             problem = error.errors()[0]
             what = f"{loaded.__name__}.{problem['loc'][0]} = {problem['input']!r}"
             raise InputError(f"attributor {self.name!r}: {what}: {problem['msg']}") from error
+        names = {hp.name for hp in loaded.hyperparameters}
+        for former, name in FORMER_NAMES.items():
+            if former in names and name not in names:
+                what = f"{loaded.__name__}.hyperparameters: {former!r} is called {name!r} here"
+                raise InputError(f"attributor {self.name!r}: {what}; rename it, with aliases=({former!r},)")
         if loaded.curvature not in get_args(Curvature):
             what, known = f"{loaded.__name__}.curvature = {loaded.curvature!r}", " or ".join(get_args(Curvature))
             raise InputError(f"attributor {self.name!r}: {what}: must be {known}, the matrix that λ is added to")

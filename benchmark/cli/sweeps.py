@@ -116,8 +116,9 @@ def _sweep_lds(
     from attriboard.evaluation.sweeps import sweep_points
 
     started = time.perf_counter()
-    task, names = workspace.task.card.name, [name for name, _ in grids]
-    records, default = sweep_points(workspace, method, grids, fixed, out, title=f"{method} on {task}")
+    task = workspace.task.card.name
+    swept = sweep_points(workspace, method, grids, fixed, out, title=f"{method} on {task}")
+    records, default, names = swept.records, swept.default, swept.names
     warn_of_taken_names(records)
     attributor = records[0].attributor.name
     drawn = draw_sweep(records, names, figure or out / task / attributor / f"sweep-{'-'.join(names)}", default)
@@ -185,9 +186,10 @@ def _sweep_removal(
     from attriboard.leaderboard.plots.uses import draw_removal_sweep
 
     started = time.perf_counter()
-    graded, removed, default, work = removal_points(workspace, method, grids, fixed, out, bench)
+    swept, removed, work = removal_points(workspace, method, grids, fixed, out, bench)
+    graded, default, names = swept.records, swept.default, swept.names
     warn_of_taken_names(graded)
-    names, (rate,) = [name for name, _ in grids], bench.plan.rates
+    (rate,) = bench.plan.rates
     task, attributor, (first, *others) = workspace.task.card.name, graded[0].attributor.name, names
     stem, drawn = figure or out / task / attributor / f"sweep-{'-'.join(names)}-removal", None
     if not others:

@@ -241,12 +241,11 @@ def show_removal(records: "Sequence[RemovalRecord]", rates: Sequence[float], tit
 
 def _changed(record: "RemovalRecord", rows: "Sequence[RemovalRow]") -> str:
     """Hyperparameters that differ from those of the attributor's default row; of that row, its λ."""
-    from attriboard.contracts.selector import regularization_name
+    from attriboard.contracts.selector import REGULARIZATION
 
     others = (r.record for r in rows if r.record and r.record.attributor == record.attributor)
     start = next((other.hyperparameters for other in others if other.variant == "default"), {})
-    name = regularization_name(record.hyperparameters)
-    shown = {k: v for k, v in record.hyperparameters.items() if k == name or start.get(k, v) != v}
+    shown = {k: v for k, v in record.hyperparameters.items() if k == REGULARIZATION or start.get(k, v) != v}
     return ", ".join(f"{k} = {setting(v)}" for k, v in shown.items())
 
 
@@ -288,17 +287,16 @@ def show_brittleness(records: "Sequence[BrittlenessRecord]", title: str) -> None
 
 def show_mislabel(records: "Sequence[MislabelRecord]", title: str) -> None:
     """Print mislabel records of one task, one line each."""
-    from attriboard.contracts.selector import regularization_name
+    from attriboard.contracts.selector import REGULARIZATION as NAME
 
     rows = []
     for record in records:
-        name = regularization_name(record.hyperparameters)
         recall = dict(zip(record.inspected, record.recall or (), strict=False))
         rows.append(
             (
                 record.attributor.name,
                 record.variant,
-                f"{name} = {setting(record.hyperparameters[name])}" if name else "",
+                f"{NAME} = {setting(record.hyperparameters[NAME])}" if NAME in record.hyperparameters else "",
                 "failed" if record.auc is None else f"{record.auc:.3f}",
                 f"{record.ci95[0]:.3f} … {record.ci95[1]:.3f}" if record.ci95 else "–",
                 *(f"{recall[share]:.0%}" if share in recall else "–" for share in (0.1, 0.2)),

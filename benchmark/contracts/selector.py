@@ -8,7 +8,7 @@ built-in `oracle` is one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,14 +19,8 @@ if TYPE_CHECKING:
     from attriboard.contracts.card import Recipe
     from attriboard.contracts.spectrum import Spectrum
 
-REGULARIZATIONS = ("regularization", "damping")
-"""What methods call the λ that they add to the curvature; selectors always say `regularization`."""
-
-
-def regularization_name(names: Iterable[str]) -> str | None:
-    """Which of a method's hyperparameters is its λ; `None` where it has none."""
-    present = set(names)
-    return next((name for name in REGULARIZATIONS if name in present), None)
+REGULARIZATION = "regularization"
+"""The λ that a method adds to the curvature. Every method that has one calls it so; older names are aliases."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class Selector(ABC):
     name: ClassVar[str]
     source: ClassVar[str] = ""
     needs_spectrum: ClassVar[bool] = True
-    hyperparameter: ClassVar[str] = "regularization"
+    hyperparameter: ClassVar[str] = REGULARIZATION
 
     @abstractmethod
     def select(self, evidence: Evidence) -> Choice:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import InputError
-from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
-from attriboard.evaluation.sweeps import sweep_points
+from attriboard.evaluation.sweeps import Swept, sweep_points
 from attriboard.evaluation.variants import (
     Attributed,
     Part,
@@ -31,7 +30,7 @@ from attriboard.evaluation.variants import (
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.plan import removal_seed, shuffled_rows
 from attriboard.records.files import write_record
-from attriboard.records.model import AttributionRecord, Variant
+from attriboard.records.model import Variant
 from attriboard.records.uses import RemovalPoint, RemovalRecord
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
@@ -251,7 +250,7 @@ def removal_points(
     fixed: Mapping[str, str],
     results: Path,
     bench: RemovalBench,
-) -> tuple[list[AttributionRecord], list[RemovalRecord], dict[str, HyperparameterValue], Work]:
+) -> tuple[Swept, list[RemovalRecord], Work]:
     """Sweep both LDS and removal; every point is a record of either kind, and is not computed again.
 
     Args:
@@ -263,7 +262,7 @@ def removal_points(
         bench: what is removed.
 
     Returns:
-        The records of either kind in the grid's order, the default configuration, and what retraining took.
+        The sweep of LDS, the records of removals in the same order, and what retraining took.
     """
     job = workspace.job(attributor)
     found: list[Attributed[Ranking]] = []
@@ -272,12 +271,10 @@ def removal_points(
         """Rank by the scores that LDS is computed from, so that a new sweep fits once."""
         found.append(attributed(Part("sweep", None, outcome.hyperparameters), job, outcome, bench.rank))
 
-    graded, default = sweep_points(
-        workspace, attributor, grids, fixed, results, title=f"LDS of {attributor}", listen=listen
-    )
+    swept = sweep_points(workspace, attributor, grids, fixed, results, title=f"LDS of {attributor}", listen=listen)
     finished = [r for r in workspace.records(results) if isinstance(r, RemovalRecord) and r.variant == "sweep"]
     described = workspace.runner.describe(job)
-    wanted = [Part("sweep", None, record.hyperparameters) for record in graded]
+    wanted = [Part("sweep", None, record.hyperparameters) for record in swept.records]
     known = answering_records(job, described, wanted, finished, bench.answers)
     here = [dict(a.part.hyperparameters) for a in found]
     missing = [p for p, k in zip(wanted, known, strict=True) if k is None and dict(p.hyperparameters) not in here]
@@ -288,7 +285,7 @@ def removal_points(
         for part, record in zip(wanted, known, strict=True)
     ]
     removed, work = retrained(workspace, bench, made, results)
-    return graded, removed, default, work
+    return swept, removed, work
 
 
 def _classes(task: Task) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
 from attriboard.base.display import NOTHING, Progress
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import GroundTruthSelector, regularization_name
+from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
@@ -89,13 +89,12 @@ def study_selection(
     with runner.open(job, said(progress)) as attribution:
         described = attribution.described
         start = described.configurations[0]
-        name = regularization_name(start)
         path: list[dict[str, HyperparameterValue]] = []
-        if name is not None:
-            for value in described.grid(name) if candidates is None else candidates:
-                if (configuration := described.configure(start | {name: value})) not in path:
+        if REGULARIZATION in start:
+            for value in described.grid(REGULARIZATION) if candidates is None else candidates:
+                if (configuration := described.configure(start | {REGULARIZATION: value})) not in path:
                     path.append(configuration)
-        values = {name: tuple(float(c[name] or 0.0) for c in path)} if name is not None else {}
+        values = {REGULARIZATION: tuple(float(c[REGULARIZATION] or 0.0) for c in path)} if path else {}
         job = job.model_copy(update={"configurations": (start, *path)})
         progress(0, len(job.configurations))
         for event in attribution.run(job.configurations, values):
@@ -105,7 +104,7 @@ def study_selection(
             else:
                 points[event.index] = _graded(grader, event)
                 progress(len(points), max(len(job.configurations), len(points)))
-    return _Report(task, grader, job, points, name or "regularization", own).study(list(choices.values()), oracle)
+    return _Report(task, grader, job, points, own).study(list(choices.values()), oracle)
 
 
 def _graded(grader: Grader, outcome: Outcome) -> _Point:
@@ -133,7 +132,6 @@ class _Report:
     grader: Grader
     job: Job
     points: dict[int, _Point]
-    hyperparameter: str
     own: bool
 
     def study(self, choices: list[Selected], oracle: GroundTruthSelector) -> Study:
@@ -159,7 +157,6 @@ class _Report:
         return [
             Selected(
                 selector=spec.name,
-                hyperparameter=self.hyperparameter,
                 values={},
                 transferred=False,
                 candidates=(),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job, Selected
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.grader import attributor_info, heading
 from attriboard.evaluation.workspace import Workspace
@@ -144,7 +144,7 @@ def varying(configurations: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def decades(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[float] | None:
     """log₁₀ λ of a grid that differs in λ alone, 0 at a tenth of the smallest; `None` of any other grid."""
-    if len(swept) != 1 or swept[0] != regularization_name(points[0]):
+    if list(swept) != [REGULARIZATION]:
         return None
     values = [float(point[swept[0]]) for point in points]
     smallest = min((value for value in values if value > 0), default=None)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import regularization_name
 from attriboard.evaluation.catalog import attributor_names
 from attriboard.evaluation.sweeps import parse_grid, sweep_points
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.model import AttributionRecord
 
-LAMBDAS = "{regularization}=1e-9:1e3:25log"
+LAMBDAS = "regularization=1e-9:1e3:25log"
 _CLEAR = 0.02  # of LDS: smaller differences are called none
 
 
@@ -35,8 +34,7 @@ class Panel:
     Attributes:
         key: its letter.
         attributors: which methods it looks at.
-        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs,
-            `{regularization}` for what the attributor calls its λ.
+        grids: what is swept, as on the command line; `{epochs}` stands for the task's kept epochs.
         finding: the claim.
         judge: from the records of one attributor to a verdict.
     """
@@ -130,10 +128,10 @@ def sweep_panels(workspace: Workspace, keys: Sequence[str], results: Path) -> It
             if attributor not in known:
                 workspace.display.note(f"panel {panel.key}: there is no attributor {attributor}; left out")
                 continue
-            grids = [parse_grid(text.format(**_words(workspace, attributor))) for text in panel.grids]
+            grids = [parse_grid(text.format(**_words(workspace))) for text in panel.grids]
             title = f"panel {panel.key}, {attributor} on {workspace.task.card.name}"
-            records, default = sweep_points(workspace, attributor, grids, {}, results, title=title)
-            yield PanelSweep(panel, attributor, [name for name, _ in grids], records, default)
+            swept = sweep_points(workspace, attributor, grids, {}, results, title=title)
+            yield PanelSweep(panel, attributor, swept.names, swept.records, swept.default)
 
 
 def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
@@ -151,11 +149,10 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
     return "\n".join(parts)
 
 
-def _words(workspace: Workspace, attributor: str) -> Mapping[str, str]:
+def _words(workspace: Workspace) -> Mapping[str, str]:
     """What the placeholders of a panel's grids stand for."""
-    (default,) = workspace.runner.describe(workspace.job(attributor)).configurations
     epochs = ",".join(str(epoch) for epoch in workspace.task.card.checkpoints.epochs)
-    return {"epochs": epochs, "regularization": regularization_name(default) or "regularization"}
+    return {"epochs": epochs}
 
 
 def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:

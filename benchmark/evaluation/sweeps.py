@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from attriboard.attribution.runner import Attribution, Outcome, said
 from attriboard.base.digests import canonical_json
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.workspace import Workspace
@@ -122,6 +123,21 @@ def sweep(
             progress(done, len(points))
 
 
+@dataclass(frozen=True)
+class Swept:
+    """A finished sweep.
+
+    Attributes:
+        records: its points, in the grid's order.
+        default: the configuration that it varies.
+        names: of the hyperparameters that it varies, as the attributor calls them.
+    """
+
+    records: list[AttributionRecord]
+    default: dict[str, HyperparameterValue]
+    names: list[str]
+
+
 def sweep_points(
     workspace: Workspace,
     attributor: str | Path,
@@ -131,7 +147,7 @@ def sweep_points(
     *,
     title: str,
     listen: Callable[[Outcome], None] = lambda outcome: None,
-) -> tuple[list[AttributionRecord], dict[str, HyperparameterValue]]:
+) -> Swept:
     """Points of a grid, in its order: from the records in a folder, or computed now and recorded there.
 
     Args:
@@ -142,9 +158,6 @@ def sweep_points(
         results: folder of records.
         title: of the progress bar.
         listen: see `sweep`.
-
-    Returns:
-        The records, and the configuration that the sweep varies.
     """
     configurations = [*grid_configurations(grids, fixed), dict(fixed)]
     job = workspace.job(attributor, configurations, selectors=("surrogate",))
@@ -154,7 +167,9 @@ def sweep_points(
         workspace.display.progress(title) as progress,
         workspace.runner.open(job, said(progress)) as attribution,
     ):
-        *points, default = attribution.described.configurations
+        described = attribution.described
+        *points, default = described.configurations
+        names = [described.own_name(name) for name, _ in grids]
         for record in sweep(
             workspace.task,
             workspace.grader,
@@ -167,7 +182,7 @@ def sweep_points(
             write_record(record, results)
             records.append(record)
     records.sort(key=lambda record: points.index(record.hyperparameters))  # as asked, not as they came
-    return records, default
+    return Swept(records, default, names)
 
 
 def _answers(
@@ -200,10 +215,9 @@ def _may_end_otherwise(reason: str | None, limits: Limits) -> bool:
 
 def _swept_regularization(configurations: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, ...]]:
     """The values of λ in a sweep, as selectors' candidates; without a λ there are none."""
-    name = regularization_name(configurations[0])
-    if name is None:
-        return {}
-    return {name: tuple(float(value) for c in configurations if isinstance(value := c[name], (int, float)))}
+    values = [c.get(REGULARIZATION) for c in configurations]
+    found = tuple(float(value) for value in values if isinstance(value, (int, float)))
+    return {REGULARIZATION: found} if found else {}
 
 
 def _note_criteria(
@@ -212,6 +226,6 @@ def _note_criteria(
     """Attach what a selector looked at to the points of its fit that lie on its candidates."""
     found = dict(zip(event.candidates, event.criterion or (), strict=False))
     for index in event.configurations:
-        value = configurations[index].get(regularization_name(configurations[index]) or "")
+        value = configurations[index].get(REGULARIZATION)
         if isinstance(value, float) and value in found:
             criteria.setdefault(index, {})[event.selector] = found[value]

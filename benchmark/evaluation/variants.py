@@ -18,7 +18,7 @@ from attriboard.base.digests import digest_bytes
 from attriboard.base.display import NOTHING, Progress
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import GroundTruthSelector, regularization_name
+from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle
 from attriboard.evaluation.grader import Grader, attributor_info, heading
@@ -101,7 +101,7 @@ def choose_parts(
     """
     start = described.configurations[0]
     parts = [Part("default", None, start)] if "default" in variants else []
-    if regularization_name(start) is None or not {"selected", "oracle"} & set(variants):
+    if REGULARIZATION not in start or not {"selected", "oracle"} & set(variants):
         return parts or [Part("default", None, start)]
     if grader is None:
         return [*parts, *([_asked(job, start, runner, progress)] if "selected" in variants else [])]
@@ -286,8 +286,8 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
 def _known(grader: Grader, job: Job, described: Described, records: list[AnyRecord]) -> SelectionRecord | None:
     """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
     start = described.configurations[0]
-    name = regularization_name(start)
-    grid = tuple(sorted({float(v) for v in described.grid(name or "") if isinstance(v, (int, float)) and v > 0}))
+    values = described.grid(REGULARIZATION)
+    grid = tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
     yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
     checkpoints = job.checkpoints_sha256
     # Selections do not name their checkpoints; the graded configurations beside them do.

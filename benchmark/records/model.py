@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from attriboard.base.digests import digest
 
@@ -22,7 +22,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]
 Integer = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every JSON reader holds exactly
-Hyperparameters = dict[Text, bool | Integer | float | Text | None]
+Values = dict[Text, bool | Integer | float | Text | None]
 Variant = Literal["default", "custom", "selected", "oracle", "sweep"]
 
 
@@ -31,6 +31,49 @@ def _a_date(created: str) -> str:
     return created
 
 
+FORMER_NAMES = {"damping": "regularization"}
+"""Names of hyperparameters in older records → what they are called today; see `Renamed`."""
+
+
+class Renamed(dict[str, Any]):
+    """A configuration of an older record under today's names; it is written as it was read, so the record keeps its id.
+
+    Attributes:
+        written: as it was read.
+    """
+
+    written: dict[str, Any]
+
+
+class RenamedText(str):
+    """The name of a hyperparameter of an older record, likewise."""
+
+    written: str
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    names = {name: FORMER_NAMES.get(name, name) for name in values}
+    if len(set(names.values())) < len(names) or all(map(str.__eq__, names, names.values())):
+        return values  # nothing is an older name, or today's stands beside it
+    found = Renamed({names[name]: value for name, value in values.items()})
+    found.written = values
+    return found
+
+
+def _renamed_text(name: str) -> str:
+    if name not in FORMER_NAMES:
+        return name
+    found = RenamedText(FORMER_NAMES[name])
+    found.written = name
+    return found
+
+
+def _as_written(value: Any) -> Any:
+    return getattr(value, "written", value)
+
+
+Hyperparameters = Annotated[Values, AfterValidator(_renamed), PlainSerializer(_as_written)]
+HyperparameterName = Annotated[Name, AfterValidator(_renamed_text), PlainSerializer(_as_written)]
 Created = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_a_date)]
 
 
@@ -173,7 +216,7 @@ class Negated(RecordPart):
 
     record: str = Field(pattern=r"^[0-9a-f]{16}$", description="its id")
     attributor: Name
-    hyperparameters: dict[Text, bool | Integer | float | Text | None]
+    hyperparameters: Hyperparameters
 
 
 class GradedRecord(Record):
@@ -248,7 +291,7 @@ class SelectionRecord(GradedRecord):
 
     kind: Literal["selection"] = "selection"
     selector: Name
-    hyperparameter: Name = Field(description="what was chosen")
+    hyperparameter: HyperparameterName = Field(description="what was chosen")
     status: Literal["ok", "failed"]
     reason: Reason | None
     transferred: bool = Field(description="whether the spectrum was another method's on the same models")

@@ -19,10 +19,12 @@ HEURISTIC = 0.1
 """λ = none is this much of a layer's mean eigenvalue: Grosse et al. (arXiv 2308.03296), kronfluence, logix."""
 
 
-def layer_regularization(name: str, default: float | None, source: str, *, stage: Stage = "score") -> Hyperparameter:
+def layer_regularization(
+    default: float | None, source: str, *, stage: Stage = "score", aliases: tuple[str, ...] = ()
+) -> Hyperparameter:
     """λ of every layer's (F_l + λI)⁻¹: absolute, or relative to the layer's mean eigenvalue."""
     return Hyperparameter(
-        name,
+        "regularization",
         default,
         source,
         type=float,
@@ -31,6 +33,7 @@ def layer_regularization(name: str, default: float | None, source: str, *, stage
         optional=True,
         minimum=0.0,
         description="λ, absolute, added to the curvature normalised by 1/n; none for 0.1 × each layer's mean",
+        aliases=aliases,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attriboard.base.errors import InputError
-from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard.axes import make_axis
 from attriboard.leaderboard.curves import Curve, Point
 from attriboard.leaderboard.formats import fixed
@@ -132,10 +132,9 @@ def draw_surface(records: Sequence[AttributionRecord], x_name: str, y_name: str)
 
 def _picks(records: Sequence[AttributionRecord], x_name: str, y_name: str) -> list[AttributionRecord]:
     """Of every value of the other axis, the point whose ξ̄ is closest to one half; none where no axis is λ."""
-    name = regularization_name((x_name, y_name))
-    if name is None:
+    if REGULARIZATION not in (x_name, y_name):
         return []
-    other = y_name if name == x_name else x_name
+    other = y_name if x_name == REGULARIZATION else x_name
     groups: dict[float | None, list[AttributionRecord]] = {}
     for record in records:
         groups.setdefault(as_number(record.hyperparameters[other]), []).append(record)

@@ -58,9 +58,7 @@ def fisher_pick(context: Context) -> float:
     return float(pick_by_xi(spectra, GRID).values["regularization"] or 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "stage"), [("regularization", "score"), ("regularization", "fit"), ("damping", "fit")]
-)
+@pytest.mark.parametrize(("name", "stage"), [("regularization", "score"), ("regularization", "fit")])
 def test_method_without_a_spectrum_gets_the_lambda_of_the_fisher_spectrum(
     published: Published, context: Context, tmp_path: Path, name: str, stage: str
 ) -> None:

@@ -79,18 +79,18 @@ def test_dattri_cg_is_the_explicit_hessian_with_one_cache_batch_only(context: Co
 def test_dattri_ekfac_is_ours_where_curvature_does_not_matter_and_farther_from_the_fisher_elsewhere(
     context: Context,
 ) -> None:
-    ours = attribute("ekfac", context, damping=1e4, fisher="empirical")
-    assert_proportional(attribute("dattri:ekfac", context, damping=1e4), ours, 1e-3)
+    ours = attribute("ekfac", context, regularization=1e4, fisher="empirical")
+    assert_proportional(attribute("dattri:ekfac", context, regularization=1e4), ours, 1e-3)
     exact = attribute("iffim", context, regularization=1e-2)
-    ours = attribute("ekfac", context, damping=1e-2, fisher="empirical")
-    assert correlation(ours, exact) > correlation(attribute("dattri:ekfac", context, damping=1e-2), exact) + 0.3
+    ours = attribute("ekfac", context, regularization=1e-2, fisher="empirical")
+    assert correlation(ours, exact) > correlation(attribute("dattri:ekfac", context, regularization=1e-2), exact) + 0.3
 
 
 @kronfluence
 @pytest.mark.parametrize("damping", [None, 1e-4, 1e-1])
 def test_kronfluence_ekfac_is_ours(context: Context, damping: float | None) -> None:
-    ours = attribute("ekfac", context, damping=damping, fisher="empirical")
-    assert_rows_close(attribute("kronfluence:ekfac", context, damping=damping, fisher="empirical"), ours, 1e-4)
+    ours = attribute("ekfac", context, regularization=damping, fisher="empirical")
+    assert_rows_close(attribute("kronfluence:ekfac", context, regularization=damping, fisher="empirical"), ours, 1e-4)
 
 
 @kronfluence

@@ -18,7 +18,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "if_explicit": {"regularization": 0.2},
     "if_lissa": {"batch_size": 60},
     "if_arnoldi": {"regularization": 1e-2},
-    "ekfac": {"damping": 1e-4},
+    "ekfac": {"regularization": 1e-4},
     "iffim": {"regularization": 1e-3},
     "trak": {"regularization": 1e-2, "projection_dim": None},
 }

@@ -137,7 +137,7 @@ def test_ekfac_is_the_dense_kronecker_eigenbasis(
     method = EKFAC()
     state = method.fit(context, **ONE, fisher=fisher)
     for damping in (None, 1e-6, 1e-4, 1e-2, 1.0):
-        assert_rows_close(method.score(state, damping=damping), dense_ekfac(context, fisher, damping))
+        assert_rows_close(method.score(state, regularization=damping), dense_ekfac(context, fisher, damping))
 
 
 def test_ekfac_does_not_depend_on_how_test_points_are_grouped(
@@ -145,9 +145,9 @@ def test_ekfac_does_not_depend_on_how_test_points_are_grouped(
 ) -> None:
     method = EKFAC()
     state = method.fit(double_context, **ONE, fisher="true")
-    expected = method.score(state, damping=1e-4)
+    expected = method.score(state, regularization=1e-4)
     monkeypatch.setattr(ekfac, "BLOCK_BYTES", 1)
-    assert_rows_close(method.score(state, damping=1e-4), expected.double(), 1e-6)
+    assert_rows_close(method.score(state, regularization=1e-4), expected.double(), 1e-6)
 
 
 @pytest.mark.parametrize("damping", [1e-5, 1e-2])
@@ -163,14 +163,14 @@ def test_ekfac_is_the_exact_fisher_of_a_layer_with_one_output(double_context: Co
     )
     exact, method = IFFIM(), EKFAC()
     expected = exact.score(exact.fit(context, **ONE, projection_dim=None), regularization=damping)
-    actual = method.score(method.fit(context, **ONE, fisher="empirical"), damping=damping)
+    actual = method.score(method.fit(context, **ONE, fisher="empirical"), regularization=damping)
     assert_rows_close(actual, expected.double(), 1e-5)
 
 
 def test_ekfac_is_near_the_exact_fisher_of_a_trained_network(double_context: Context) -> None:
     """What Kronecker products and separate layers cost; with eigenvectors transposed it is 0.29 (dattri 0.3.0)."""
     method, exact = EKFAC(), IFFIM()
-    scores = method.score(method.fit(double_context, **ONE, fisher="empirical"), damping=1e-2)
+    scores = method.score(method.fit(double_context, **ONE, fisher="empirical"), regularization=1e-2)
     assert correlation(scores, dense_blocks(double_context, 1e-2)) > 0.85
     reference = exact.score(exact.fit(double_context, **ONE, projection_dim=None), regularization=1e-2)
     assert correlation(scores, reference) > 0.75
@@ -180,14 +180,14 @@ def test_ekfac_tends_to_grad_dot_as_lambda_grows(double_context: Context) -> Non
     """Then curvature does not matter, nor that layers are apart."""
     exact, method = IFFIM(), EKFAC()
     expected = exact.score(exact.fit(double_context, **ONE, projection_dim=None), regularization=1e6)
-    scores = method.score(method.fit(double_context, **ONE, fisher="true"), damping=1e6)
+    scores = method.score(method.fit(double_context, **ONE, fisher="true"), regularization=1e6)
     assert_rows_close(scores, expected, 1e-5)
 
 
 def test_ekfac_at_zero_is_the_limit_of_small_lambda(one_layer: Context) -> None:
     method = EKFAC()
     state = method.fit(one_layer, **ONE, fisher="empirical")
-    assert torch.isfinite(method.score(state, damping=0.0)).all()
+    assert torch.isfinite(method.score(state, regularization=0.0)).all()
     (layer,) = state.models[0].layers.values()
     known = layer.curvature.weights(0.0) > 0
     torch.testing.assert_close(layer.curvature.weights(0.0)[known], 1 / layer.curvature.corrected[known])

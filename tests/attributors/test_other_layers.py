@@ -44,7 +44,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "iffim": {"regularization": λ},
     "trak": {"regularization": λ, "checkpoints": 1, "projection_dim": 40},
     "logra": {"regularization": λ, "projection_dim": 9},
-    "ekfac": {"damping": λ},
+    "ekfac": {"regularization": λ},
     "datainf": {"regularization": λ},
     "if_cg": {"regularization": 5.0, "max_iterations": 4},
     "if_lissa": {"batch_size": 24, "recursion_depth": 3, "scaling": 1e3},
@@ -169,7 +169,7 @@ def test_ekfac_is_the_dense_kronecker_eigenbasis(
         Λ = sum((w[:, None] * (matrices(one, layer).flatten(1) @ U).square()).mean(0) for w, one in sampled)
         G, g = (matrices(side, layer).flatten(1) @ U for side in (train, test))
         expected -= g / (Λ + λ) @ G.T
-    assert_rows_close(attribute("ekfac", context, damping=λ, fisher=fisher), expected)
+    assert_rows_close(attribute("ekfac", context, regularization=λ, fisher=fisher), expected)
 
 
 @pytest.mark.parametrize("make", PROBLEMS)

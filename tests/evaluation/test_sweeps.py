@@ -201,8 +201,8 @@ def test_surface_has_failures_as_records_and_xi_at_every_positive_lambda(publish
 
 
 def test_fit_stage_lambda_gets_xi_at_every_point(published: Published, grader: Grader, tmp_path: Path) -> None:
-    path = write_ridge(tmp_path, name="damping", stage="fit", broken=(0.01,))
-    grid = grid_configurations([("damping", ("0.001", "0.01", "0.3"))], {})
+    path = write_ridge(tmp_path, stage="fit", broken=(0.01,))
+    grid = grid_configurations([("regularization", ("0.001", "0.01", "0.3"))], {})
     job = make_job(published, path, *grid)
     records = swept(published, grader, job, [])
     assert [r.status for r in records] == ["ok", "failed", "ok"]

@@ -413,3 +413,23 @@ def test_an_altered_or_renamed_record_is_found(record, tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FormatError, match="absent: no such folder"):
         read_records(tmp_path / "absent")
+
+
+def test_an_older_name_of_a_hyperparameter_is_read_as_todays_and_written_as_it_was(data, tmp_path):
+    older = change(data, "hyperparameters", {"fisher": "true", "damping": 1e-8})
+    path = tmp_path / "older.json"
+    path.write_text(json.dumps(older))
+    record = read_record(path)
+    assert list(record.hyperparameters.items()) == [("fisher", "true"), ("regularization", 1e-8)]
+    assert record.to_json()["hyperparameters"] == older["hyperparameters"]
+    assert record.id == digest(older)[:16]
+    written = write_record(record, tmp_path / "out")
+    assert read_record(written) == record
+    again = AttributionRecord.model_validate(older | {"hyperparameters": dict(record.hyperparameters)})
+    assert again.to_json()["hyperparameters"] == {"fisher": "true", "regularization": 1e-8}
+
+
+def test_an_older_name_beside_todays_is_another_hyperparameter(data):
+    both = {"regularization": 1.0, "damping": 2.0}
+    record = AttributionRecord.model_validate(change(data, "hyperparameters", both))
+    assert record.hyperparameters == record.to_json()["hyperparameters"] == both
