@@ -49,7 +49,7 @@ for line in sys.stdin:
     attributor, known, found = method(), {hp.name for hp in method.hyperparameters}, {}
     key, state = None, None
     for setting in settings:
-        values = method.configure({} if knob is None else {knob if knob in known else "regularization": setting})
+        values = method.configure({} if knob is None else {knob if knob in known else "damping": setting})
         try:
             if key != (key := method.stage(values, "fit")):
                 state = attributor.fit(context, **key)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attriboard.attribution.context import build_context
 from attriboard.contracts.attributor import Context
-from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.api import load_ground_truth
 from attriboard.evaluation.catalog import attributor_spec, load_task
 from attriboard.evaluation.grader import Grader
@@ -52,14 +52,14 @@ def _curves(context: Context, grader: Grader, name: str) -> tuple[list[float], d
     method = attributor_spec(name).load_attributor()
     attributor, values = method(), method.configure({})
     state = attributor.fit(context, **method.stage(values, "fit"))
-    spectra, knob, fixed = attributor.spectrum(state), regularization_name(values), method.stage(values, "score")
+    spectra, fixed = attributor.spectrum(state), method.stage(values, "score")
     assert spectra is not None, f"{name} has a spectrum"
-    assert knob is not None, f"{name} has a λ"
+    assert REGULARIZATION in fixed, f"{name} has a λ"
     calibration, scoring = torch.from_numpy(grader.split.calibration), grader.split.scoring
     target = grader.truth.target[:, :, scoring]
 
     def score(value: float) -> Tensor:
-        return attributor.score(state, **(fixed | {knob: value}))
+        return attributor.score(state, **(fixed | {REGULARIZATION: value}))
 
     def negated(scores: Tensor) -> Tensor:
         return -scores[calibration].double()

@@ -10,7 +10,7 @@ import numpy as np
 from attriboard.attribution.job import Selected
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.attributor import HyperparameterValue
-from attriboard.contracts.selector import regularization_name
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
 from attriboard.evaluation.catalog import load_oracle
 from attriboard.evaluation.selection import HEADLINE_SELECTOR, study_selection
@@ -92,15 +92,15 @@ def choose(
     """
     fixed = dict(fixed or {})
     described = workspace.runner.describe(workspace.job(attributor, [fixed]))
-    name = regularization_name(described.configurations[0])
+    regularized = REGULARIZATION in described.configurations[0]
     if budget is None:
-        return _by_surrogate(workspace, attributor, fixed, grid, name)
+        return _by_surrogate(workspace, attributor, fixed, grid, regularized)
     if grid is None:
-        if name is None:
+        if not regularized:
             raise InputError(
                 f"{attributor}: has no λ; name what to choose from, as in grid={{'checkpoints': [1, 2, 5]}}"
             )
-        grid = {name: described.grid(name)}
+        grid = {REGULARIZATION: described.grid(REGULARIZATION)}
     points = grid_configurations([(key, tuple(values)) for key, values in grid.items()], fixed)
     return choose_by_budget(workspace, attributor, points, budget)
 
@@ -110,16 +110,17 @@ def _by_surrogate(
     attributor: str | Path,
     fixed: Mapping[str, Any],
     grid: Mapping[str, Sequence[Any]] | None,
-    name: str | None,
+    regularized: bool,
 ) -> SurrogateChoice:
-    if name is None:
+    if not regularized:
         raise AttriboardError(f"{attributor}: has no λ to choose; other hyperparameters need retrains: give budget=16")
-    if grid is not None and set(grid) != {name}:
-        raise InputError(f"grid of {', '.join(grid)}: without retrains only {name} can be chosen; give budget=16")
+    if grid is not None and set(grid) != {REGULARIZATION}:
+        names = ", ".join(grid)
+        raise InputError(f"grid of {names}: without retrains only {REGULARIZATION} can be chosen; give budget=16")
     job = workspace.job(attributor, [dict(fixed)], selectors=(HEADLINE_SELECTOR,))
     reason = "nothing was chosen"
     with workspace.runner.open(job) as attribution:
-        candidates = {} if grid is None else {name: tuple(float(value) for value in grid[name])}
+        candidates = {} if grid is None else {REGULARIZATION: tuple(map(float, grid[REGULARIZATION]))}
         for event in attribution.run(attribution.described.configurations, candidates):
             if not isinstance(event, Selected):
                 reason = event.reason or reason
@@ -273,7 +274,7 @@ def evaluate_methods(workspace: Workspace, methods: Sequence[str | Path]) -> Tab
 
 def _row(record: AttributionRecord) -> Row:
     seconds = None if record.fit_seconds is None else record.fit_seconds + (record.score_seconds or 0.0)
-    value = record.hyperparameters.get(regularization_name(record.hyperparameters) or "")
+    value = record.hyperparameters.get(REGULARIZATION)
     lds = record.lds
     return Row(
         record.attributor.name,
