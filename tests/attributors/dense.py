@@ -1,5 +1,7 @@
 """Derivatives written out: no hooks, no vmap over directions, no blocks. What methods are compared with."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -44,13 +46,22 @@ def dense_hessian(context: Context, checkpoint: Checkpoint, data: Examples) -> T
     return jacrev(grad(mean))(flat_parameters(context, checkpoint))
 
 
+def fitted(name: str, context: Context, **values: object) -> Callable[..., Tensor]:
+    """A registered method, fitted: score-stage values → scores, float64."""
+    method = REGISTRY.load(name)
+    attributor = method()
+    state = attributor.fit(context, **method.stage(method.configure(values), "fit"))
+
+    def score(**others: object) -> Tensor:
+        configuration = method.configure({**values, **others})
+        return attributor.score(state, **method.stage(configuration, "score")).double()
+
+    return score
+
+
 def attribute(name: str, context: Context, **values: object) -> Tensor:
     """Scores of a registered method, float64."""
-    method = REGISTRY.load(name)
-    configuration = method.configure(values)
-    attributor = method()
-    state = attributor.fit(context, **method.stage(configuration, "fit"))
-    return attributor.score(state, **method.stage(configuration, "score")).double()
+    return fitted(name, context, **values)()
 
 
 def without_factors(monkeypatch: pytest.MonkeyPatch) -> None:

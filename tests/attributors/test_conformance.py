@@ -10,7 +10,7 @@ from attriboard.contracts.attributor import Attributor
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 
 # Where the published defaults take minutes.
-QUICK: dict[str, dict[str, object]] = {"if_lissa": {"recursion_depth": 50}, "if_arnoldi": {"max_iterations": 40}}
+QUICK: dict[str, dict[str, object]] = {"if_lissa": {"recursion_depth": 12}, "if_arnoldi": {"max_iterations": 15}}
 
 # Away from λ = 0, where the smallest kept eigenvalue amplifies rounding, and negative ones turn scores around; and
 # without draws by position.

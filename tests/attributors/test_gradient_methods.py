@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dense import assert_rows_close, dense_gradients
 from torch import Tensor
-from torch.func import jacrev
 
 from attriboard.attributors.grad_dot import GradDot
 from attriboard.attributors.iffim import IFFIM
@@ -19,17 +19,6 @@ from attriboard.toolkit.knobs import REGULARIZATION_GRID
 EXACT = {"projection_dim": None, "checkpoints": 1, "epoch": None}
 
 
-def dense_gradients(context: Context, checkpoint: Checkpoint, function: BatchFunction, data: Examples) -> Tensor:
-    """(n, n_params) by reverse-mode Jacobian of the whole batch: no hooks, no vmap, no chunks."""
-
-    def values(parameters: dict[str, Tensor]) -> Tensor:
-        outputs = torch.func.functional_call(context.model, parameters, (data.inputs,))
-        return function(outputs, data.targets)
-
-    jacobian = jacrev(values)(dict(checkpoint.parameters))
-    return torch.cat([jacobian[name].flatten(1) for name, _ in context.model.named_parameters()], dim=1)
-
-
 def dense_kernel(context: Context, function: BatchFunction, checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:
     G = dense_gradients(context, checkpoint, function, context.train)
     g = dense_gradients(context, checkpoint, context.target, context.test)
@@ -38,12 +27,6 @@ def dense_kernel(context: Context, function: BatchFunction, checkpoint: Checkpoi
 
 def identity(n: int) -> Tensor:
     return torch.eye(n, dtype=torch.float64)
-
-
-def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
-    """Rows agree relative to their own size; scores are float32."""
-    errors = (actual.double() - expected).norm(dim=1) / expected.norm(dim=1)
-    assert errors.max() < tolerance, float(errors.max())
 
 
 @pytest.mark.parametrize("projected", [False, True])
@@ -58,7 +41,7 @@ def test_iffim_path_solves_the_dense_system_at_every_lambda(double_context: Cont
         expected = -torch.linalg.solve(K + value * identity(len(K)), r).T
         # A system of condition number κ is solved, by either side, to about κ·2⁻⁵².
         condition = float(torch.linalg.eigvalsh(K)[-1]) / value
-        assert_close(method.score(state, regularization=value), expected, 2e-6 + 1e-14 * condition)
+        assert_rows_close(method.score(state, regularization=value), expected, 2e-6 + 1e-14 * condition)
 
 
 def test_iffim_tends_to_grad_dot_as_lambda_grows(context: Context) -> None:
@@ -66,13 +49,13 @@ def test_iffim_tends_to_grad_dot_as_lambda_grows(context: Context) -> None:
     expected = grad_dot.score(grad_dot.fit(context, checkpoints=3, epoch=30))
     method = IFFIM()
     state = method.fit(context, projection_dim=None, checkpoints=3, epoch=30)
-    assert_close(1e9 * method.score(state, regularization=1e9), expected.double(), 1e-5)
+    assert_rows_close(1e9 * method.score(state, regularization=1e9), expected.double(), 1e-5)
 
 
 def test_grad_dot_is_the_mean_of_dense_inner_products(double_context: Context) -> None:
     _, r = dense_kernel(double_context, double_context.loss, double_context.select_checkpoints()[0])
     method = GradDot()
-    assert_close(method.score(method.fit(double_context, checkpoints=1, epoch=None)), -r.T)
+    assert_rows_close(method.score(method.fit(double_context, checkpoints=1, epoch=None)), -r.T)
 
 
 def test_checkpoints_are_averaged(context: Context) -> None:
@@ -83,7 +66,7 @@ def test_checkpoints_are_averaged(context: Context) -> None:
         alone = replace(context, checkpoints=(checkpoint,))
         singles.append(method.score(method.fit(alone, checkpoints=1, **values), regularization=1e-4))
     together = method.score(method.fit(context, checkpoints=3, **values), regularization=1e-4)
-    assert_close(together, torch.stack(singles).double().mean(0))
+    assert_rows_close(together, torch.stack(singles).double().mean(0))
 
 
 @pytest.mark.parametrize("data", ["full", "half"])
@@ -103,7 +86,7 @@ def test_trak_without_loss_of_dimensions_is_its_dense_formula(
     for value in (1e-3, 1e-1, 10.0):
         gram = phi.T @ phi / len(phi) + value * identity(n_params)
         expected = test @ torch.linalg.solve(gram, phi.T) * (1 - probability)
-        assert_close(method.score(state, regularization=value), expected)
+        assert_rows_close(method.score(state, regularization=value), expected)
 
 
 def test_trak_projects_every_checkpoint_differently(context: Context) -> None:

@@ -271,7 +271,7 @@ def test_scores_follow_examples_and_not_chunks(name: str, make: Make, monkeypatc
         assert_rows_close(attribute(name, permuted, **SETTINGS[name]), expected[:, order], 1e-4)
     monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 30_000)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 80_000)
-    monkeypatch.setattr(TrainingLoss.__init__, "__kwdefaults__", {"rows": 7, "memory_bytes": 2**18})
+    monkeypatch.setattr(TrainingLoss.__init__, "__kwdefaults__", {"rows": 10, "memory_bytes": 2**20})
     assert_rows_close(attribute(name, context, **SETTINGS[name]), expected, 1e-4)
 
 
