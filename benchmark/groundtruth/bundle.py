@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,14 @@ class GroundTruthCard(SealedCard):
 
     Attributes:
         n_masks, n_repeats, n_test: its sizes.
+        first_mask, nonce: in some published bundles; always these values.
     """
 
     n_masks: int = Field(gt=0)
     n_repeats: int = Field(gt=0)
     n_test: int
+    first_mask: Literal[0] = Field(0, exclude=True)
+    nonce: Literal[""] = Field("", exclude=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,6 +8,7 @@ from tiny import Published, tiny_card
 from attriboard.base.errors import DataError, FormatError, InputError
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
+from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.groundtruth.opening import open_bundles
 from attriboard.retraining.executors import InProcess
@@ -158,3 +159,5 @@ def test_the_published_registry_validates_and_its_files_are_the_listed_ones() ->
     for entry in registry.entries:
         path = published_folder() / entry.file
         assert (path.stat().st_size, digest_file(path)) == (entry.bytes, entry.sha256)
+        if entry.kind == "groundtruth":
+            assert read_ground_truth(path).card.fingerprint == entry.fingerprint
