@@ -8,7 +8,6 @@ from tiny import Published, tiny_card
 from attriboard.base.errors import DataError, FormatError, InputError
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
-from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.groundtruth.opening import open_bundles
 from attriboard.retraining.executors import InProcess
