@@ -24,6 +24,7 @@ from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
+from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
@@ -67,10 +68,10 @@ class Series:
         together = max(1, CACHE_BYTES // (vectors.element_size() * vectors.shape[1]))
         for sums, rows in zip(torch.split(total, together), torch.split(vectors, together), strict=True):
             norms = rows.norm(dim=1)
-            for repeat in range(self.repeats):
+            for repeat in track(range(self.repeats), "repeats"):
                 random = np.random.default_rng((*self.seed, repeat))
                 estimate = rows.clone()
-                for step in range(1, self.depth + 1):
+                for step in track(range(1, self.depth + 1), "steps"):
                     change, _ = self.loss.products(estimate, self._batch(random))
                     estimate.mul_(1 - self.regularization / self.scaling).add_(rows).sub_(
                         change, alpha=1 / self.scaling

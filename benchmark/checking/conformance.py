@@ -7,6 +7,7 @@ process of its own: the file is other people's code.
 """
 
 import copy
+import inspect
 import json
 import sys
 import tracemalloc
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
+from attriboard.attribution.frames import own_frames
 from attriboard.base.digits import digits_table
 from attriboard.base.errors import AttriboardError, HyperparameterError
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
@@ -73,15 +76,19 @@ class Check:
 
 def failures(subject: Subject) -> list[dict[str, str]]:
     """Every rule that an attributor breaks: `where` the rule, `message` what was seen and how to mend it."""
-    found = []
+    found, raised = [], set()
     for check in CHECKS:
         try:
             # A copy each time: what one check sees an attributor break must not spoil the next.
             problem = check.find(replace(subject, context=copy.deepcopy(subject.context)))
-        except AttriboardError as error:
-            problem = str(error)
         except Exception as error:
-            problem = f"raised {type(error).__name__}: {error}"
+            text = str(error) if isinstance(error, AttriboardError) else f"raised {type(error).__name__}: {error}"
+            frames = own_frames(error, Path(inspect.getfile(subject.method)))
+            # One bug breaks many rules: it is said at the first.
+            if text not in raised:
+                found.append({"where": check.rule, "message": f"{text}\n{frames}" if frames else text})
+            raised.add(text)
+            continue
         if problem:
             found.append({"where": check.rule, "message": f"{problem}. {check.remedy}"})
     return found

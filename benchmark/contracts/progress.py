@@ -37,6 +37,8 @@ class _Loops:
 
     def at(self, depth: int, done: int, total: int, text: str) -> None:
         """So many steps of a loop are done."""
+        if depth >= len(self._open):  # it ran between the steps of a loop that is over
+            return
         self._open[depth] = done, total, text
         now = time.monotonic()
         if now - self._heard < EVERY_SECONDS:

@@ -26,6 +26,7 @@ from torch.func import functional_call, grad, vmap
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.layers import Kind, LayerGradients, kind_of
 from attriboard.toolkit.memory import affordable_rows
@@ -124,7 +125,7 @@ class FactoredGradients:
             One entry per wanted layer, in the order of the parameters.
         """
         rows = rows or self._affordable_rows(examples)
-        for start in range(0, len(examples), rows):
+        for start in track(range(0, len(examples), rows), "gradients"):
             yield self._pass(examples[start : start + rows], set(self._layers if layers is None else layers))[0]
 
     def _affordable_rows(self, examples: Examples) -> int:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.progress import track
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.curvature import TrainingLoss
 
@@ -128,7 +129,10 @@ def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int
     """
     steps = min(steps, loss.n_params)
     rows = max(1, memory_bytes // (3 * loss.n_params * starts.element_size()))
-    parts = [_lanczos(loss, starts[start : start + rows], steps) for start in range(0, len(starts), rows)]
+    parts = [
+        _lanczos(loss, starts[start : start + rows], steps)
+        for start in track(range(0, len(starts), rows), "test points")
+    ]
     return KrylovSolution(
         torch.cat([part.diagonal for part in parts]),
         torch.cat([part.off_diagonal for part in parts]),
@@ -144,7 +148,7 @@ def _lanczos(loss: TrainingLoss, starts: Tensor, steps: int) -> KrylovSolution:
     beta = torch.zeros_like(norms)
     scale = torch.zeros_like(norms)
     diagonal, off_diagonal, slopes = [], [], starts.new_empty(len(starts), steps, len(loss.train))
-    for j in range(steps):
+    for j in track(range(steps), "Lanczos steps"):
         following, slopes[:, j] = loss.products(current)
         following.sub_(previous.mul_(beta[:, None]))
         alpha = torch.linalg.vecdot(current, following)
@@ -174,7 +178,7 @@ def krylov_basis(loss: TrainingLoss, start: Tensor, steps: int) -> tuple[Tensor,
     Q, HQ = (start.new_empty(steps, len(start)) for _ in range(2))
     slopes = start.new_empty(steps, len(loss.train))
     candidate = start
-    for j in range(steps):
+    for j in track(range(steps), "Arnoldi steps"):
         Q[j] = candidate / candidate.norm()
         HQ[j : j + 1], slopes[j : j + 1] = loss.products(Q[j : j + 1])
         candidate = HQ[j].clone()
