@@ -55,8 +55,6 @@ class DefinedTask(Task):
         definition: what it is.
     """
 
-    portable = False
-
     def __init__(self, definition: Definition) -> None:
         super().__init__(definition.card)
         self._definition = definition
@@ -69,6 +67,11 @@ class DefinedTask(Task):
         if definition.target is not None:
             names.append("target")
         self.measurements = tuple(names)  # type: ignore[misc]  # of this task, not of the class
+
+    @property
+    def portable(self) -> bool:
+        """Whether it lives in a file that other processes can run."""
+        return self.home is not None
 
     @property
     def trained(self) -> tuple[Mapping[str, torch.Tensor], ...]:

@@ -7,8 +7,6 @@ add names through an entry-point group, or hand over a Python file.
 import difflib
 import importlib
 import importlib.metadata
-import importlib.util
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attriboard.attribution.frames import own_frames
 from attriboard.base.errors import InputError, UnknownNameError
+from attriboard.base.modules import module_from_file
 from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import Selector
 from attriboard.records.model import FORMER_NAMES, AttributorInfo
@@ -106,13 +105,10 @@ def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
         InputError: the file is missing, fails to import, or defines none or several.
     """
     path = path.resolve()
-    spec = importlib.util.spec_from_file_location(f"attriboard_plugin_{path.stem}", path)
-    if not path.is_file() or path.suffix != ".py" or spec is None or spec.loader is None:
-        raise InputError(f"{kind} file {path}: not a readable .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickling of classes look their module up here
     try:
-        spec.loader.exec_module(module)
+        module = module_from_file(path, kind)
+    except InputError:
+        raise
     except Exception as error:
         frames = own_frames(error, path)
         where = f"\n{frames}" if frames else ""
@@ -120,7 +116,7 @@ def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
     defined = {
         value
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == spec.name
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
     }
     missing = {value: sorted(getattr(value, "__abstractmethods__", ())) for value in defined}
     found = sorted((value for value in defined if not missing[value]), key=lambda value: value.__name__)

@@ -6,12 +6,15 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict
 
 from attriboard.base.errors import InputError
+from attriboard.base.modules import module_from_file
 from attriboard.contracts.card import TaskCard
 
 if TYPE_CHECKING:
@@ -56,15 +59,20 @@ class Task(ABC):
     Attributes:
         measurements: names of what `measure` returns, at least `loss` and `margin`.
         measured_rows: test examples per forward pass after training, where outputs are large.
-        portable: whether another process can bring the task to life; else everything runs in this one.
+        home: `FILE.py:name` of a task that lives in a Python file; set by whoever loads it from there.
     """
 
     measurements: ClassVar[tuple[str, ...]]
     measured_rows: ClassVar[int] = 1024
-    portable: ClassVar[bool] = True
+    home: str | None = None
 
     def __init__(self, card: TaskCard) -> None:
         self.card = card
+
+    @property
+    def portable(self) -> bool:
+        """Whether another process can bring the task to life; else everything runs in this one."""
+        return self.home is not None or type(self).__module__ != "__main__"
 
     @property
     def score_shape(self) -> tuple[int, int]:
@@ -125,8 +133,8 @@ class Task(ABC):
         raise NotImplementedError(f"task {self.card.name}: target = own needs a method `target`")
 
 
-LIVE = "live:"
-"""Begins the reference of a task that no other process can import."""
+LIVE, FILE = "live:", "file:"
+"""Begin the references of a task that no other process can import, and of one in a Python file."""
 
 _LIVE: WeakValueDictionary[str, Task] = WeakValueDictionary()
 
@@ -142,6 +150,8 @@ class TaskSpec(BaseModel):
     @classmethod
     def of(cls, task: Task) -> TaskSpec:
         """The specification of a live task."""
+        if task.home is not None:
+            return cls(reference=f"{FILE}{task.home}", card=task.card)
         if task.portable:
             return cls(reference=f"{type(task).__module__}:{type(task).__qualname__}", card=task.card)
         key = f"{LIVE}{id(task):x}"
@@ -163,5 +173,48 @@ class TaskSpec(BaseModel):
                     "file, as in my_task.py"
                 )
             return live
+        if self.reference.startswith(FILE):
+            path, _, name = self.reference.removeprefix(FILE).rpartition(":")
+            return task_in_file(Path(path), name)
         task: Task = pkgutil.resolve_name(self.reference)(self.card)
         return task
+
+
+def task_in_file(path: Path, name: str = "") -> Task:
+    """The task of a Python file: a module-level `Task`, or a `Task` subclass that takes no arguments.
+
+    Args:
+        path: a `.py` file.
+        name: which one, where the file has several; `task` by default.
+
+    Raises:
+        InputError: no such file or name, none or several tasks, or importing it raised something.
+    """
+    try:
+        found = _named(path.resolve(), path.stat().st_mtime_ns if path.is_file() else 0)
+    except InputError:
+        raise
+    except Exception as error:  # it is the user's own code
+        raise InputError(f"task file {path}: importing it raised {type(error).__name__}: {error}") from error
+    if not name:
+        name = "task" if "task" in found else next(iter(found), "") if len(found) == 1 else ""
+    if name not in found:
+        has = ", ".join(found) or "none"
+        wanted = f"has no task {name!r}" if name else "must define one task"
+        raise InputError(f"task file {path}: {wanted}; it has {has}; name one of several as in {path.name}:NAME")
+    task = found[name]() if isinstance(found[name], type) else found[name]
+    assert isinstance(task, Task), "only tasks are found"
+    task.home = f"{path.resolve()}:{name}"
+    return task
+
+
+@lru_cache(maxsize=8)
+def _named(path: Path, changed: int) -> dict[str, Any]:
+    """Tasks and classes of tasks that a file defines, by name; the file is run once as long as it is the same."""
+    module = module_from_file(path, "task")
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, Task)
+        or (isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__)
+    }

@@ -3,6 +3,7 @@
 The engine works on contracts; the command line and the Python interface come here to turn names into objects.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from attriboard.attributors.selectors import SELECTORS
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import GroundTruthSelector, Selector
-from attriboard.contracts.task import Task
+from attriboard.contracts.task import Task, task_in_file
 from attriboard.tasks import TASKS
 from attriboard.tasks.own import define_task as define_task
 
@@ -33,19 +34,23 @@ def attributor_names() -> list[str]:
 
 
 def load_task(name: str | Path) -> Task:
-    """A live task, by name or from a card file.
+    """A live task, by name, from a card file, or from a Python file.
 
     Args:
-        name: a registered name, or the path of a `.yaml` card.
+        name: a registered name, the path of a `.yaml` card, or a `.py` file with a module-level `task` (`my_task.py`,
+            or `my_task.py:name` for one of several).
 
     Raises:
         UnknownNameError: no such name.
         CardError: the card does not validate.
+        InputError: the Python file has no such task.
     """
     if Path(name).suffix in (".yaml", ".yml"):
         from attriboard.tasks.catalogue import task_from_file
 
         return task_from_file(Path(name))
+    if match := re.fullmatch(r"(.+\.py)(?::(\w+))?", str(name)):
+        return task_in_file(Path(match[1]), match[2] or "")
     return _TASKS.load(str(name))()
 
 
