@@ -1,4 +1,4 @@
-# Every target sets up what it needs: `make demo` works on a bare machine with Python 3.11 to 3.13 and a package index.
+# Every target sets up what it needs: `make demo` works on a bare machine with Python 3.11 and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

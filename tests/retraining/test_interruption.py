@@ -20,7 +20,7 @@ from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.retraining.store import RetrainStore
 
 TESTS = Path(__file__).parents[1]
-N_MASKS = 16
+N_MASKS = 6
 N_RETRAINS = N_MASKS * 3
 
 # One stack, and so one shard, for each retrain: the model does not stack.
@@ -95,7 +95,7 @@ def test_a_build_killed_at_random_moments_resumes_to_the_same_bytes(tmp_path: Pa
     moments = random.Random(0)
     folder, bundle, log = tmp_path / "store", tmp_path / "bundle.safetensors", tmp_path / "log"
     for workers in (2, 0):
-        enough = n_shards(folder) + moments.randint(1, 6)
+        enough = n_shards(folder) + moments.randint(1, 3)
         with running(build_script(folder, bundle, workers), log) as process:
             wait_until(lambda least=enough: n_shards(folder) >= least, process)
             time.sleep(moments.uniform(0, 0.05))
