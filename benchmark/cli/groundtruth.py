@@ -39,7 +39,7 @@ def build(
     """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted."""
     from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
     from attriboard.groundtruth.listing import BundleRegistry
-    from attriboard.retraining.engine import describe_training
+    from attriboard.retraining.choosing import describe_training
 
     workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
     live, registry = workspace.task, BundleRegistry(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from attriboard.base.errors import InputError
 from attriboard.base.modules import module_from_file
+from attriboard.base.processes import SCRIPT, load_script
 from attriboard.contracts.card import TaskCard
 
 if TYPE_CHECKING:
@@ -140,44 +142,86 @@ _LIVE: WeakValueDictionary[str, Task] = WeakValueDictionary()
 
 
 class TaskSpec(BaseModel):
-    """How to bring the task to life elsewhere: its class and its card."""
+    """How to bring the task to life elsewhere: its class and its card.
+
+    Attributes:
+        reference: of the class, `module:qualified name`.
+        card: the card.
+        script: path of the script that defines the class, where it is no module that can be imported.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reference: str
     card: TaskCard
+    script: str | None = None
 
     @classmethod
     def of(cls, task: Task) -> TaskSpec:
-        """The specification of a live task."""
+        """The specification of a live task.
+
+        Raises:
+            InputError: another process cannot make the task from it.
+        """
         if task.home is not None:
             return cls(reference=f"{FILE}{task.home}", card=task.card)
-        if task.portable:
-            return cls(reference=f"{type(task).__module__}:{type(task).__qualname__}", card=task.card)
-        key = f"{LIVE}{id(task):x}"
-        _LIVE[key] = task
-        return cls(reference=key, card=task.card)
+        if not task.portable:
+            key = f"{LIVE}{id(task):x}"
+            _LIVE[key] = task
+            return cls(reference=key, card=task.card)
+        kind = type(task)
+        module, name = kind.__module__, kind.__qualname__
+        what = f"task {task.card.name}: its class {name}"
+        if "<locals>" in name:
+            raise InputError(f"{what} is defined inside a function; define it at the top level of a .py file")
+        script = None
+        if module in ("__main__", SCRIPT):
+            path = getattr(sys.modules[module], "__file__", None)
+            if path is None or not Path(path).is_file():
+                raise InputError(
+                    f"{what} is defined in a notebook or an interactive session, where no other process finds it; put "
+                    "it into a .py file and import it"
+                )
+            module, script = SCRIPT, str(Path(path).absolute())
+        try:
+            kind(task.card)
+        except Exception as error:
+            raise InputError(
+                f"{what} cannot be made from the card alone ({type(error).__name__}: {error}); give its other "
+                "arguments in a subclass"
+            ) from error
+        return cls(reference=f"{module}:{name}", card=task.card, script=script)
 
     def load(self) -> Task:
         """The live task.
 
         Raises:
-            InputError: it lives in another process.
+            InputError: it lives in another process, its script cannot be run, or begins work before it defines it.
         """
         if self.reference.startswith(LIVE):
             live = _LIVE.get(self.reference)
             if live is None:
                 raise InputError(
-                    f"task {self.card.name}: is defined in another process, and this one cannot import it; "
-                    "define it in a "
-                    "file, as in my_task.py"
+                    f"task {self.card.name}: is defined in another process, and this one cannot import it; define it "
+                    "in a file, as in my_task.py"
                 )
             return live
         if self.reference.startswith(FILE):
             path, _, name = self.reference.removeprefix(FILE).rpartition(":")
             return task_in_file(Path(path), name)
-        task: Task = pkgutil.resolve_name(self.reference)(self.card)
-        return task
+        if self.script is None:
+            task: Task = pkgutil.resolve_name(self.reference)(self.card)
+            return task
+        found: Any = load_script(Path(self.script))
+        for part in self.reference.partition(":")[2].split("."):
+            found = getattr(found, part, None)
+        if found is None:
+            raise InputError(
+                f"script {self.script}: begins work before it defines {self.reference.partition(':')[2]}; define "
+                'classes first, or put the work under if __name__ == "__main__":'
+            )
+        made: Task = found(self.card)
+        return made
 
 
 def task_in_file(path: Path, name: str = "") -> Task:

@@ -11,11 +11,10 @@ resumption: random streams come from the request alone and training runs on one 
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from weakref import WeakKeyDictionary
+from dataclasses import replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -24,88 +23,17 @@ from torch.func import functional_call
 
 from attriboard.base.digests import canonical_json
 from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.processes import begin_work
 from attriboard.contracts.task import Dataset, Task, TaskSpec
-from attriboard.retraining.agreement import disagreement
-from attriboard.retraining.device import place, training_device
-from attriboard.retraining.executors import Executor, InProcess
-from attriboard.retraining.loop import LoopTrainer
-from attriboard.retraining.opening import check_task, has_batch_norm
+from attriboard.retraining.choosing import opened, trainer_class
+from attriboard.retraining.executors import Executor, InProcess, LocalProcesses
+from attriboard.retraining.opening import has_batch_norm
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest
-from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
-from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.store import RetrainStore, Shard
-from attriboard.retraining.trainer import State, Trainer, state_parts
-from attriboard.retraining.vmapped import VmapTrainer, obstacle
+from attriboard.retraining.trainer import State, new_model, state_parts
 
 Progress = Callable[[int, int], None]
-
-TRAINERS: tuple[type[Trainer], ...] = (
-    StackedMLPTrainer,
-    StackedGPT2Trainer,
-    VmapTrainer,
-    LoopTrainer,
-)  # fastest first; the last fits every task
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which trainer a task gets.
-
-    Attributes:
-        trainer: the fastest that computes what the task says.
-        reasons: why faster ones were tried and left.
-    """
-
-    trainer: type[Trainer]
-    reasons: tuple[str, ...] = ()
-
-
-_CHOICES: WeakKeyDictionary[Task, Choice] = WeakKeyDictionary()
-
-
-def choose_trainer(task: Task, data: Dataset | None = None) -> Choice:
-    """The fastest trainer on a CPU that is found to compute the task's own loss, model and recipe.
-
-    Each candidate is tried beside the plain loop, once per process and task; see `attriboard.retraining.agreement`.
-
-    Args:
-        task: the task.
-        data: its data; loaded where it is absent and a candidate must be tried. Without data on this machine, the first
-            candidate is taken; whoever trains has data, and tries it.
-    """
-    if task in _CHOICES:
-        return _CHOICES[task]
-    reasons: list[str] = []
-    for trainer in TRAINERS:
-        if not trainer.supports(task):
-            continue
-        if trainer is LoopTrainer:
-            break
-        if data is None and not task.data_available():
-            return Choice(trainer)
-        data = data or task.load_data()
-        reason = disagreement(trainer, task, data)
-        if reason is None:
-            break
-        reasons.append(f"{trainer.__name__} is not used: {reason}")
-    choice = _CHOICES[task] = Choice(trainer, tuple(reasons))
-    return choice
-
-
-def trainer_class(task: Task, device: str = "cpu", data: Dataset | None = None) -> type[Trainer]:
-    """The trainer of a task on a device; stacks are laid out for CPUs. See `choose_trainer`."""
-    return choose_trainer(task, data).trainer if device == "cpu" else LoopTrainer
-
-
-def describe_training(task: Task) -> str:
-    """How many models are trained at once on a CPU, or why one after the other, as a predicate."""
-    choice = choose_trainer(task)
-    size = choice.trainer.stack_size(task)
-    reasons = "; ".join(choice.reasons)
-    if size > 1:
-        return f"trains up to {size} models at once in each process" + (f" ({reasons})" if reasons else "")
-    return f"trains one model after the other in each process: {obstacle(task) or reasons or 'one fills the cache'}"
 
 
 def array_names(task: Task, request: RetrainRequest) -> list[str]:
@@ -156,29 +84,69 @@ def retrain(
     progress(done, len(wanted))
     if not missing:
         return 0
-    _open(task, missing)
-    payloads = [_payload(task, stack) for stack in _stacks(task, missing, executor.n_workers)]
-    # closing: an interrupt that arrives here, between two results, must end the workers too.
-    with closing(executor.map(_train_stack, payloads)) as finished:
+    _check(task, missing)
+    with closing(_results(task, missing, executor)) as finished:
         for content in finished:
             done += store.add(content)
             progress(done, len(wanted))
     return len(missing)
 
 
-def _open(task: Task, requests: Sequence[RetrainRequest]) -> None:
+def _results(task: Task, requests: Sequence[RetrainRequest], executor: Executor) -> Generator[bytes, None, None]:
+    """Shards as they come; closing the generator ends the workers, also after an interrupt between two results.
+
+    Raises:
+        InputError: a cluster cannot make the task.
+    """
+    spec = None
+    if not isinstance(executor, InProcess):
+        try:
+            spec = TaskSpec.of(task)
+        except InputError:
+            if not isinstance(executor, LocalProcesses):
+                raise
+    if spec is None or not _same_elsewhere(task, spec):
+        stacks = list(_stacks(task, requests, 1))
+        numbers = [str(number) for number in range(len(stacks))]
+        yield from InProcess().map(lambda number: _train_stack(task, stacks[int(number)]), numbers)
+        return
+    payloads = [_payload(spec, stack) for stack in _stacks(task, requests, executor.n_workers)]
+    yield from executor.map(_train_payload, payloads)
+
+
+def _same_elsewhere(task: Task, spec: TaskSpec) -> bool:
+    """Whether what another process makes from the class and the card is this task, and not one with other arguments."""
+    twin = type(task)(spec.card)
+    for name in vars(task).keys() | vars(twin).keys():
+        if isinstance(getattr(type(task), name, None), cached_property):
+            continue
+        mine, its = vars(task).get(name), vars(twin).get(name)
+        plain = isinstance(mine, (int, float, str, tuple, list, dict)) or mine is None or its is None
+        if type(mine) is not type(its) or (plain and repr(mine) != repr(its)):
+            return False
+    ours, theirs = new_model(task, 0).state_dict(), new_model(twin, 0).state_dict()
+    return ours.keys() == theirs.keys() and all(
+        isinstance(value, torch.Tensor)
+        and value.shape == theirs[name].shape
+        and torch.equal(value.nan_to_num(), theirs[name].nan_to_num())
+        for name, value in ours.items()
+    )
+
+
+def _check(task: Task, requests: Sequence[RetrainRequest]) -> None:
     """Refuse, before any training, what cannot be trained; where this machine has no data, its workers will.
 
     Raises:
         InputError: see `check_task`; or weights for a model whose examples are not independent of each other.
     """
+    begin_work()
     if any(request.weights is not None for request in requests) and has_batch_norm(task.build_model()):
         raise InputError(
             f"task {task.card.name}: examples of a model with batch norm have no weights of their own, because each "
             "changes the others' outputs; leave weights out, or use another normalization"
         )
     if task.data_available():
-        check_task(task, task.load_data())
+        _ = opened(task).data
 
 
 def _union(one: RetrainRequest, other: RetrainRequest) -> RetrainRequest:
@@ -199,16 +167,27 @@ def _stacks(task: Task, requests: Sequence[RetrainRequest], n_workers: int) -> I
             yield group[start : start + size]
 
 
-def _payload(task: Task, stack: Sequence[RetrainRequest]) -> str:
-    requests = [request.to_json(task.card.data.n_train) for request in stack]
-    return canonical_json({"task": TaskSpec.of(task).model_dump(mode="json"), "requests": requests})
+def _payload(spec: TaskSpec, stack: Sequence[RetrainRequest]) -> str:
+    requests = [request.to_json(spec.card.data.n_train) for request in stack]
+    return canonical_json({"task": spec.model_dump(mode="json", exclude_none=True), "requests": requests})
 
 
-def _train_stack(payload: str) -> bytes:
+def _train_payload(payload: str) -> bytes:
     """Train one stack and return it as a shard's bytes; runs in the executor's process."""
     work = json.loads(payload)
-    task, data, trainer = _workshop(canonical_json(work["task"]))
-    requests = [RetrainRequest.from_json(request, len(data.train)) for request in work["requests"]]
+    task = _task(canonical_json(work["task"]))
+    n_train = task.card.data.n_train
+    return _train_stack(task, [RetrainRequest.from_json(request, n_train) for request in work["requests"]])
+
+
+@lru_cache(maxsize=1)
+def _task(spec: str) -> Task:
+    """A task, once per process."""
+    return TaskSpec.model_validate_json(spec).load()
+
+
+def _train_stack(task: Task, requests: Sequence[RetrainRequest]) -> bytes:
+    data, trainer = opened(task).data, opened(task).trainer
     keep, last = requests[0].keep_epochs, task.card.recipe.epochs
     started = time.perf_counter()
     with _one_thread():
@@ -224,16 +203,6 @@ def _train_stack(payload: str) -> bytes:
     fingerprint = task.card.fingerprint
     digests = tuple(request.digest(fingerprint) for request in requests)
     return Shard(fingerprint, digests, arrays, time.perf_counter() - started).to_bytes()
-
-
-@lru_cache(maxsize=1)
-def _workshop(spec: str) -> tuple[Task, Dataset, Trainer]:
-    """A task with its data loaded, once per process."""
-    task = TaskSpec.model_validate_json(spec).load()
-    device = training_device()
-    data = place(task.load_data(), device)
-    check_task(task, data)
-    return task, data, trainer_class(task, device.type, data)(task, data)
 
 
 def _measure(task: Task, data: Dataset, state: State, seed: int = 0) -> dict[str, NDArray[np.generic]]:

@@ -5,19 +5,21 @@ Functions and payloads are plain (a reference and JSON), results are bytes: noth
 could not send.
 """
 
-import multiprocessing
+import json
 import os
+import selectors
 import signal
-import threading
+import subprocess
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from attriboard.base.errors import AttriboardError
+from attriboard.base import errors
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.processes import python_command
 
 
 class Executor(Protocol):
@@ -43,7 +45,7 @@ class InProcess:
 
 
 class LocalProcesses:
-    """Processes on this machine, one thread each.
+    """Processes on this machine, one thread each; see `attriboard.retraining.worker`.
 
     One thread per process, not several: products of the size that retraining makes scale better over
     processes, and with one thread their sums have one order, which makes results independent of everything else.
@@ -56,48 +58,115 @@ class LocalProcesses:
         self.n_workers = n_workers or usable_cores()
 
     def map(self, function: Callable[[str], bytes], payloads: Sequence[str]) -> Generator[bytes, None, None]:
-        """See `Executor`.
+        """See `Executor`. Where no process can be started, payloads are worked on in this one.
 
         Raises:
-            AttriboardError: a worker process died (killed, or out of memory).
+            AttriboardError: a worker process died (killed, or out of memory), or what `function` raised in it.
         """
-        pool = ProcessPoolExecutor(
-            min(self.n_workers, len(payloads)),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_prepare_worker,
-        )
-        with TemporaryDirectory(prefix="attriboard-results-") as folder:
+        with TemporaryDirectory(prefix="attriboard-results-") as folder, selectors.DefaultSelector() as selector:
+            workers: list[_Worker] = []
+            waiting = deque(range(len(payloads)))
             try:
-                with _interrupts_held():
-                    futures = [
-                        pool.submit(_into_file, function, payload, Path(folder) / str(number))
-                        for number, payload in enumerate(payloads)
-                    ]
-                for future in as_completed(futures):
-                    result = future.result()
-                    content = result.read_bytes()
-                    result.unlink()
-                    yield content
-            except BrokenProcessPool as error:
-                raise AttriboardError(
-                    "a retraining process died, perhaps out of memory; finished retrains are kept: run the same "
-                    "command again, with fewer --workers if memory is short"
-                ) from error
+                try:
+                    command = python_command("attriboard.retraining.worker", _reference(function), folder)
+                    for _ in range(min(self.n_workers, len(payloads))):
+                        workers.append(_Worker(command, selector))
+                except (InputError, OSError):
+                    if not workers:
+                        yield from InProcess().map(function, payloads)
+                        return
+                for worker in workers:
+                    _order(worker, waiting, payloads, Path(folder))
+                while any(worker.busy is not None for worker in workers):
+                    for key, _ in selector.select():
+                        ready: _Worker = key.data
+                        for result in ready.answers(Path(folder)):
+                            _order(ready, waiting, payloads, Path(folder))
+                            yield result
             finally:
                 # Also reached on Ctrl-C and when the consumer stops early: unfinished stacks are not waited for.
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-                pool.shutdown(wait=True, cancel_futures=True)
+                for worker in workers:
+                    worker.end()
 
 
-def _into_file(function: Callable[[str], bytes], payload: str, path: Path) -> Path:
-    """Run one payload, and write its result to a file.
+def _order(worker: "_Worker", waiting: deque[int], payloads: Sequence[str], folder: Path) -> None:
+    """Give a worker the next payload, if there is one."""
+    if waiting:
+        number = waiting.popleft()
+        (folder / f"{number}.payload").write_text(payloads[number], encoding="utf-8")
+        worker.give(number)
 
-    The pool's pipe carries paths alone: one write each, whole or not at all. The pool waits without end for the rest of
-    a message whose sender was ended in the middle, and a result of megabytes has a long middle.
-    """
-    path.write_bytes(function(payload))
-    return path
+
+def _reference(function: Callable[[str], bytes]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+class _Worker:
+    """A worker process, and the number of the payload that it has."""
+
+    def __init__(self, command: Sequence[str], selector: selectors.BaseSelector) -> None:
+        self.busy: int | None = None
+        self._rest = b""
+        with _interrupts_held():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._process.stdout is not None, "it is a pipe"
+        self._orders, self._output = self._process.stdin, self._process.stdout
+        self._selector = selector
+        selector.register(self._output, selectors.EVENT_READ, self)
+
+    def give(self, number: int) -> None:
+        self.busy = number
+        with suppress(BrokenPipeError):  # it died; its output says so
+            self._orders.write(f"{number}\n".encode())
+
+    def answers(self, folder: Path) -> Iterator[bytes]:
+        """Results that it reports now.
+
+        Raises:
+            AttriboardError: it died, or the work in it raised an error.
+        """
+        received = os.read(self._output.fileno(), 1 << 16)
+        if not received:
+            self._selector.unregister(self._output)
+            raise AttriboardError(
+                "a retraining process died, perhaps out of memory; finished retrains are kept: run the same "
+                "command again, with fewer --workers if memory is short"
+            )
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            if "error" in answer:
+                raise _error(**answer["error"])
+            self.busy = None
+            result = folder / str(answer["number"])
+            content = result.read_bytes()
+            result.unlink()
+            yield content
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._orders.close()
+        self._output.close()
+
+
+class WorkerTraceback(Exception):  # noqa: N818 - it is shown as a cause, not raised by itself
+    """The traceback of an error in a worker process."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def _error(kind: str, message: str, traceback: str) -> AttriboardError:
+    """The error that a worker reports, of its own kind where it is one of ours; its traceback is the cause."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, AttriboardError):
+        error = found(message)
+    else:
+        error = AttriboardError(f"retraining raised {kind}: {message}")
+    error.__cause__ = WorkerTraceback(traceback)
+    return error
 
 
 def usable_cores() -> int:
@@ -115,15 +184,3 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _prepare_worker() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    # A parent that is killed cannot tell its workers; without this they would wait for work indefinitely.
-    threading.Thread(target=leave_with_parent, daemon=True).start()

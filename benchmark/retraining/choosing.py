@@ -1,0 +1,115 @@
+"""Which trainer a task gets: the fastest that is found to compute the task's own loss, model and recipe."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from attriboard.contracts.task import Dataset, Task
+from attriboard.retraining.agreement import disagreement
+from attriboard.retraining.device import place, training_device
+from attriboard.retraining.loop import LoopTrainer
+from attriboard.retraining.opening import check_task
+from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer
+from attriboard.retraining.stacked_mlp import StackedMLPTrainer
+from attriboard.retraining.trainer import Trainer
+from attriboard.retraining.vmapped import VmapTrainer, obstacle
+
+TRAINERS: tuple[type[Trainer], ...] = (
+    StackedMLPTrainer,
+    StackedGPT2Trainer,
+    VmapTrainer,
+    LoopTrainer,
+)  # fastest first; the last fits every task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trainer a task gets.
+
+    Attributes:
+        trainer: the fastest that computes what the task says.
+        reasons: why faster ones were tried and left.
+    """
+
+    trainer: type[Trainer]
+    reasons: tuple[str, ...] = ()
+
+
+class Opened:
+    """A task with its data, checked, and its trainer: what a process finds out about a task once.
+
+    Args:
+        task: the task.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The task's data, on the training device.
+
+        Raises:
+            DataError: no source has it.
+            InputError: it does not go together with the model and the loss; see `check_task`.
+        """
+        data = self.task.load_data()
+        check_task(self.task, data)
+        return place(data, training_device())
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The trainer on a CPU; each candidate is tried beside the plain loop."""
+        reasons: list[str] = []
+        for trainer in TRAINERS[:-1]:
+            if trainer.supports(self.task):
+                reason = disagreement(trainer, self.task, self.task.load_data() if _elsewhere() else self.data)
+                if reason is None:
+                    return Choice(trainer, tuple(reasons))
+                reasons.append(f"{trainer.__name__} is not used: {reason}")
+        return Choice(TRAINERS[-1], tuple(reasons))
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Ready to train."""
+        return trainer_class(self.task, training_device().type)(self.task, self.data)
+
+
+def _elsewhere() -> bool:
+    return training_device().type != "cpu"
+
+
+_opened: list[Opened] = []  # the last one
+
+
+def opened(task: Task) -> Opened:
+    """What this process knows of a task."""
+    if not _opened or _opened[0].task is not task:
+        _opened[:] = [Opened(task)]
+    return _opened[0]
+
+
+def choose_trainer(task: Task) -> Choice:
+    """The trainer of a task on a CPU.
+
+    Without data on this machine nothing can be tried, and the first candidate is named; whoever trains has data, and
+    tries it.
+    """
+    candidates = [trainer for trainer in TRAINERS if trainer.supports(task)]
+    if candidates[0] is LoopTrainer or not task.data_available():
+        return Choice(candidates[0])
+    return opened(task).choice
+
+
+def trainer_class(task: Task, device: str = "cpu") -> type[Trainer]:
+    """The trainer of a task on a device; stacks are laid out for CPUs. See `choose_trainer`."""
+    return choose_trainer(task).trainer if device == "cpu" else LoopTrainer
+
+
+def describe_training(task: Task) -> str:
+    """How many models are trained at once on a CPU, or why one after the other, as a predicate."""
+    choice = choose_trainer(task)
+    size = choice.trainer.stack_size(task)
+    reasons = "; ".join(choice.reasons)
+    if size > 1:
+        return f"trains up to {size} models at once in each process" + (f" ({reasons})" if reasons else "")
+    return f"trains one model after the other in each process: {obstacle(task) or reasons or 'one fills the cache'}"
