@@ -1,8 +1,8 @@
 """The checkpoint bundle: the trained models that attributors are given.
 
 Tensors: `subsets` (n_models, ⌈n_train/8⌉) uint8, bit-packed; `seeds` (n_models,) int64;
-`parameters/<epoch>/<name>` (n_models, *shape) float32; where the model has any, `buffers/<epoch>/<name>`
-(n_models, *shape) float32 or int64: running statistics and their counters. Full-data models come first.
+`parameters/<epoch>/<name>` (n_models, *shape), float32 or float64 as the model has them; where it has any,
+`buffers/<epoch>/<name>` (n_models, *shape): running statistics, counters, masks. Full-data models come first.
 """
 
 from pathlib import Path
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = "attriboard-checkpoints/1"
 _PARTS = ("parameters", "buffers")
+_PARAMETERS = ("float32", "float64")
+_BUFFERS = (*_PARAMETERS, "bool", "uint8", "int8", "int16", "int32", "int64")
 
 
 class CheckpointCard(SealedCard):
@@ -49,10 +51,16 @@ def read_checkpoints(path: Path, fingerprint: str, device: str = "cpu") -> "tupl
     }
     for key in (f"{part}/{epoch}/{name}" for part in names for epoch in order for name in names[part]):
         shape = tensors[key].shape[1:] if key in tensors else ()
-        counts = key in tensors and key.startswith("buffers/") and tensors[key].dtype == np.int64
-        expected[key] = ((card.n_models, *shape), "int64" if counts else "float32")
+        found = tensors[key].dtype.name if key in tensors else "float32"
+        allowed = _BUFFERS if key.startswith("buffers/") else _PARAMETERS
+        expected[key] = ((card.n_models, *shape), found if found in allowed else "float32")
     check_layout(path, tensors, expected)
-    if not names["parameters"] or not all(np.isfinite(array).all() for array in tensors.values()):
+    # A buffer may be a mask of minus infinities.
+    broken = any(
+        np.isnan(array).any() if key.startswith("buffers/") else not np.isfinite(array).all()
+        for key, array in tensors.items()
+    )
+    if not names["parameters"] or broken:
         raise FormatError(f"{path}: parameters are missing, NaN or infinite; {REMEDY}")
     seen = np.unpackbits(tensors["subsets"], axis=1, count=n_train).astype(bool)
     stacks = {key: torch.from_numpy(tensors[key]).to(device) for key in expected.keys() - {"subsets", "seeds"}}

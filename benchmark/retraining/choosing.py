@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.agreement import disagreement
 from attriboard.retraining.device import place, training_device
@@ -39,10 +41,11 @@ class Opened:
 
     Args:
         task: the task.
+        device: where its models are trained.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.task, self.device = task, device
 
     @cached_property
     def data(self) -> Dataset:
@@ -54,7 +57,7 @@ class Opened:
         """
         data = self.task.load_data()
         check_task(self.task, data)
-        return place(data, training_device())
+        return place(data, self.device)
 
     @cached_property
     def choice(self) -> Choice:
@@ -62,7 +65,8 @@ class Opened:
         reasons: list[str] = []
         for trainer in TRAINERS[:-1]:
             if trainer.supports(self.task):
-                reason = disagreement(trainer, self.task, self.task.load_data() if _elsewhere() else self.data)
+                data = self.data if self.device.type == "cpu" else self.task.load_data()
+                reason = disagreement(trainer, self.task, data)
                 if reason is None:
                     return Choice(trainer, tuple(reasons))
                 reasons.append(f"{trainer.__name__} is not used: {reason}")
@@ -71,20 +75,22 @@ class Opened:
     @cached_property
     def trainer(self) -> Trainer:
         """Ready to train."""
-        return trainer_class(self.task, training_device().type)(self.task, self.data)
-
-
-def _elsewhere() -> bool:
-    return training_device().type != "cpu"
+        kind = self.choice.trainer if self.device.type == "cpu" else LoopTrainer
+        return kind(self.task, self.data)
 
 
 _opened: list[Opened] = []  # the last one
 
 
 def opened(task: Task) -> Opened:
-    """What this process knows of a task."""
-    if not _opened or _opened[0].task is not task:
-        _opened[:] = [Opened(task)]
+    """What this process knows of a task.
+
+    Raises:
+        InputError: the environment names a device that is not there.
+    """
+    device = training_device()
+    if not _opened or _opened[0].task is not task or _opened[0].device != device:
+        _opened[:] = [Opened(task, device)]
     return _opened[0]
 
 

@@ -29,7 +29,7 @@ from attriboard.retraining.choosing import opened, trainer_class
 from attriboard.retraining.executors import Executor, InProcess, LocalProcesses
 from attriboard.retraining.opening import has_batch_norm
 from attriboard.retraining.randomness import drawing_from
-from attriboard.retraining.request import RetrainRequest
+from attriboard.retraining.request import RetrainRequest, check_rows
 from attriboard.retraining.store import RetrainStore, Shard
 from attriboard.retraining.trainer import State, new_model, state_parts
 
@@ -140,6 +140,8 @@ def _check(task: Task, requests: Sequence[RetrainRequest]) -> None:
         InputError: see `check_task`; or weights for a model whose examples are not independent of each other.
     """
     begin_work()
+    for request in requests:
+        check_rows(request.indices, task.card.data.n_train)
     if any(request.weights is not None for request in requests) and has_batch_norm(task.build_model()):
         raise InputError(
             f"task {task.card.name}: examples of a model with batch norm have no weights of their own, because each "

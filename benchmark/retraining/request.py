@@ -100,11 +100,16 @@ def pack_indices(indices: NDArray[np.int64], n_train: int) -> str:
     Raises:
         InputError: an index is outside of the training set.
     """
-    if indices[-1] >= n_train:
-        raise InputError(f"index {indices[-1]} of a retrain: the training set has rows 0 … {n_train - 1}")
+    check_rows(indices, n_train)
     mask = np.zeros(n_train, dtype=bool)
     mask[indices] = True
     return base64.b64encode(np.packbits(mask).tobytes()).decode("ascii")
+
+
+def check_rows(indices: NDArray[np.int64], n_train: int) -> None:
+    """Raise `InputError` where ascending indices leave the training set."""
+    if indices[-1] >= n_train:
+        raise InputError(f"index {indices[-1]} of a retrain: the training set has rows 0 … {n_train - 1}")
 
 
 def unpack_indices(packed: str, n_train: int) -> NDArray[np.int64]:

@@ -8,7 +8,6 @@ import torch
 from tiny import N_TRAIN, NormedTinyTask, tiny_card, tiny_task
 
 from attriboard.base.errors import InputError
-from attriboard.retraining import engine
 from attriboard.retraining.device import place, training_device
 from attriboard.retraining.engine import retrain, trainer_class
 from attriboard.retraining.loop import LoopTrainer
@@ -32,7 +31,6 @@ def test_a_device_that_is_not_to_be_had_is_an_error_that_names_it(name: str, mon
 
 def test_a_wrong_device_is_found_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ATTRIBOARD_DEVICE", "gpu")
-    engine._workshop.cache_clear()
     task = tiny_task()
     with pytest.raises(InputError, match="ATTRIBOARD_DEVICE = 'gpu'"):
         retrain(task, [RetrainRequest(np.arange(9), 0)], RetrainStore(tmp_path, task.card.fingerprint))
@@ -56,8 +54,7 @@ def test_a_gpu_repeats_itself_and_agrees_with_the_processor(monkeypatch: pytest.
     margins = []
     for number, device in enumerate(("cuda", "cuda", "cpu")):
         monkeypatch.setenv("ATTRIBOARD_DEVICE", device)
-        engine._workshop.cache_clear()
-        store = RetrainStore(tmp_path / str(number), task.card.fingerprint)
+            store = RetrainStore(tmp_path / str(number), task.card.fingerprint)
         retrain(task, [request], store)
         margins.append(store.read("outputs/margin", [request.digest(store.fingerprint)])[0])
     assert np.array_equal(margins[0], margins[1])
