@@ -14,7 +14,7 @@ import torch
 from attriboard.contracts.task import Dataset, Task
 from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices
-from attriboard.retraining.engine import trainer_class
+from attriboard.retraining.choosing import trainer_class
 from bench.report import Comparison, Measured
 from bench.retraining import seconds_per_retrain
 

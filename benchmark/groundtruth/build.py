@@ -23,7 +23,7 @@ from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
-from attriboard.retraining.trainer import state_parts
+from attriboard.retraining.trainer import blank_model, state_parts
 
 
 def default_store(task: Task) -> Path:
@@ -118,7 +118,7 @@ def build_checkpoints(
         "seeds": np.array([request.seed for request in requests]),
     }
     for epoch in card.checkpoints.epochs:
-        for name, part in state_parts(task.build_model()).items():
+        for name, part in state_parts(blank_model(task)).items():
             key = f"{part}/{epoch}/{name}"
             tensors[key] = store.read(key, digests)
     sealed = checkpoints.CheckpointCard(

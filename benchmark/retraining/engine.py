@@ -31,7 +31,7 @@ from attriboard.retraining.opening import has_batch_norm
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest, check_rows
 from attriboard.retraining.store import RetrainStore, Shard
-from attriboard.retraining.trainer import State, new_model, state_parts
+from attriboard.retraining.trainer import State, blank_model, new_model, state_parts
 
 Progress = Callable[[int, int], None]
 
@@ -40,7 +40,7 @@ def array_names(task: Task, request: RetrainRequest) -> list[str]:
     """Names of the store's arrays that answer a request."""
     names = [f"outputs/{name}" for name in task.measurements]
     if request.keep_epochs:
-        parts = state_parts(task.build_model())
+        parts = state_parts(blank_model(task))
         names += [f"{part}/{epoch}/{name}" for epoch in request.keep_epochs for name, part in parts.items()]
     return names
 
@@ -105,7 +105,7 @@ def _results(task: Task, requests: Sequence[RetrainRequest], executor: Executor)
         except InputError:
             if not isinstance(executor, LocalProcesses):
                 raise
-    if spec is None or not _same_elsewhere(task, spec):
+    if spec is None or not task.portable or not _same_elsewhere(task, spec):
         stacks = list(_stacks(task, requests, 1))
         numbers = [str(number) for number in range(len(stacks))]
         yield from InProcess().map(lambda number: _train_stack(task, stacks[int(number)]), numbers)
@@ -142,7 +142,7 @@ def _check(task: Task, requests: Sequence[RetrainRequest]) -> None:
     begin_work()
     for request in requests:
         check_rows(request.indices, task.card.data.n_train)
-    if any(request.weights is not None for request in requests) and has_batch_norm(task.build_model()):
+    if any(request.weights is not None for request in requests) and has_batch_norm(blank_model(task)):
         raise InputError(
             f"task {task.card.name}: examples of a model with batch norm have no weights of their own, because each "
             "changes the others' outputs; leave weights out, or use another normalization"
@@ -197,7 +197,7 @@ def _train_stack(task: Task, requests: Sequence[RetrainRequest]) -> bytes:
         rows = [_measure(task, data, e[last], r.noise_seed) for e, r in zip(trained, requests, strict=True)]
     for request, row in zip(requests, rows, strict=True):
         _check_outputs(task, request, row)
-    parts = state_parts(task.build_model())
+    parts = state_parts(blank_model(task))
     for row, epochs in zip(rows, trained, strict=True):
         for epoch in keep:
             row.update({f"{parts[name]}/{epoch}/{name}": value.cpu().numpy() for name, value in epochs[epoch].items()})
@@ -209,7 +209,7 @@ def _train_stack(task: Task, requests: Sequence[RetrainRequest]) -> bytes:
 
 def _measure(task: Task, data: Dataset, state: State, seed: int = 0) -> dict[str, NDArray[np.generic]]:
     """Outputs of a trained model on the test examples, in copies: a model may write into its input."""
-    model = task.build_model().eval().to(data.test.inputs.device)
+    model = blank_model(task).eval().to(data.test.inputs.device)
     parts = []
     with torch.no_grad(), drawing_from(seed):
         for start in range(0, len(data.test), task.measured_rows):

@@ -8,7 +8,7 @@ from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest, epoch_order
-from attriboard.retraining.trainer import State, new_model, state_parts
+from attriboard.retraining.trainer import State, blank_model, new_model, state_parts
 
 
 class LoopTrainer:
@@ -79,7 +79,7 @@ class LoopTrainer:
 
         Convolutions are fastest then, but their outputs lie so too, which `view` does not take.
         """
-        if not any(tensor.dim() == 4 for tensor in self._task.build_model().parameters()):
+        if not any(tensor.dim() == 4 for tensor in blank_model(self._task).parameters()):
             return False
         recipe = self._task.card.recipe
         try:

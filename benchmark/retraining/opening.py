@@ -124,7 +124,7 @@ def _check_loss(who: str, task: Task, model: nn.Module, examples: Examples, back
         )
     if not losses.isfinite().all():
         raise InputError(
-            f"{who}: loss {where} is {float(losses[~losses.isfinite()][0])} before any training; "
+            f"{who}: loss {where} is {float(losses.detach()[~losses.isfinite()][0])} before any training; "
             f"{_shown(outputs, examples)}"
         )
     if not backward:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacking import train_stacked
-from attriboard.retraining.trainer import State
+from attriboard.retraining.trainer import State, blank_model
 
 # A chunk of logits and its softmax should stay in the second-level cache.
 _CHUNK_BYTES = 2**19
@@ -49,7 +49,7 @@ class StackedGPT2Trainer:
     """
 
     def __init__(self, task: Task, data: Dataset) -> None:
-        shape = _shape(task.build_model())
+        shape = _shape(blank_model(task))
         assert shape is not None, "supports() was asked"
         self._task, self._data, self._shape = task, data, shape
 
@@ -59,12 +59,12 @@ class StackedGPT2Trainer:
         card, recipe = task.card, task.card.recipe
         if card.kind != "language_modeling" or (recipe.optimizer, recipe.precision) != ("adamw", "float32"):
             return False
-        return _shape(task.build_model()) is not None
+        return _shape(blank_model(task)) is not None
 
     @staticmethod
     def stack_size(task: Task) -> int:
         """Models per stack, from the bytes that one model's training touches."""
-        model = task.build_model()
+        model = blank_model(task)
         config = _config(model)
         parameters: int = sum(parameter.numel() for parameter in model.parameters())
         activations: int = task.card.recipe.batch_size * config.n_positions * config.n_embd * 24 * config.n_layer

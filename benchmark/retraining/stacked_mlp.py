@@ -22,7 +22,7 @@ from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 from attriboard.retraining.stacking import stacked_weights
-from attriboard.retraining.trainer import State, initial_parameters, state_parts
+from attriboard.retraining.trainer import State, blank_model, initial_parameters, state_parts
 
 # A stack's parameters, momenta and activations should stay in the cache that one core can count on. Measured
 # on mnist_mlp: 4 to 8 models (5–11 MB) run at the same rate; 16 (22 MB) lose a tenth, 50 a quarter.
@@ -39,19 +39,19 @@ class StackedMLPTrainer:
 
     def __init__(self, task: Task, data: Dataset) -> None:
         self._task, self._data = task, data
-        self._linears = _linear_names(task.build_model())
+        self._linears = _linear_names(blank_model(task))
 
     @staticmethod
     def supports(task: Task) -> bool:
         """Whether the task's model, loss and recipe are what this trainer computes."""
         recipe = task.card.recipe
         plain = (recipe.optimizer, recipe.clip_norm, recipe.precision) == ("sgd", None, "float32")
-        return plain and task.card.kind == "classification" and _linear_names(task.build_model()) != []
+        return plain and task.card.kind == "classification" and _linear_names(blank_model(task)) != []
 
     @staticmethod
     def stack_size(task: Task) -> int:
         """Models per stack, from the bytes that one model's training touches."""
-        shapes = [w.shape for w in task.build_model().parameters() if w.dim() == 2]
+        shapes = [w.shape for w in blank_model(task).parameters() if w.dim() == 2]
         parameters = sum(d_out * (d_in + 1) for d_out, d_in in shapes)
         activations = task.card.recipe.batch_size * (shapes[0][1] + 3 * sum(d_out for d_out, _ in shapes))
         return max(1, min(128, _STACK_BYTES // (4 * (2 * parameters + 2 * activations))))

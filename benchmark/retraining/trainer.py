@@ -46,6 +46,12 @@ def new_model(task: Task, seed: int) -> torch.nn.Module:
     return model
 
 
+def blank_model(task: Task) -> torch.nn.Module:
+    """A model of the task with arbitrary parameters; the caller's generators are left as they are."""
+    with drawing_from(0):
+        return task.build_model()
+
+
 def initial_parameters(task: Task, seed: int) -> State:
     """Parameters of a newly built model; see `new_model`."""
     return {name: value.detach() for name, value in new_model(task, seed).named_parameters()}

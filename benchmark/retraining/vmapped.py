@@ -19,7 +19,7 @@ from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.loop import weighted_mean
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.stacking import train_stacked
-from attriboard.retraining.trainer import State, state_parts
+from attriboard.retraining.trainer import State, blank_model, state_parts
 
 STACK = 16
 MAX_PARAMETERS = 150_000
@@ -52,7 +52,7 @@ class VmapTrainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
-        module = self._task.build_model().train()  # a new one each time: it may keep count of its calls
+        module = blank_model(self._task).train()  # a new one each time: it may keep count of its calls
         train = self._data.train
 
         def loss(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
@@ -71,7 +71,7 @@ def obstacle(task: Task) -> str | None:
     """Why a task's models cannot be stacked, or would gain nothing, as far as can be seen without running them."""
     if task.card.recipe.precision != "float32":
         return f"its products are in {task.card.recipe.precision}"
-    model = task.build_model()
+    model = blank_model(task)
     n_params = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if not 0 < n_params <= MAX_PARAMETERS:
         return f"{n_params:,} parameters are {'more than gain from it' if n_params else 'nothing to train'}"

@@ -1,5 +1,6 @@
 """Names: built-ins and third-party plugins enter by the same door."""
 
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -136,3 +137,18 @@ def test_a_spec_of_a_file_is_absolute_and_needs_the_file(tmp_path, monkeypatch):
     assert catalog.attributor_spec("mine.py").name == "mine"
     with pytest.raises(InputError, match=r"other\.py: no such file"):
         catalog.attributor_spec("other.py")
+
+
+def test_a_plugin_file_imports_modules_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_the_plugin.py").write_text("NAME = 'from_beside'\n")
+    path = tmp_path / "importing.py"
+    path.write_text(
+        "from beside_the_plugin import NAME\n"
+        "from attriboard.contracts import Attributor\n"
+        "class Importing(Attributor):\n"
+        "    name, paper, family = NAME, '', 'control'\n"
+        "    def fit(self, context): return context\n"
+        "    def score(self, state): return None\n"
+    )
+    assert load_plugin_file(path, Attributor, "attributor").name == "from_beside"

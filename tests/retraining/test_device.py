@@ -8,8 +8,9 @@ import torch
 from tiny import N_TRAIN, NormedTinyTask, tiny_card, tiny_task
 
 from attriboard.base.errors import InputError
+from attriboard.retraining.choosing import trainer_class
 from attriboard.retraining.device import place, training_device
-from attriboard.retraining.engine import retrain, trainer_class
+from attriboard.retraining.engine import retrain
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.store import RetrainStore
@@ -54,7 +55,7 @@ def test_a_gpu_repeats_itself_and_agrees_with_the_processor(monkeypatch: pytest.
     margins = []
     for number, device in enumerate(("cuda", "cuda", "cpu")):
         monkeypatch.setenv("ATTRIBOARD_DEVICE", device)
-            store = RetrainStore(tmp_path / str(number), task.card.fingerprint)
+        store = RetrainStore(tmp_path / str(number), task.card.fingerprint)
         retrain(task, [request], store)
         margins.append(store.read("outputs/margin", [request.digest(store.fingerprint)])[0])
     assert np.array_equal(margins[0], margins[1])

@@ -7,7 +7,8 @@ import torch
 from language_tasks import N_TEST, N_TRAIN, SlicedLanguageTask, TinyLanguageTask, tiny_card
 from torch.func import functional_call
 
-from attriboard.retraining.engine import retrain, trainer_class
+from attriboard.retraining.choosing import trainer_class
+from attriboard.retraining.engine import retrain
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.request import RetrainRequest, random_subset
 from attriboard.retraining.stacked_gpt2 import StackedGPT2Trainer

@@ -17,7 +17,7 @@ from tiny import N_TRAIN, NormedTinyTask, PlainTinyTask, TinyTask, tiny_card, ti
 from torch import nn
 
 from attriboard.contracts.card import Recipe
-from attriboard.retraining.engine import describe_training, trainer_class
+from attriboard.retraining.choosing import describe_training, trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.optimisation import learning_rate
 from attriboard.retraining.request import RetrainRequest, epoch_order, random_subset
