@@ -5,7 +5,6 @@ and batch size. Both use the same number of threads, one after the other, in rep
 busy machine hurts both: ours as local processes with one thread each, dattri's loop with all threads in one process.
 """
 
-import os
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ from attriboard.contracts.task import Dataset, Task
 from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices
 from attriboard.retraining.choosing import trainer_class
+from attriboard.retraining.executors import usable_cores
 from bench.report import Comparison, Measured
 from bench.retraining import seconds_per_retrain
 
@@ -42,7 +42,7 @@ def measure(repetitions: int = 3) -> Measured:
     """Ratios with their spread."""
     task = load_task(TASK)
     data = task.load_data()
-    n_threads = len(os.sched_getaffinity(0))
+    n_threads = usable_cores()
     torch.set_num_threads(n_threads)
     count = N_STACKS * n_threads * trainer_class(task).stack_size(task)
     mine, theirs = [], []

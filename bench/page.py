@@ -1,12 +1,12 @@
 """docs/benchmarks.md: what `make bench` measured, as a page with a figure."""
 
-import os
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from attriboard.records.provenance import provenance
+from attriboard.retraining.executors import usable_cores
 from bench.report import draw, losses, short
 
 __all__ = ["write_page"]
@@ -16,7 +16,7 @@ PAGE, FIGURE = Path("docs/benchmarks.md"), Path("docs/figures/benchmarks.svg")
 
 def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
     """Write the page and its figure from the document of one run."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     draw(dict(results), FIGURE)
     comparisons = [one for result in results.values() for one in result["comparisons"]]
     rows = [

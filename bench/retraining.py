@@ -5,7 +5,6 @@ repetitions are interleaved so that a busy machine hurts both. Ours are local pr
 loop gets its own DataLoader and the same number of threads.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.engine import retrain
-from attriboard.retraining.executors import LocalProcesses
+from attriboard.retraining.executors import LocalProcesses, usable_cores
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from bench.report import Comparison, Measured
@@ -74,7 +73,7 @@ def measure(repetitions: int = 5) -> Measured:
     """The ratio, and the fraction of the rate of large products."""
     task = load_task("mnist_mlp")
     data = task.load_data()
-    n_threads = len(os.sched_getaffinity(0))
+    n_threads = usable_cores()
     torch.set_num_threads(n_threads)
     flops = operations(task)
     mine, theirs, rates = [], [], []

@@ -6,7 +6,6 @@ test point), measured at two sizes, and the grid takes that 25 times. The compar
 """
 
 import copy
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
 from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.opening import open_bundles
-from attriboard.retraining.executors import LocalProcesses
+from attriboard.retraining.executors import LocalProcesses, usable_cores
 from attriboard.scoring.split import split_test_points
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from attriboard.toolkit.regularization import pick_by_xi
@@ -75,7 +74,7 @@ def measure(
         {
             "path_to_single": statistics.median(path / single for single, path in runs),
             "threads": torch.get_num_threads(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": usable_cores(),
         },
     )
 
