@@ -105,7 +105,8 @@ def _results(task: Task, requests: Sequence[RetrainRequest], executor: Executor)
         except InputError:
             if not isinstance(executor, LocalProcesses):
                 raise
-    if spec is None or not task.portable or not _same_elsewhere(task, spec):
+    here = spec is None or not task.portable or (task.home is None and not _same_elsewhere(task, spec))
+    if here or spec is None:
         stacks = list(_stacks(task, requests, 1))
         numbers = [str(number) for number in range(len(stacks))]
         yield from InProcess().map(lambda number: _train_stack(task, stacks[int(number)]), numbers)
