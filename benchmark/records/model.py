@@ -14,10 +14,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from attriboard.base.digests import digest
 
 Code = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+)$")]
-Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(: [\s\S]+)?$", max_length=2000)]
+
+
+def _readable(text: str) -> str:
+    """Without the sign of lost characters, which readers of records refuse: a program may have printed it."""
+    return text.replace("\ufffd", "?")
+
+
+Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(: [\s\S]+)?$", max_length=2000), AfterValidator(_readable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-Text = Annotated[str, Field(max_length=2000)]
+Text = Annotated[str, Field(max_length=2000), AfterValidator(_readable)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
 Correlation = Annotated[float, Field(ge=-1, le=1)]

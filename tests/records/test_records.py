@@ -433,3 +433,10 @@ def test_an_older_name_beside_todays_is_another_hyperparameter(data):
     both = {"regularization": 1.0, "damping": 2.0}
     record = AttributionRecord.model_validate(change(data, "hyperparameters", both))
     assert record.hyperparameters == record.to_json()["hyperparameters"] == both
+
+
+def test_a_character_that_was_lost_in_what_a_program_printed_can_be_written_and_read(tmp_path):
+    record = read_record(GOLDEN)
+    lost = type(record).model_validate(record.model_dump() | {"notes": ("a lost \ufffd character",)})
+    assert lost.notes == ("a lost ? character",)
+    assert read_record(write_record(lost, tmp_path)) == lost
