@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, run, store, sweeps, uses
+from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store, sweeps, uses
 
 app = typer.Typer(
     name="attriboard",
@@ -18,7 +18,7 @@ app.command("attributors")(catalogue.attributors)
 app.command("selectors")(catalogue.selectors)
 app.command("run")(run.run)
 app.command("sweep")(sweeps.sweep)
-app.command("select")(sweeps.select)
+app.command("select")(selection.select)
 app.command("removal")(uses.removal)
 app.command("brittleness")(uses.brittleness)
 app.command("mislabel")(uses.mislabel)
@@ -28,7 +28,7 @@ app.command("submit")(check.submit)
 app.command("verify")(run.verify)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
-app.add_typer(sweeps.report, name="report")
+app.add_typer(report.app, name="report")
 app.add_typer(board.app, name="board")
 
 

@@ -18,8 +18,8 @@ from attriboard.cli.options import (
     prepare_folder,
     warn_of_taken_names,
 )
+from attriboard.cli.selection import show_selections
 from attriboard.cli.shell import Json, command, emit, setting
-from attriboard.cli.sweeps import show_selections
 from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`attriboard sweep`, `select` and `report`: how much hangs on hyperparameters, and how well they can be chosen."""
+"""`attriboard sweep`: how much depends on hyperparameters."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -31,10 +31,9 @@ from attriboard.cli.uses import say_work
 if TYPE_CHECKING:
     from attriboard.evaluation.removal import RemovalBench
     from attriboard.evaluation.workspace import Workspace
-    from attriboard.records.model import AttributionRecord, GradedConfiguration, SelectionRecord
+    from attriboard.records.model import AttributionRecord
     from attriboard.records.uses import RemovalRecord
 
-report = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
 Grids = Sequence[tuple[str, Sequence[str]]]
 
 
@@ -229,135 +228,3 @@ def _show_removal_points(
     title = f"{graded[0].attributor.name} on {graded[0].task.name}"
     headings = (*names, "LDS", "mean ξ", f"{headline_quantity(measured).key} with {100 * rate:g} % removed", "note")
     show_table(title, headings, rows, numeric=range(len(names) + 3))
-
-
-@command
-def select(
-    task: TaskArgument,
-    method: MethodArgument,
-    selector: Annotated[
-        list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
-    ] = None,
-    grid: Annotated[
-        str | None, typer.Option("--grid", metavar="LO:HI:Nlog|a,b,c", help="Candidates; by default the method's grid.")
-    ] = None,
-    hp: Fixed = None,
-    out: OutDir = Path("attriboard-results"),
-    process: Process = Process(),
-    sources: Sources = Sources(),
-    json: Json = False,
-) -> None:
-    """Choose the regularization without retraining, and compare it with the default and the oracle."""
-    from attriboard.evaluation.catalog import load_oracle, selector_names
-    from attriboard.evaluation.selection import study_selection
-    from attriboard.evaluation.sweeps import parse_grid
-    from attriboard.records.files import write_record
-
-    candidates = parse_grid(f"regularization={grid}")[1] if grid else None
-    names = selector or ["surrogate"]
-    if "all" in names:
-        names = selector_names()
-    workspace = open_workspace(task, sources, process)
-    job = workspace.job(method, [parse_assignments(hp or [])], selectors=names)
-    prepare_folder(out)
-    with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
-        study = study_selection(
-            workspace.task,
-            workspace.grader,
-            job,
-            load_oracle(),
-            candidates=candidates,
-            runner=workspace.runner,
-            progress=progress,
-        )
-    for record in study.all_records:
-        write_record(record, out)
-    warn_of_taken_names(study.selections)
-    if json:
-        documents = [record.model_dump(mode="json") for record in study.selections]
-        emit(documents[0] if len(documents) == 1 else documents)
-    else:
-        show_selections(study.selections)
-        print(f"records in {out}")
-
-
-def show_selections(selections: "Sequence[SelectionRecord]") -> None:
-    """Print selections of one attributor, one line for each selector."""
-    first = selections[0]
-    headings = ("selector", "chosen", "default LDS", "selected LDS", "oracle LDS", "regret", "95 % interval",
-                "gap closed")  # fmt: skip
-    rows = []
-    for record in selections:
-        regret = record.regret
-        rows.append(
-            (
-                record.selector,
-                record.reason or _changes(record) + (" (transferred)" if record.transferred else ""),
-                _lds(record.default),
-                _lds(record.selected),
-                _lds(record.oracle),
-                f"{regret.mean:+.3f}" if regret else "–",
-                f"{regret.ci95[0]:+.3f} … {regret.ci95[1]:+.3f}" if regret else "–",
-                "–" if record.gap_closed is None else f"{record.gap_closed:.0%}",
-            )
-        )
-    title = f"{first.attributor.name} on {first.task.name}"
-    if first.oracle:
-        best = first.oracle.hyperparameters.get(first.hyperparameter)
-        title += f", oracle at {first.hyperparameter} = {setting(best)}"
-    show_table(title, headings, rows, numeric=(2, 3, 4, 5, 6, 7))
-
-
-def _changes(record: "SelectionRecord") -> str:
-    assert record.selected is not None
-    chosen, default = record.selected.hyperparameters, record.default.hyperparameters
-    changes = [f"{name} = {setting(value)}" for name, value in chosen.items() if default.get(name) != value]
-    return ", ".join(changes) or "the default"
-
-
-def _lds(configuration: "GradedConfiguration | None") -> str:
-    if configuration is None:
-        return "–"
-    return "failed" if configuration.lds is None else f"{configuration.lds:.3f}"
-
-
-@report.callback()
-def root() -> None:
-    """Studies over several sweeps."""
-
-
-@report.command()
-@command
-def sensitivity(
-    task: TaskArgument = "mnist_mlp",
-    panel: Annotated[
-        list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
-    ] = Path("attriboard-results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
-    process: Process = Process(),
-    sources: Sources = Sources(),
-    json: Json = False,
-) -> None:
-    """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
-    from attriboard.base.paths import write_atomically
-    from attriboard.evaluation.sensitivity import panels_page, sweep_panels
-
-    workspace = open_workspace(task, sources, process)
-    card, summaries = workspace.task.card, []
-    for found in sweep_panels(workspace, panel or (), results):
-        stem = out / f"{card.name}-{found.panel.key}-{found.attributor}"
-        figure = draw_sweep(found.records, found.names, stem, found.default)
-        summaries.append(found.summary(figure.name if figure else None))
-    page = out / f"sensitivity-{card.name}.md"
-    write_atomically(page, panels_page(card.title, summaries).encode())
-    if json:
-        emit({"task": card.name, "page": str(page), "panels": [vars(summary) for summary in summaries]})
-        return
-    for summary in summaries:
-        verdict = "holds" if summary.holds else "does not hold"
-        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {verdict}.")
-        print(f"    {summary.sentence}")
-    print(f"page: {page}")

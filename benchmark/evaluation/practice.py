@@ -76,6 +76,7 @@ def choose(
     budget: int | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
     fixed: Mapping[str, Any] | None = None,
+    store: Path | None = None,
 ) -> SurrogateChoice | BudgetChoice:
     """Choose hyperparameters: λ without retrains, or anything with a few.
 
@@ -85,6 +86,7 @@ def choose(
         budget: number of retrains; without one, ξ chooses λ.
         grid: name → values to choose from; by default the method's own grid of λ.
         fixed: values that differ from the defaults.
+        store: folder of the task's retrains; the shared one by default.
 
     Raises:
         InputError: a grid without a budget of anything but λ, or a method that has no λ and no grid.
@@ -102,7 +104,7 @@ def choose(
             )
         grid = {REGULARIZATION: described.grid(REGULARIZATION)}
     points = grid_configurations([(key, tuple(values)) for key, values in grid.items()], fixed)
-    return choose_by_budget(workspace, attributor, points, budget)
+    return choose_by_budget(workspace, attributor, points, budget, store=store)
 
 
 def _by_surrogate(

@@ -21,6 +21,7 @@ from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.grader import attributor_info, heading
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import Pick, RuleCost, SelectionCostRecord
+from attriboard.records.files import write_record
 from attriboard.records.model import AttributorInfo
 from attriboard.scoring.budget import BudgetCurve, Rule, best, budget_curve, default_budgets, smoothed
 
@@ -102,6 +103,44 @@ def selection_cost(
         retrain_seconds=round(truth.retrain_seconds / (truth.n_masks * truth.n_repeats), 3),
         checkpoints_sha256=job.checkpoints_sha256,
     )
+
+
+def known_or_made_costs(
+    workspace: Workspace, attributors: Sequence[str | Path], results: Path
+) -> list[SelectionCostRecord]:
+    """For every method's own grid of λ, the finished record of the same code and ground truth, else one made now.
+
+    Args:
+        workspace: a task with ground truth.
+        attributors: names or files.
+        results: folder of records, which gets the new ones.
+
+    Raises:
+        InputError: a method without λ.
+    """
+    finished = [record for record in workspace.records(results) if isinstance(record, SelectionCostRecord)]
+    found = []
+    for attributor in attributors:
+        described = workspace.runner.describe(workspace.job(attributor))
+        start = described.configurations[0]
+        if REGULARIZATION not in start:
+            raise InputError(f"{attributor}: has no λ to choose")
+        known = next((r for r in finished if _answers(r, workspace, described.code_sha256, start)), None)
+        if known is None:
+            values = [value for value in described.grid(REGULARIZATION) if value != start[REGULARIZATION]]
+            grid = [start, *(start | {REGULARIZATION: value} for value in values)]
+            known = selection_cost(workspace, attributor, grid)
+            write_record(known, results)
+        found.append(known)
+    return found
+
+
+def _answers(
+    record: SelectionCostRecord, workspace: Workspace, code: str, start: Mapping[str, HyperparameterValue]
+) -> bool:
+    """Whether a finished record is of this code, default configuration, seed and ground truth."""
+    mine = (record.attributor.digest, record.seed, record.ground_truth.sha256, record.picks["default"].hyperparameters)
+    return mine == (code, workspace.seed, workspace.grader.truth.sha256, dict(start))
 
 
 def run_grid(workspace: Workspace, job: Job) -> GridRun:

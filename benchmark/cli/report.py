@@ -1,0 +1,105 @@
+"""`attriboard report`: studies over several sweeps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attriboard.cli.options import Process, Sources, TaskArgument, open_workspace, prepare_folder
+from attriboard.cli.shell import Json, command, drawn_figure, emit, show_table
+from attriboard.cli.sweeps import draw_sweep
+
+if TYPE_CHECKING:
+    from attriboard.records.cost import SelectionCostRecord
+
+app = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
+
+
+@app.callback()
+def root() -> None:
+    """Studies over several sweeps."""
+
+
+@app.command()
+@command
+def sensitivity(
+    task: TaskArgument = "mnist_mlp",
+    panel: Annotated[
+        list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
+    ] = Path("attriboard-results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Make the panels of the sensitivity study: for each a figure, its points, and whether the finding holds here."""
+    from attriboard.base.paths import write_atomically
+    from attriboard.evaluation.sensitivity import panels_page, sweep_panels
+
+    workspace = open_workspace(task, sources, process)
+    card, summaries = workspace.task.card, []
+    for found in sweep_panels(workspace, panel or (), results):
+        stem = out / f"{card.name}-{found.panel.key}-{found.attributor}"
+        figure = draw_sweep(found.records, found.names, stem, found.default)
+        summaries.append(found.summary(figure.name if figure else None))
+    page = out / f"sensitivity-{card.name}.md"
+    write_atomically(page, panels_page(card.title, summaries).encode())
+    if json:
+        emit({"task": card.name, "page": str(page), "panels": [vars(summary) for summary in summaries]})
+        return
+    for summary in summaries:
+        verdict = "holds" if summary.holds else "does not hold"
+        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {verdict}.")
+        print(f"    {summary.sentence}")
+    print(f"page: {page}")
+
+
+@app.command("selection-cost")
+@command
+def selection_cost(
+    task: TaskArgument,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", metavar="NAME", help="Repeatable; by default iffim, trak, ekfac and logra."),
+    ] = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records: finished methods are taken from it, new ones added.")
+    ] = Path("attriboard-results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")] = Path("report"),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """How much LDS a choice of λ gives away, against the number of retrains that it takes; nothing is trained."""
+    from attriboard.evaluation.selection_cost import known_or_made_costs
+    from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
+
+    workspace = open_workspace(task, sources, process)
+    prepare_folder(results)
+    records = known_or_made_costs(workspace, method or ["iffim", "trak", "ekfac", "logra"], results)
+    card = workspace.task.card
+    figure = drawn_figure(lambda: draw_selection_cost(records, card.title), out / f"selection-cost-{card.name}")
+    if json:
+        documents = [record.model_dump(mode="json") for record in records]
+        emit({"task": card.name, "records": documents, "figure": None if figure is None else str(figure)})
+        return
+    _show_costs(card.title, records)
+    print(f"records in {results}" + (f", figure {figure}" if figure else ""))
+
+
+def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
+    """Mean regret (90th percentile) of every method: ξ without retrains, then by the number of retrains."""
+    budgets = sorted({k for record in records for k in record.budgets})
+    rows = []
+    for record in records:
+        rule = record.rules.get("smoothed") or record.rules["best"]
+        by_budget = dict(zip(record.budgets, zip(rule.mean, rule.p90, strict=True), strict=True))
+        surrogate, oracle = record.picks.get("surrogate"), record.picks["oracle"]
+        cells = [f"{by_budget[k][0]:.4f} ({by_budget[k][1]:.4f})" if k in by_budget else "–" for k in budgets]
+        free = "–" if surrogate is None or surrogate.regret is None else f"{surrogate.regret:.4f}"
+        rows.append((record.attributor.name, free, *cells, f"{oracle.regret:.4f}", f"{record.retrain_seconds:.1f}"))
+    headings = ("method", "ξ, no retrain", *(f"{k} retrains" for k in budgets), "oracle", "s a retrain")
+    show_table(f"{title}: regret of λ, mean (90th percentile)", headings, rows, numeric=range(1, len(headings)))

@@ -1,0 +1,191 @@
+"""`attriboard select`: λ without retrains, or any hyperparameter with a few."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attriboard.cli.options import (
+    Fixed,
+    MethodArgument,
+    OutDir,
+    Process,
+    Retraining,
+    Sources,
+    TaskArgument,
+    open_workspace,
+    parse_assignments,
+    prepare_folder,
+    warn_of_taken_names,
+)
+from attriboard.cli.shell import Json, command, emit, setting, show_table
+
+if TYPE_CHECKING:
+    from attriboard.evaluation.budget import BudgetChoice
+    from attriboard.evaluation.workspace import Workspace
+    from attriboard.records.model import GradedConfiguration, SelectionRecord
+
+
+@command
+def select(
+    task: TaskArgument,
+    method: MethodArgument,
+    selector: Annotated[
+        list[str] | None, typer.Option(help="Name, path of a .py file, or `all`; repeatable. Default: surrogate.")
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Train K models and choose by them: any hyperparameter, no ground truth.", min=2
+        ),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            metavar="LO:HI:Nlog|a,b,c|NAME=a,b,c",
+            help="Candidates of λ; with --budget of any hyperparameter, repeatable. By default the method's grid of λ.",
+        ),
+    ] = None,
+    hp: Fixed = None,
+    out: OutDir = Path("attriboard-results"),
+    retraining: Retraining = Retraining(),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Choose hyperparameters: λ without retraining, beside the default and the oracle; or anything with K retrains.
+
+    --store, --workers and --executor are for --budget.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.sweeps import parse_grid
+
+    grids = [parse_grid(text if "=" in text else f"regularization={text}") for text in grid or ()]
+    fixed = parse_assignments(hp or [])
+    workspace = open_workspace(task, sources, process, retraining)
+    if budget is not None:
+        if selector:
+            raise InputError(f"--selector {selector[0]}: chooses without retrains; leave it or --budget out")
+        _by_budget(workspace, method, dict(grids), fixed, budget, retraining.store, json=json)
+        return
+    if len(grids) > 1 or any(name != "regularization" for name, _ in grids):
+        raise InputError(f"--grid {(grid or [''])[-1]}: only λ can be chosen without retrains; give --budget 16")
+    _by_selectors(workspace, method, selector or ["surrogate"], grids[0][1] if grids else None, fixed, out, json=json)
+
+
+def _by_budget(
+    workspace: "Workspace",
+    method: str,
+    grids: dict[str, tuple[str, ...]],
+    fixed: dict[str, str],
+    budget: int,
+    store: Path | None,
+    *,
+    json: bool,
+) -> None:
+    """Train, choose and show."""
+    from attriboard.evaluation.practice import choose
+
+    found = choose(workspace, method, budget=budget, grid=grids or None, fixed=fixed, store=store)
+    if json:
+        emit({"task": workspace.task.card.name, "attributor": method} | vars(found))
+    else:
+        show_budget_choice(workspace.task.card.name, method, found)  # type: ignore[arg-type]  # a budget was given
+
+
+def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
+    """Print the grid with its LDS, the choice, and what it is worth."""
+    names = [n for n in found.configurations[0] if len({str(c[n]) for c in found.configurations}) > 1]
+    rows = [
+        (*(setting(c[n]) for n in names), f"{lds:.3f}", "chosen" if c == found.hyperparameters else "")
+        for c, lds in zip(found.configurations, found.lds, strict=True)
+    ]
+    title = f"{method} on {task}: LDS by {found.budget} retrains, calibration points"
+    show_table(title, (*names, "LDS", ""), rows, numeric=range(len(names) + 1))
+    chosen = ", ".join(f"{name} = {setting(found.hyperparameters[name])}" for name in names)
+    print(f"chosen: {chosen}" + (" (LDS smoothed over λ)" if found.rule == "smoothed" else ""))
+    more = f"; {found.halving_budget} retrains would about halve it" if found.halving_budget else ""
+    print(f"expected regret: {found.expected_regret:.3f} of LDS{more}")
+    if found.failed:
+        print(f"{len(found.failed)} grid points failed, the first: {found.failed[0]}")
+    print(f"{found.budget} retrains, {found.trained} done now, {found.seconds:.1f} s in all")
+
+
+def _by_selectors(
+    workspace: "Workspace",
+    method: str,
+    names: Sequence[str],
+    candidates: Sequence[str] | None,
+    fixed: dict[str, str],
+    out: Path,
+    *,
+    json: bool,
+) -> None:
+    """Run the method once, let selectors choose, and show what they are worth."""
+    from attriboard.evaluation.catalog import load_oracle, selector_names
+    from attriboard.evaluation.selection import study_selection
+    from attriboard.records.files import write_record
+
+    job = workspace.job(method, [fixed], selectors=selector_names() if "all" in names else names)
+    prepare_folder(out)
+    with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
+        study = study_selection(
+            workspace.task,
+            workspace.grader,
+            job,
+            load_oracle(),
+            candidates=candidates,
+            runner=workspace.runner,
+            progress=progress,
+        )
+    for record in study.all_records:
+        write_record(record, out)
+    warn_of_taken_names(study.selections)
+    if json:
+        documents = [record.model_dump(mode="json") for record in study.selections]
+        emit(documents[0] if len(documents) == 1 else documents)
+    else:
+        show_selections(study.selections)
+        print(f"records in {out}")
+
+
+def show_selections(selections: "Sequence[SelectionRecord]") -> None:
+    """Print selections of one attributor, one line for each selector."""
+    first = selections[0]
+    headings = ("selector", "chosen", "default LDS", "selected LDS", "oracle LDS", "regret", "95 % interval",
+                "gap closed")  # fmt: skip
+    rows = []
+    for record in selections:
+        regret = record.regret
+        rows.append(
+            (
+                record.selector,
+                record.reason or _changes(record) + (" (transferred)" if record.transferred else ""),
+                _lds(record.default),
+                _lds(record.selected),
+                _lds(record.oracle),
+                f"{regret.mean:+.3f}" if regret else "–",
+                f"{regret.ci95[0]:+.3f} … {regret.ci95[1]:+.3f}" if regret else "–",
+                "–" if record.gap_closed is None else f"{record.gap_closed:.0%}",
+            )
+        )
+    title = f"{first.attributor.name} on {first.task.name}"
+    if first.oracle:
+        best = first.oracle.hyperparameters.get(first.hyperparameter)
+        title += f", oracle at {first.hyperparameter} = {setting(best)}"
+    show_table(title, headings, rows, numeric=(2, 3, 4, 5, 6, 7))
+
+
+def _changes(record: "SelectionRecord") -> str:
+    assert record.selected is not None
+    chosen, default = record.selected.hyperparameters, record.default.hyperparameters
+    changes = [f"{name} = {setting(value)}" for name, value in chosen.items() if default.get(name) != value]
+    return ", ".join(changes) or "the default"
+
+
+def _lds(configuration: "GradedConfiguration | None") -> str:
+    if configuration is None:
+        return "–"
+    return "failed" if configuration.lds is None else f"{configuration.lds:.3f}"
