@@ -150,3 +150,39 @@ def test_report_writes_a_page_with_the_verdict_and_a_figure_and_reuses_its_recor
 def test_report_refuses_an_unknown_panel(run: Run) -> None:
     result = run("report", "sensitivity", "digits_mlp", "--panel", "z", code=2)
     assert "--panel z: must be among a, b, c, d, e, f" in result.stderr
+
+
+def test_a_budget_of_retrains_chooses_any_hyperparameter(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
+    command = ("select", "digits_mlp", "grad_dot", "--budget", "2", "--grid", "checkpoints=1,2", "--threads", "1")
+    document = json.loads(run(*command, "--workers", "1", "--json").stdout)
+    assert document["budget"] == document["trained"] == 2
+    assert document["hyperparameters"]["checkpoints"] in (1, 2)
+    assert len(document["lds"]) == 2
+    again = run(*command).stdout
+    assert "2 retrains, 0 done now" in again
+    assert "expected regret" in again
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_what_a_budget_is_needed_for_is_said(run: Run) -> None:
+    refused = run("select", "digits_mlp", "grad_dot", "--grid", "checkpoints=1,2", code=2)
+    assert "give --budget" in refused.stderr
+    both = run("select", "digits_mlp", "iffim", "--budget", "2", "--selector", "gcv", code=2)
+    assert "leave it or --budget out" in both.stderr
+
+
+def test_the_cost_of_a_choice_is_a_table_a_figure_and_a_record(run: Run, tmp_path: Path) -> None:
+    method = write_ridge(tmp_path, grid=(1e-3, 1.0, 1e3))
+    results = tmp_path / "results"
+    command = ("report", "selection-cost", "digits_mlp", "--method", str(method), "--results", str(results))
+    document = json.loads(run(*command, "--json").stdout)
+    (record,) = document["records"]
+    assert record["kind"] == "selection_cost"
+    assert {point["regularization"] for point in record["configurations"]} >= {1e-3, 1.0, 1e3}
+    assert Path(document["figure"]).is_file()
+    assert len(read_records(results)) == 1
+    assert "oracle" in run(*command).stdout
+    assert len(read_records(results)) == 1
