@@ -57,5 +57,10 @@ def epoch() -> Hyperparameter:
     )
 
 
-ONE_MODEL = (checkpoints(1, "dattri's benchmark: one model trained on all data"), epoch())
-"""What most methods have at the end of their table; see `attriboard.toolkit.averaging`."""
+def models(count: int, source: str) -> tuple[Hyperparameter, ...]:
+    """Which models a method takes; see `attriboard.toolkit.averaging`."""
+    return checkpoints(count, source), epoch()
+
+
+ONE_MODEL = models(1, "dattri's benchmark: one model trained on all data")
+"""What most methods have at the end of their table."""
