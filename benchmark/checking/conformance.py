@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from attriboard.attribution.frames import own_frames
 from attriboard.base.digits import digits_table
-from attriboard.base.errors import AttriboardError, HyperparameterError, NotApplicableError
+from attriboard.base.errors import AttriboardError, HyperparameterError, InputError, NotApplicableError
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
 from attriboard.contracts.task import Examples
 
@@ -320,7 +320,11 @@ def main(name: str) -> None:
     """Check one attributor and print what failed."""
     from attriboard.evaluation.catalog import attributor_spec
 
-    method = attributor_spec(name).load_attributor()
+    try:
+        method = attributor_spec(name).load_attributor()
+    except InputError as error:
+        print(json.dumps([{"where": "import", "message": str(error)}]))
+        return
     subject = Subject(method, small_context())
     try:
         subject.scores()

@@ -1,7 +1,6 @@
 """Validation of what comes from elsewhere: records, score matrices, bundles, cards, plugins, entries."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -178,5 +177,5 @@ def _check_plugin(path: Path) -> Report:
     if done.returncode == 0 and printed and printed[-1].startswith("["):
         return Report("attributor", tuple(Problem(**failure) for failure in json.loads(printed[-1])))
     lines = done.stderr.strip().splitlines()
-    message = re.sub(r"^attriboard\.errors\.\w+: ", "", lines[-1]) if lines else "importing it ended the process"
+    message = lines[-1] if lines else "importing it ended the process"
     return Report("attributor", (Problem("import", message),))

@@ -99,7 +99,7 @@ def test_a_bundle_of_another_format_is_named(tmp_path):
         ("import no_such_module", "importing it raised ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "importing it raised SyntaxError: invalid syntax"),
         ("import os\nos._exit(0)", "importing it ended the process"),
-        ("import neighbour", "No module named 'neighbour'"),
+        ("import neighbor", "must define exactly one Attributor subclass, found none"),
         (
             "from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = 'Mine!'",
             "Mine.name = 'Mine!': String should match pattern",
@@ -108,7 +108,7 @@ def test_a_bundle_of_another_format_is_named(tmp_path):
 )
 def test_a_bad_plugin_is_imported_elsewhere_and_says_why(tmp_path, monkeypatch, source, problem):
     monkeypatch.chdir(tmp_path)
-    Path("neighbour.py").touch()
+    Path("neighbor.py").touch()  # a method may import what lies beside it
     Path("my_method.py").write_text(source)
     report = check_file(Path("my_method.py"))
     assert (report.kind, report.ok) == ("attributor", False)
