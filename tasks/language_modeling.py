@@ -67,6 +67,10 @@ class LanguageModelingTask(TabledTask):
         state: Mapping[str, torch.Tensor] | None = pkgutil.resolve_name(reference)(self.card.model.options)
         return state
 
+    def text(self, inputs: torch.Tensor) -> str | None:
+        """The text of a block, where the data set knows its tokenizer; see `Task.text`."""
+        return self._loader.text(inputs.tolist())
+
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy per predicted token in nats, (n,), of logits (n, length, n_vocab)."""
         logits = outputs[:, :-1]

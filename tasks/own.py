@@ -38,6 +38,7 @@ class Definition:
         loss: by name or as a function.
         target: the attributed function, where it is the task's own.
         trained: states of models that were trained elsewhere.
+        vocabulary: token number → token.
     """
 
     card: TaskCard
@@ -46,6 +47,7 @@ class Definition:
     loss: NamedLoss | PerExample
     target: PerExample | None
     trained: tuple[Mapping[str, torch.Tensor], ...]
+    vocabulary: tuple[str, ...] = ()
 
 
 class DefinedTask(Task):
@@ -85,6 +87,12 @@ class DefinedTask(Task):
     def data_available(self) -> bool:
         """Always."""
         return True
+
+    def text(self, inputs: torch.Tensor) -> str | None:
+        """The tokens of one example, joined by spaces; `None` without a vocabulary that has them all."""
+        words = self._definition.vocabulary
+        numbers = inputs.flatten().tolist()
+        return " ".join(words[n] for n in numbers) if all(0 <= n < len(words) for n in numbers) else None
 
     def build_model(self) -> torch.nn.Module:
         """A new model, or a copy of the trained one."""
@@ -139,6 +147,7 @@ def define_task(
     target: str | PerExample | None = None,
     recipe: Recipe | None = None,
     checkpoints: Sequence[torch.nn.Module | Mapping[str, torch.Tensor]] = (),
+    vocabulary: Sequence[str] = (),
 ) -> DefinedTask:
     """A task from a model, data and a loss; takes what it is given or says at once what does not fit.
 
@@ -154,6 +163,7 @@ def define_task(
         recipe: how a model is trained; without one, nothing can be retrained.
         checkpoints: trained models, or their state dicts, that attributors are given. By default the models that the
             recipe trains, or the trained model itself.
+        vocabulary: token number → token, where inputs are text; for people who look at examples.
 
     Raises:
         InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says
@@ -174,7 +184,7 @@ def define_task(
     probe = build()
     _check_fit(probe, data, named, own)
     card = _card(name, data, probe, loss if isinstance(loss, str) else "own", chosen, recipe, len(states))
-    return DefinedTask(Definition(card, build, data, named, own, states))
+    return DefinedTask(Definition(card, build, data, named, own, states, tuple(vocabulary)))
 
 
 def _models(

@@ -2,7 +2,7 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store, sweeps, uses
+from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store, sweeps, top, uses
 
 app = typer.Typer(
     name="attriboard",
@@ -19,6 +19,7 @@ app.command("selectors")(catalogue.selectors)
 app.command("run")(run.run)
 app.command("sweep")(sweeps.sweep)
 app.command("select")(selection.select)
+app.command("top")(top.top)
 app.command("removal")(uses.removal)
 app.command("brittleness")(uses.brittleness)
 app.command("mislabel")(uses.mislabel)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Word = TypeVar("Word", bound=str)
 
-TaskArgument = Annotated[str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card.")]
+TaskArgument = Annotated[
+    str, typer.Argument(metavar="TASK", help="Name of a task, or path of a .yaml card or of my_task.py[:name].")
+]
 MethodArgument = Annotated[
     str, typer.Argument(metavar="METHOD", help="Name of an attributor, or path of a .py file that defines one.")
 ]

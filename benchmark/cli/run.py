@@ -20,13 +20,17 @@ from attriboard.cli.options import (
 )
 from attriboard.cli.selection import show_selections
 from attriboard.cli.shell import Json, command, emit, setting
+from attriboard.cli.ungraded import finish_ungraded, scores_saver
 from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from attriboard.attribution.job import Job
+    from attriboard.attribution.runner import Outcome
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.files import AnyRecord
-    from attriboard.records.model import AttributionRecord
+    from attriboard.records.model import AttributionRecord, Variant
 
 
 @command
@@ -35,7 +39,7 @@ def run(
         str,
         typer.Argument(
             metavar="TASK|RECORD",
-            help="Name of a task, or path of a .yaml card; or a record, .json, whose configuration is run again.",
+            help="Name of a task, path of a .yaml card or of my_task.py[:name]; or a record, .json, that is run again.",
         ),
     ],
     method: Annotated[
@@ -48,6 +52,12 @@ def run(
     ] = "",
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
+    save_scores: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-scores", metavar="FILE", help="Safetensors file that gets the scores, as tensor 'scores'."
+        ),
+    ] = None,
     pdb: Annotated[
         bool, typer.Option("--pdb", help="Run in this process, with a debugger at the exception; writes no record.")
     ] = False,
@@ -57,16 +67,19 @@ def run(
 ) -> None:
     """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling.
 
-    With a record in the place of the task, its configuration and seed are run again, and a new record is written.
+    With a record in the place of the task, its configuration and seed are run again, and a new record is written. On
+    a task without ground truth there is no LDS and no record: scores, λ by ξ, seconds, memory, and what ground truth
+    would cost.
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
+    from attriboard.evaluation.ungraded import run_ungraded
     from attriboard.records.files import write_record
 
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        if values or pdb:
-            given = f"--hp {next(iter(values))}" if values else "--pdb"
+        if values or pdb or save_scores:
+            given = f"--hp {next(iter(values))}" if values else "--pdb" if pdb else "--save-scores"
             raise InputError(f"{given}: {task} says what is run, and a record is written; leave {given.split()[0]} out")
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
@@ -74,27 +87,41 @@ def run(
         raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
     if pdb and json:
         raise InputError("--pdb: is a dialog on the terminal; leave --json out")
+    save = scores_saver(save_scores)
     workspace = open_workspace(task, sources, process, isolated=not pdb)
-    workspace.grader  # noqa: B018  # a missing ground truth is found before the work
-    job = workspace.job(method, [values])
+    graded = workspace.bundles.graded or sources.groundtruth is not None
+    if graded:
+        workspace.grader  # noqa: B018  # one that is listed and missing is found before the work
+    job = workspace.job(method, [values], selectors=() if graded else ("surrogate",))
     if pdb:
-        _debug(workspace, job)
+        _debug(workspace, job, graded, save)
+        return
+    if not graded:
+        found = run_ungraded(workspace, job)
+        save(found.outcome)
+        finish_ungraded(workspace, job, found, scores=save_scores, json=json)
         return
     prepare_folder(out)
-    (record,) = evaluate(workspace.task, workspace.grader, job, ["custom" if values else "default"], workspace.runner)
+    variant: Variant = "custom" if values else "default"
+    (record,) = evaluate(workspace.task, workspace.grader, job, [variant], workspace.runner, save)
     _finish(record, write_record(record, out), json)
 
 
-def _debug(workspace: "Workspace", job: "Job") -> None:
+def _debug(workspace: "Workspace", job: "Job", graded: bool, save: "Callable[[Outcome], None]") -> None:
     """`attriboard run --pdb`: an exception of the attributor opens a debugger where it was raised."""
     import pdb
     import traceback
 
     from attriboard.base.errors import AttriboardError
     from attriboard.evaluation.grader import evaluate
+    from attriboard.evaluation.ungraded import run_ungraded
 
     try:
-        (record,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
+        if not graded:
+            save(run_ungraded(workspace, job).outcome)
+            print("no exception; no LDS: the task has no ground truth")
+            return
+        (record,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, save)
     except AttriboardError:
         raise
     except Exception as error:

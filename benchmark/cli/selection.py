@@ -20,8 +20,10 @@ from attriboard.cli.options import (
     warn_of_taken_names,
 )
 from attriboard.cli.shell import Json, command, emit, setting, show_table
+from attriboard.cli.ungraded import finish_ungraded
 
 if TYPE_CHECKING:
+    from attriboard.attribution.job import Job
     from attriboard.evaluation.budget import BudgetChoice
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.model import GradedConfiguration, SelectionRecord
@@ -57,7 +59,8 @@ def select(
 ) -> None:
     """Choose hyperparameters: λ without retraining, beside the default and the oracle; or anything with K retrains.
 
-    --store, --workers and --executor are for --budget.
+    --store, --workers and --executor are for --budget. On a task without ground truth the choice alone is shown, and
+    nothing is recorded.
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.sweeps import parse_grid
@@ -72,7 +75,9 @@ def select(
         return
     if len(grids) > 1 or any(name != "regularization" for name, _ in grids):
         raise InputError(f"--grid {(grid or [''])[-1]}: only λ can be chosen without retrains; give --budget 16")
-    _by_selectors(workspace, method, selector or ["surrogate"], grids[0][1] if grids else None, fixed, out, json=json)
+    given, names = sources.groundtruth is not None, selector or ["surrogate"]
+    candidates = grids[0][1] if grids else None
+    _by_selectors(workspace, method, names, candidates, fixed, out, groundtruth=given, json=json)
 
 
 def _by_budget(
@@ -121,6 +126,7 @@ def _by_selectors(
     fixed: dict[str, str],
     out: Path,
     *,
+    groundtruth: bool,
     json: bool,
 ) -> None:
     """Run the method once, let selectors choose, and show what they are worth."""
@@ -129,6 +135,9 @@ def _by_selectors(
     from attriboard.records.files import write_record
 
     job = workspace.job(method, [fixed], selectors=selector_names() if "all" in names else names)
+    if not (workspace.bundles.graded or groundtruth):
+        _without_truth(workspace, job, candidates, json=json)
+        return
     prepare_folder(out)
     with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
         study = study_selection(
@@ -149,6 +158,21 @@ def _by_selectors(
     else:
         show_selections(study.selections)
         print(f"records in {out}")
+
+
+def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str] | None, *, json: bool) -> None:
+    """Let selectors choose, and show it.
+
+    Raises:
+        InputError: the method has no λ.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.ungraded import run_ungraded
+
+    found = run_ungraded(workspace, job, candidates)
+    if not found.choices and found.outcome.reason is None:
+        raise InputError(f"{found.outcome.attributor.name}: has no λ to choose; other hyperparameters need --budget 16")
+    finish_ungraded(workspace, job, found, json=json)
 
 
 def show_selections(selections: "Sequence[SelectionRecord]") -> None:

@@ -93,6 +93,10 @@ class Task(ABC):
     def data_available(self) -> bool:
         """Whether `load_data` would succeed without a download."""
 
+    def text(self, inputs: torch.Tensor) -> str | None:
+        """The text of one example, (length,) token numbers; `None` where nobody knows what the numbers mean."""
+        return None
+
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
         """A module of the card's architecture with arbitrary parameters (the engine initialises them)."""

@@ -19,7 +19,7 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.budget import BudgetChoice
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.practice import SurrogateChoice, Table, build_own_truth, choose, evaluate_methods
-from attriboard.evaluation.proponents import Proponents, proponents
+from attriboard.evaluation.proponents import Proponents, find_proponents
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.records.model import LdsResult
@@ -102,6 +102,8 @@ def build_ground_truth(
 ) -> GroundTruth:
     """Retrain on random half-subsets, and keep what came out where `lds` and `evaluate` find it.
 
+    What it will cost is said first, from the time of one retrain, which is kept.
+
     Finished retrains are kept whatever happens: the same call goes on where it was interrupted, and a larger size
     trains only what is missing.
 
@@ -152,10 +154,14 @@ def evaluate(
 def top(
     task: Task | str | Path,
     attributor: str | Path,
-    test: int | Sequence[int],
+    test: int | Sequence[int] = (),
     *,
+    where: Mapping[str, Any] | None = None,
     k: int = 8,
     selected: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
     **hyperparameters: Any,
 ) -> Proponents:
     """The k most helpful and most harmful training examples of a test example, or of several taken together.
@@ -164,22 +170,26 @@ def top(
         task: a live task, its name, or a card's or task's file.
         attributor: a name, or the path of a `.py` file.
         test: one test example or several, whose scores are averaged.
+        where: instead of them all that have a label, as in `where={"label": 3}`.
         k: how many of either kind.
         selected: whether λ is chosen by ξ first.
-        hyperparameters: values that differ from the defaults; also `seed`, `device` and `threads` of `attribute`.
+        seed: for the attributor's randomness.
+        device: where its tensors live.
+        threads: of the numerical libraries; by default all cores.
+        hyperparameters: values that differ from the defaults.
+
+    Returns:
+        Positions and scores, with the hyperparameters that gave them. It prints itself; `rows` of
+        `attriboard.evaluation.examples` shows the examples.
 
     Raises:
-        InputError: an example that does not exist, or k out of range.
+        InputError: an example or a label that does not exist, or k out of range.
         AttriboardError: the attributor failed.
     """
-    values = dict(hyperparameters)
-    name = Path(attributor).stem if str(attributor).endswith(".py") else str(attributor)
-    if selected:
-        choice = select(task, attributor, **values)
-        values |= choice.hyperparameters
-    scores = attribute(task, attributor, **values)
-    tests = [test] if isinstance(test, int) else [int(position) for position in test]
-    return proponents(scores, tests, k, name, values)
+    workspace = Workspace(task, seed=seed, device=device, threads=threads)
+    tests = [test] if isinstance(test, (int, np.integer)) else [int(position) for position in test]
+    fixed = _plain_values(hyperparameters)
+    return find_proponents(workspace, attributor, tests, where=where, k=k, selected=selected, fixed=fixed)
 
 
 def self_influence(

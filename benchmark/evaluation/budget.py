@@ -58,6 +58,16 @@ class BudgetChoice:
     trained: int
     seconds: float
 
+    def __repr__(self) -> str:
+        names = varying(self.configurations)
+        shown = ", ".join(
+            f"{n} = {v:.3g}" if isinstance(v := self.hyperparameters[n], float) else f"{n} = {v}" for n in names
+        )
+        return (
+            f"<{shown or 'one configuration'} of {len(self.configurations)} configurations, by {self.budget} retrains: "
+            f"expected regret {self.expected_regret:.3f}>"
+        )
+
 
 def choose_by_budget(
     workspace: Workspace,

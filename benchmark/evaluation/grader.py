@@ -1,6 +1,6 @@
 """From score matrices to records: the one place where scores and ground truth meet."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -211,7 +211,12 @@ def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
 
 
 def evaluate(
-    task: Task, grader: Grader, job: Job, variants: Sequence[Variant], runner: Runner = DEFAULT_RUNNER
+    task: Task,
+    grader: Grader,
+    job: Job,
+    variants: Sequence[Variant],
+    runner: Runner = DEFAULT_RUNNER,
+    listen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Iterator[AttributionRecord]:
     """Run configurations of an attributor and grade them; failures become records too.
 
@@ -221,6 +226,7 @@ def evaluate(
         job: what to run.
         variants: per configuration, how its values came about.
         runner: how it is run.
+        listen: given every outcome, with its scores.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
@@ -228,6 +234,7 @@ def evaluate(
     with runner.display.progress(f"{job.attributor.name} on {task.card.name}") as progress:
         for event in runner.run(job, shown(progress)):
             if isinstance(event, Outcome):
+                listen(event)
                 yield grader.record(task, event, job, variant=variants[event.index])
 
 

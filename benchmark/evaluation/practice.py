@@ -19,6 +19,7 @@ from attriboard.evaluation.variants import VARIANTS
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
+from attriboard.groundtruth.estimate import estimate_ground_truth
 from attriboard.groundtruth.opening import own_folder
 from attriboard.records.model import AttributionRecord
 from attriboard.scoring.differences import lds_difference
@@ -145,7 +146,7 @@ def _by_surrogate(
 def build_own_truth(
     workspace: Workspace, *, masks: int | None = None, repeats: int | None = None, store: Path | None = None
 ) -> GroundTruth:
-    """Retrain on random half-subsets and keep what came out in the cache, where grading finds it.
+    """Retrain on random half-subsets and keep what came out in the cache, where grading finds it; says the cost first.
 
     Args:
         workspace: the task.
@@ -160,6 +161,8 @@ def build_own_truth(
     n_masks, n_repeats = masks or card.ground_truth.n_masks, repeats or card.ground_truth.n_repeats
     path = own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
     shards = open_store(task, store)
+    cost = estimate_ground_truth(task, shards, workspace.executor(), n_masks=n_masks, n_repeats=n_repeats)
+    workspace.display.note(f"ground truth of {card.name}: {cost}")
     with workspace.display.progress(f"ground truth of {card.name}") as progress:
         build_ground_truth(
             task,

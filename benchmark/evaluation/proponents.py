@@ -1,13 +1,18 @@
 """Which training examples matter most: for a test example, a group of them, or the training examples themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.base.errors import InputError
+from attriboard.attribution.runner import Outcome
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.contracts.task import Examples
+from attriboard.evaluation.practice import choose
+from attriboard.evaluation.workspace import Workspace
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +68,7 @@ def proponents(
     Raises:
         InputError: no test example, one that does not exist, or k out of range.
     """
-    n_test, n_train = scores.shape
-    wrong = [test for test in tests if not 0 <= test < n_test]
-    if wrong or not tests:
-        raise InputError(f"test = {wrong[0] if wrong else 'none'}: must be among 0 … {n_test - 1}")
-    if not 1 <= k <= n_train:
-        raise InputError(f"k = {k}: must lie in 1 … n_train = {n_train}")
+    _check(tests, k, *scores.shape)
     mean = scores[list(tests)].mean(axis=0, dtype=np.float64)
     order = np.argsort(-mean, kind="stable")
     best, worst = order[:k], order[::-1][:k]
@@ -81,3 +81,82 @@ def proponents(
         tuple(worst.tolist()),
         tuple(mean[worst].tolist()),
     )
+
+
+def _check(tests: Sequence[int], k: int, n_test: int, n_train: int) -> None:
+    wrong = [test for test in tests if not 0 <= test < n_test]
+    if wrong or not tests:
+        raise InputError(f"test = {wrong[0] if wrong else 'none'}: must be among 0 … {n_test - 1}")
+    if not 1 <= k <= n_train:
+        raise InputError(f"k = {k}: must lie in 1 … n_train = {n_train}")
+
+
+def find_proponents(
+    workspace: Workspace,
+    attributor: str | Path,
+    tests: Sequence[int],
+    *,
+    where: Mapping[str, Any] | None = None,
+    k: int = 8,
+    selected: bool = False,
+    fixed: Mapping[str, Any] | None = None,
+) -> Proponents:
+    """Run an attributor and take the most helpful and most harmful training examples.
+
+    Args:
+        workspace: the task.
+        attributor: a name, or the path of a `.py` file.
+        tests: test examples, whose scores are averaged.
+        where: instead of them, what all of them have: `{"label": 3}`.
+        k: how many of either kind.
+        selected: whether λ is chosen by ξ first.
+        fixed: values that differ from the defaults.
+
+    Raises:
+        InputError: no or unknown examples, or k out of range; said before the attributor runs.
+        AttriboardError: the attributor failed, or λ could not be chosen.
+    """
+    if bool(where) == bool(tests):
+        raise InputError("test and where: give one of them, as in test=7 or where={'label': 3}")
+    n_test, n_train = workspace.task.score_shape
+    tests = matching(workspace.task.load_data().test, where) if where else tests
+    _check(tests, k, n_test, n_train)
+    values = dict(fixed or {})
+    if selected:
+        values = choose(workspace, attributor, fixed=values).hyperparameters
+    job = workspace.job(attributor, [values])
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}"):
+        (outcome,) = workspace.runner.run(job)
+    assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
+    if outcome.scores is None:
+        details = f"\n{outcome.details}" if outcome.details else ""
+        raise AttriboardError(
+            f"{outcome.attributor.name} on {workspace.task.card.name} failed: {outcome.reason}{details}"
+        )
+    return proponents(outcome.scores, tests, k, outcome.attributor.name, outcome.hyperparameters)
+
+
+def matching(examples: Examples, where: Mapping[str, Any]) -> list[int]:
+    """Positions of the examples that have a label.
+
+    Args:
+        examples: of a task.
+        where: `{"label": value}`, a class number, or a target of one number.
+
+    Raises:
+        InputError: another name, targets that are no labels, or a label that no example has.
+    """
+    if set(where) != {"label"}:
+        raise InputError(f"where: {', '.join(map(str, where))}: must be label, as in label=3")
+    if examples.targets.dim() != 1:
+        raise InputError("where label: the targets of this task are not one number each; name test examples instead")
+    try:
+        label = float(where["label"])
+    except (TypeError, ValueError):
+        raise InputError(f"where label={where['label']}: must be a number") from None
+    found: list[int] = (examples.targets.double() == label).nonzero().flatten().tolist()
+    if not found:
+        values = sorted(set(examples.targets.tolist()))
+        shown = ", ".join(f"{value:g}" for value in values[:10]) + (", …" if len(values) > 10 else "")
+        raise InputError(f"where label={where['label']}: no test example has it; there are {shown}")
+    return found

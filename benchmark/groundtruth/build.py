@@ -9,19 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.digests import digest
-from attriboard.base.errors import InputError
 from attriboard.base.paths import cache_folder, store_root
 from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
 from attriboard.groundtruth.identity import check_identity
-from attriboard.groundtruth.plan import MAX_MASKS, checkpoint_requests, mask_indices, retrain_seed
+from attriboard.groundtruth.plan import checkpoint_requests, retrain_seed, truth_requests
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
-from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import blank_model, state_parts
 
@@ -69,11 +67,7 @@ def build_ground_truth(
     card = task.card
     n_masks = card.ground_truth.n_masks if n_masks is None else n_masks
     n_repeats = card.ground_truth.n_repeats if n_repeats is None else n_repeats
-    if not 3 <= n_masks < MAX_MASKS or n_repeats < 1:
-        raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: need at least 3 masks and 1 repeat")
-    subsets = [mask_indices(card, k) for k in range(n_masks)]
-    # Repeat by repeat, so that an unfinished build has every mask at the same depth.
-    requests = [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
+    requests = truth_requests(card, n_masks, n_repeats)
     code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [r.digest(card.fingerprint) for r in requests]
@@ -82,8 +76,8 @@ def build_ground_truth(
         for name in task.measurements
     }
     masks = np.zeros((n_masks, card.data.n_train), dtype=bool)
-    for k, subset in enumerate(subsets):
-        masks[k, subset] = True
+    for mask, request in zip(masks, requests, strict=False):  # the first repeat has every mask
+        mask[request.indices] = True
     seeds = np.array([[retrain_seed(k, r) for r in range(n_repeats)] for k in range(n_masks)])
     write_ground_truth(path, masks, seeds, outputs, **_origin(task, code, store.seconds(digests)))
 

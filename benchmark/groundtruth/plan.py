@@ -10,6 +10,7 @@ and fewer than a million repeats no two purposes share a retrain.
 import numpy as np
 from numpy.typing import NDArray
 
+from attriboard.base.errors import InputError
 from attriboard.contracts.card import TaskCard
 from attriboard.retraining.request import RetrainRequest, random_order, random_subset
 
@@ -29,6 +30,18 @@ def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
 def retrain_seed(k: int, repeat: int) -> int:
     """Seed of one repeat of mask k."""
     return MAX_MASKS * (repeat + 1) + k
+
+
+def truth_requests(card: TaskCard, n_masks: int, n_repeats: int) -> list[RetrainRequest]:
+    """The retrains of a ground truth, repeat by repeat, so that an unfinished build has every mask at the same depth.
+
+    Raises:
+        InputError: sizes out of range.
+    """
+    if not 3 <= n_masks < MAX_MASKS or n_repeats < 1:
+        raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: need at least 3 masks and 1 repeat")
+    subsets = [mask_indices(card, k) for k in range(n_masks)]
+    return [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
 
 
 def checkpoint_requests(card: TaskCard) -> list[RetrainRequest]:

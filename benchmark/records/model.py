@@ -148,6 +148,9 @@ class LdsResult(RecordPart):
         description="jackknife influence of each mask k on the mean: (n_masks - 1) (mean - mean without k)"
     )
 
+    def __repr__(self) -> str:
+        return f"<LDS {self.mean:.3f}, 95 % interval {self.ci95[0]:.3f} … {self.ci95[1]:.3f}, {self.n_scoring} scoring points>"
+
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
         if self.ci95[0] > self.ci95[1]:

@@ -166,6 +166,10 @@ class Loader(ABC):
     def prepare(self, arrays: Arrays) -> Dataset:
         """Turn checked raw arrays into examples."""
 
+    def text(self, tokens: Sequence[int]) -> str | None:
+        """The text of some tokens; `None` where the data is no text."""
+        return None
+
     def available(self) -> bool:
         """Whether `load` finds the data without a download; looks, but reads nothing."""
         try:

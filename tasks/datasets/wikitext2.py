@@ -9,6 +9,7 @@ learned them, so the first V of them are a byte-level BPE of V tokens. It needs 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -67,6 +68,21 @@ class WikiText2Loader(Loader):
     def sources(self) -> Sequence[Source]:
         """Mirror, cache, Hugging Face."""
         return (_FromMirror(self._options), Cache(self.spec, self.layout), _FromHub(self._options))
+
+    def text(self, tokens: Sequence[int]) -> str | None:
+        """What the tokens say; `None` without the tokenizer."""
+        try:
+            decoded: str = self._decoder.decode(list(tokens))
+        except (Absent, DataError):
+            return None
+        return decoded
+
+    @cached_property
+    def _decoder(self) -> Any:
+        source = _Text(self._options)
+        tokenizer = _tokenizer(self._options, source.tokenizer_file("vocab.json"), source.tokenizer_file("merges.txt"))
+        tokenizer.decoder = import_extra("tokenizers").decoders.ByteLevel()
+        return tokenizer
 
     def prepare(self, arrays: Arrays) -> Dataset:
         """Blocks as they are."""

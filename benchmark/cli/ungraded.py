@@ -1,0 +1,111 @@
+"""`attriboard run` and `select` on a task without ground truth: what needs none is done, nothing is recorded."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from attriboard.cli.shell import emit, setting, show_table
+
+if TYPE_CHECKING:
+    from attriboard.attribution.job import Job, Selected
+    from attriboard.attribution.runner import Outcome
+    from attriboard.evaluation.ungraded import Ungraded
+    from attriboard.evaluation.workspace import Workspace
+
+
+def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
+    """What writes the scores of an outcome to a file, which must be possible before the work begins.
+
+    Raises:
+        InputError: the file's name has another ending, or its folder does not exist.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.base.scores import write_scores
+
+    if path is None:
+        return lambda outcome: None
+    if path.suffix != ".safetensors":
+        raise InputError(f"--save-scores {path}: must end in .safetensors")
+    if not path.parent.is_dir():
+        raise InputError(f"--save-scores {path}: no folder {path.parent}; make it first")
+
+    def save(outcome: "Outcome") -> None:
+        if outcome.scores is not None:
+            write_scores(path, outcome.scores)
+
+    return save
+
+
+def finish_ungraded(
+    workspace: "Workspace", job: "Job", found: "Ungraded", *, scores: Path | None = None, json: bool = False
+) -> None:
+    """Show what was found; a failed run ends with exit code 1.
+
+    Args:
+        workspace: the task.
+        job: what was run.
+        found: what came of it.
+        scores: file that has the scores.
+        json: whether one JSON document is printed.
+    """
+    from attriboard.evaluation.ungraded import truth_estimate
+
+    name = (workspace.task.home or workspace.task.card.name).removesuffix(":task")
+    cost = truth_estimate(workspace, job)
+    saved = None if scores is None or found.outcome.scores is None else str(scores)
+    if json:
+        estimate: Any = {"possible": False, "reason": cost}
+        if not isinstance(cost, str):
+            estimate = {"possible": True, "seconds": cost.seconds, **vars(cost)}
+        emit({**found.document(workspace, job), "scores": saved, "ground_truth_estimate": estimate, "record": None})
+    else:
+        _show(found)
+        if saved:
+            print(f"scores: {saved}")
+        if isinstance(cost, str):
+            print(f"no ground truth, so no LDS: {cost}")
+        else:
+            print(f"no ground truth, so no LDS; `attriboard groundtruth build {name}` would take {cost}")
+            print("then add --groundtruth attriboard-groundtruth")
+    if found.outcome.scores is None:
+        raise typer.Exit(1)
+
+
+def _show(found: "Ungraded") -> None:
+    outcome = found.outcome
+    title = f"{outcome.attributor.name}"
+    if outcome.scores is None:
+        print(f"{title}: failed: {outcome.reason}")
+    else:
+        print(f"{title}: scores {outcome.scores.shape[0]:,} × {outcome.scores.shape[1]:,} (test × training examples)")
+    for text in outcome.notes:
+        print(f"note: {text}")
+    if outcome.hyperparameters:
+        print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items()))
+    if outcome.fit_seconds is not None and outcome.score_seconds is not None:
+        memory = f", peak memory {outcome.peak_bytes / 2**20:,.0f} MiB" if outcome.peak_bytes else ""
+        print(f"fit {outcome.fit_seconds:.2f} s, score {outcome.score_seconds:.2f} s{memory}")
+    if found.choices:
+        show_choices(found.choices)
+
+
+def show_choices(choices: "Sequence[Selected]") -> None:
+    """Print what selectors chose, one line for each."""
+    rows = []
+    for choice in choices:
+        value = choice.values.get(choice.hyperparameter)
+        looked = dict(zip(choice.candidates, choice.criterion or (), strict=False))
+        at = looked.get(value) if isinstance(value, float) else None
+        rows.append(
+            (
+                choice.selector,
+                choice.reason or f"{setting(value)}{' (transferred)' if choice.transferred else ''}",
+                "–" if at is None else f"{at:.3g}",
+                str(len(choice.candidates)),
+                f"{choice.seconds:.2f}",
+            )
+        )
+    headings = ("selector", choices[0].hyperparameter, "criterion there", "candidates", "seconds")
+    show_table("chosen without retraining; the criterion of surrogate is the mean ξ", headings, rows, numeric=(2, 3, 4))

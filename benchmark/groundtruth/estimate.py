@@ -1,0 +1,121 @@
+"""What a ground truth would cost, said before it is built.
+
+Seconds of one retrain come from the best source that there is: finished retrains of the same ground truth; else the
+checkpoints, whose seconds are recorded, in proportion to their training examples; else one retrain, which is timed and
+kept.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from attriboard.base.errors import InputError
+from attriboard.base.terminal import duration
+from attriboard.contracts.card import TaskCard
+from attriboard.contracts.task import Task
+from attriboard.groundtruth.plan import truth_requests
+from attriboard.records.provenance import provenance
+from attriboard.retraining.choosing import trainer_class
+from attriboard.retraining.engine import array_names, retrain
+from attriboard.retraining.executors import Executor
+from attriboard.retraining.store import RetrainStore
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a ground truth would cost.
+
+    Attributes:
+        n_masks, n_repeats: its size.
+        n_missing: retrains that are still to be done.
+        seconds_each: process-seconds of one retrain.
+        processes: how many train at the same time.
+        basis: where `seconds_each` comes from.
+    """
+
+    n_masks: int
+    n_repeats: int
+    n_missing: int
+    seconds_each: float
+    processes: int
+    basis: str
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds."""
+        return self.n_missing * self.seconds_each / max(1, min(self.processes, self.n_missing))
+
+    def __str__(self) -> str:
+        if not self.n_missing:
+            return f"{self.n_masks} masks × {self.n_repeats} repeats: all retrains are done already"
+        processes = "1 process" if self.processes == 1 else f"{self.processes} processes"
+        return (
+            f"about {duration(self.seconds)} for {self.n_missing} retrains ({self.n_masks} masks × {self.n_repeats} "
+            f"repeats) of {self.seconds_each:.2g} s on {processes}; {self.basis}"
+        )
+
+
+def estimate_ground_truth(
+    task: Task,
+    store: RetrainStore,
+    executor: Executor,
+    *,
+    n_masks: int | None = None,
+    n_repeats: int | None = None,
+    checkpoints: Path | None = None,
+) -> Estimate:
+    """What `build_ground_truth` would cost; at most one model is trained to find out, and it is kept.
+
+    Args:
+        task: the task.
+        store: its retrains; those that it has are not counted.
+        executor: what would train.
+        n_masks: number of subsets; the card's by default.
+        n_repeats: retrains of each; the card's by default.
+        checkpoints: the task's checkpoint bundle, where there is one.
+
+    Raises:
+        InputError: the task cannot be trained.
+    """
+    card = task.card
+    if card.recipe.optimizer == "none":
+        raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
+    n_masks, n_repeats = n_masks or card.ground_truth.n_masks, n_repeats or card.ground_truth.n_repeats
+    requests = truth_requests(card, n_masks, n_repeats)
+    wanted = {request.digest(card.fingerprint): request for request in requests}
+    done = [digest for digest, request in wanted.items() if store.has(digest, array_names(task, request))]
+    recorded = None if done or checkpoints is None else _seconds_of(checkpoints, card)
+    if done:
+        each, basis = store.seconds(done) / len(done), f"measured on the {len(done)} that are done"
+    elif recorded is not None:
+        each, basis = recorded
+    else:
+        first = next(iter(wanted))
+        retrain(task, [wanted[first]], store, executor)
+        done = [first]
+        each, basis = store.seconds(done), "one was trained to measure it"
+        if trainer_class(task).stack_size(task) > 1:
+            basis += " (an upper bound: many are trained at once)"
+    return Estimate(n_masks, n_repeats, len(wanted) - len(done), each, executor.n_workers, basis)
+
+
+def _seconds_of(path: Path, card: TaskCard) -> tuple[float, str] | None:
+    """Seconds of a ground-truth retrain after those of the checkpoints, and where they come from.
+
+    `None` where the checkpoints were trained elsewhere, so that nobody knows.
+    """
+    with safe_open(path, framework="numpy") as file:
+        sealed: dict[str, Any] = json.loads((file.metadata() or {}).get("card", "{}"))
+    seconds, spec = float(sealed.get("retrain_seconds", 0.0)), card.checkpoints
+    if not seconds:
+        return None
+    examples = spec.full * card.data.n_train + spec.half * card.subset_size
+    cpu = sealed["provenance"]["hardware"]["cpu"]
+    where = "" if cpu == provenance().hardware.cpu else f" on another machine ({cpu})"
+    return (
+        seconds * card.subset_size / examples,
+        f"estimated from the {seconds:.3g} s that its {sealed['n_models']} checkpoints took{where}",
+    )
