@@ -149,7 +149,8 @@ class LdsResult(RecordPart):
     )
 
     def __repr__(self) -> str:
-        return f"<LDS {self.mean:.3f}, 95 % interval {self.ci95[0]:.3f} … {self.ci95[1]:.3f}, {self.n_scoring} scoring points>"
+        low, high = self.ci95
+        return f"<LDS {self.mean:.3f}, 95 % interval {low:.3f} … {high:.3f}, {self.n_scoring} scoring points>"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:

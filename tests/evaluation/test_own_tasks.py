@@ -71,6 +71,7 @@ def test_lds_is_three_lines_of_numpy():
     target = truth.target.mean(axis=1, dtype=float)
     mean = np.mean([spearmanr(sums[:, t], target[:, t]).statistic for t in truth.scoring])
     assert ab.lds(scores, task, groundtruth=truth).mean == pytest.approx(mean, abs=1e-12)
+    assert repr(ab.lds(scores, task, groundtruth=truth)).startswith(f"<LDS {mean:.3f}, 95 % interval ")
     assert sorted([*truth.scoring, *truth.calibration]) == list(range(N_TEST))
 
 
@@ -81,6 +82,8 @@ def test_selecting_takes_no_retrain_or_a_few():
     assert len(choice.xi) == len(choice.candidates)
     few = ab.select(task, "iffim", budget=3, grid={"regularization": [1e-3, 1.0]}, threads=1)
     assert few.hyperparameters["regularization"] in (1e-3, 1.0)
+    assert repr(few).startswith("<regularization = ")
+    assert "of 2 configurations, by 3 retrains: expected regret" in repr(few)
     with pytest.raises(InputError, match="budget"):
         ab.select(task, "iffim", grid={"checkpoints": [1, 2]}, threads=1)
     with pytest.raises(AttriboardError, match="no λ"):
