@@ -29,7 +29,7 @@ from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.embeddings import class_labels, embeddings_need, head_inputs
 
-CHECK_EVERY = 20
+CHECK_EVERY = 100
 """Iterations between two looks at the duality gap."""
 
 
@@ -52,19 +52,19 @@ class DualSVM(MeanOfScores):
         ),
         Hyperparameter(
             "tolerance",
-            1e-4,
-            "scikit-learn's LinearSVC, which runs LIBLINEAR: tol=1e-4",
+            1e-3,
+            "ours; scikit-learn's LinearSVC, which runs LIBLINEAR, has tol=1e-4 for another quantity",
             minimum=1e-12,
-            grid=(1e-6, 1e-4, 1e-2),
+            grid=(1e-4, 1e-3, 1e-2),
             description="the duality gap, relative to the primal objective, that suffices",
         ),
         Hyperparameter(
             "max_iterations",
             10_000,
-            "scikit-learn's LinearSVC has 1,000 passes; ours are cheaper",
+            "ours; scikit-learn's LinearSVC makes at most 1,000 passes",
             minimum=1,
             grid=(1000, 10_000),
-            description="of accelerated projected gradients, at most",
+            description="of accelerated projected gradients, at most; without a margin in sight they are used up",
         ),
         *knobs.ONE_MODEL,
     )
@@ -103,8 +103,7 @@ class DualSVM(MeanOfScores):
 def solve_dual(features: Tensor, labels: Tensor, C: float, tolerance: float, max_iterations: int) -> Tensor:
     """α (n, n_classes) that minimizes ½ ‖Σ_i α_i h_iᵀ‖² + Σ_i Σ_{c ≠ y_i} α_{i,c}.
 
-    With α = C Y − β every row of β lies in the simplex of size C. Beck & Teboulle 2009 (FISTA), restarted where the
-    objective rises (O'Donoghue & Candès 2015).
+    Between two looks at the gap only examples with a loss or a dual variable are moved, which are few in the end.
 
     Args:
         features: h (n, d), float64.
@@ -113,26 +112,36 @@ def solve_dual(features: Tensor, labels: Tensor, C: float, tolerance: float, max
         tolerance: relative duality gap that suffices.
         max_iterations: at most.
     """
-    step = 1 / float(torch.linalg.matrix_norm(features, 2)) ** 2
-    current = previous = torch.zeros_like(labels)
-    momentum, lowest = 1.0, float("inf")
-    for iteration in range(1, max_iterations + 1):
+    dual = torch.zeros_like(labels)
+    for _ in range(0, max_iterations, CHECK_EVERY):
+        W = features.T @ dual
+        outputs, size = features @ W, float(W.square().sum()) / 2
+        hinge = (outputs + 1 - labels).amax(1) - (outputs * labels).sum(1)
+        primal = size + C * float(hinge.sum())
+        if primal + size + float((dual * (1 - labels)).sum()) <= tolerance * primal:
+            break
+        moving = (hinge > 0) | (dual != 0).any(1)
+        dual[moving] = descend(features[moving], labels[moving], dual[moving], C)
+    return dual
+
+
+def descend(features: Tensor, labels: Tensor, start: Tensor, C: float) -> Tensor:
+    """Some accelerated steps (FISTA: Beck & Teboulle 2009), restarted as O'Donoghue & Candès 2015 have it.
+
+    With α = C Y − β every row of β lies in the simplex of size C.
+    """
+    n, d = features.shape
+    gram = features.T @ features if d < n else features @ features.T
+    step = 1 / float(torch.linalg.eigvalsh(gram)[-1])
+    current = previous = start
+    momentum = 1.0
+    for _ in range(CHECK_EVERY):
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         point = current + (momentum - 1) / following * (current - previous)
-        slope = features @ (features.T @ point) + (1 - labels)
+        slope = features @ (features.T @ point) + 1 - labels
         previous, current = current, C * labels - to_simplex(C * labels - point + step * slope, C)
-        momentum = following
-        if iteration % CHECK_EVERY == 0:
-            W = features.T @ current
-            size, outputs = float(W.square().sum()) / 2, features @ W
-            objective = size + float((current * (1 - labels)).sum())
-            hinge = (outputs + 1 - labels).amax(1) - (outputs * labels).sum(1)
-            primal = size + C * float(hinge.sum())
-            if primal + objective <= tolerance * primal:
-                break
-            if objective > lowest:
-                momentum, previous = 1.0, current
-            lowest = objective
+        against = float(((point - current) * (current - previous)).sum()) > 0
+        momentum = 1.0 if against else following
     return current
 
 
