@@ -46,7 +46,7 @@ class Projected:
 
     def scores(self, regularization: float) -> Tensor:
         """τ_λ (n_test, n_train)."""
-        return (self.test / -(self.eigenvalues + regularization)[:, None]).T @ self.train
+        return ((self.test / (self.eigenvalues + regularization)[:, None]).T @ self.train).neg_()
 
 
 class IFArnoldi(MeanOfFits):

@@ -44,7 +44,7 @@ class Decomposition:
         """−g'ᵀ (H + λI)⁻¹ Gᵀ, (n_test, n_train)."""
         shifted = self.eigenvalues + regularization
         inverse = shifted.reciprocal().where(shifted.abs() > self._floor, torch.zeros_like(shifted))
-        return (self.test * -inverse) @ self.train
+        return ((self.test * inverse) @ self.train).neg_()
 
     @property
     def spectrum(self) -> Spectrum:

@@ -164,7 +164,7 @@ class IFLiSSA(MeanOfScores):
         series = Series(loss, regularization, scaling, recursion_depth, batch_size, repeats, (context.seed, stream))
         blocks = per_example_gradients(context, checkpoint, context.target, context.test)
         solved = [series.solve(block) for block in blocks]
-        return torch.cat([loss.slopes(context.loss, context.train, block) for block in solved]).neg_()
+        return 0 - torch.cat([loss.slopes(context.loss, context.train, block) for block in solved])  # no negative zeros
 
     def memory_need(self, context: Context, **others: object) -> dict[str, int]:
         """Test gradients before and after, and what the series holds."""
