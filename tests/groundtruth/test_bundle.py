@@ -318,9 +318,9 @@ IN_CHECKPOINTS: dict[str, tuple[Damage, str]] = {
     "extra tensor": (tensors_with(extra=lambda t: t["seeds"]), "'extra' that does not belong"),
     "too few models": (tensors_with(seeds=lambda t: t["seeds"][:-1]), "seeds is"),
     "other size": (card_field(n_models=3), "expected"),
-    "float64": (
-        tensors_with(**{"parameters/1/0.bias": lambda t: t["parameters/1/0.bias"].astype(float)}),
-        "is float64",
+    "whole numbers": (
+        tensors_with(**{"parameters/1/0.bias": lambda t: t["parameters/1/0.bias"].astype(int)}),
+        "is int64",
     ),
     "NaN": (tensors_with(**{"parameters/1/0.bias": nan("parameters/1/0.bias")}), "NaN"),
 }
