@@ -28,7 +28,7 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfFits
-from attriboard.toolkit.gradients import layer_parameters
+from attriboard.toolkit.factored import layer_parameters
 from attriboard.toolkit.kernel import DenseGradients, add_gram, add_products, kernel_pieces
 
 
@@ -118,7 +118,7 @@ class DataInf(MeanOfFits):
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """The kernels of all layers, and what they are made of."""
         n_train, n_test = len(context.train), len(context.test)
-        sizes = [sum(map(prod, own.values())) for own in layer_parameters(context.model).values()]
+        sizes = [sum(map(prod, own.values())) for own in layer_parameters(context).values()]
         linear = needs.linear_sizes(context.model) is not None  # then gradients are never written out
         sides = [n_train if linear or 2 * size > n_train else size for size in sizes]
         kernels = checkpoints * needs.DOUBLE * n_train * (sum(sides) + n_test * len(sizes))
@@ -133,7 +133,7 @@ class DataInf(MeanOfFits):
 def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
     n_train, n_test = len(context.train), len(context.test)
     zeros = partial(torch.zeros, dtype=torch.float64, device=context.device)
-    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context.model).items()}
+    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context).items()}
     layers: dict[str, Layer] = {}
     for name, train, test in kernel_pieces(context, checkpoint, context.loss, context.target):
         small = isinstance(train, DenseGradients) and 2 * sizes[name] <= n_train

@@ -45,7 +45,15 @@ from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
 from attriboard.toolkit.kronecker import KroneckerBasis, eigenbasis, mean_squares
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
+from attriboard.toolkit.layerwise import (
+    layer_damping,
+    layer_regularization,
+    left_out,
+    matrices,
+    matrix_layers,
+    modules_of,
+    second_moments,
+)
 
 Fisher = Literal["true", "empirical"]
 
@@ -186,9 +194,10 @@ class Model:
         """Training gradients (b, d_out · d_in) of every layer at several positions."""
         names = [name for name, layer in self.layers.items() if isinstance(layer, PositionsLayer)]
         for chunk in layer_gradients(
-            self.context, self.checkpoint, self.context.loss, self.context.train, layers=names
+            self.context, self.checkpoint, self.context.loss, self.context.train, layers=modules_of(names)
         ):
-            yield [layer.factors.dense() for layer in chunk if layer.factors is not None]
+            found = {layer.name: layer.factors for layer in matrices(chunk)}
+            yield [factors.dense() for name, factors in found.items() if name in names and factors is not None]
 
 
 class EKFAC(MeanOfFits):
@@ -252,11 +261,17 @@ def fit_model(context: Context, checkpoint: Checkpoint, fisher: Fisher) -> Model
     corrected = mean_squares(context, checkpoint, draws, bases)
     squares = corrected if fisher == "empirical" else mean_squares(context, checkpoint, training, bases)
 
-    def rotated(layer: LayerGradients) -> LayerGradients | None:
-        return bases[layer.name].rotated(layer) if layer.name in bases else None
+    def rotated(layer: LayerGradients) -> list[LayerGradients]:
+        return [bases[one.name].rotated(one) for one in layer.matrices() if one.name in bases]
+
+    modules = modules_of(sizes)
 
     test: dict[str, Stored] = dict(
-        zip(sizes, collect(context, checkpoint, context.target, context.test, change=rotated), strict=True)
+        zip(
+            sizes,
+            collect(context, checkpoint, context.target, context.test, change=rotated, layers=modules),
+            strict=True,
+        )
     )
     vectors = [Piece(name) for name in sizes if isinstance(test[name], LayerFactors)]
     train = iter(collect(context, checkpoint, context.loss, context.train, vectors, rotated) if vectors else [])

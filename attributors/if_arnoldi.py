@@ -99,7 +99,7 @@ class IFArnoldi(MeanOfFits):
         self, context: Context, *, projection_dim: int, max_iterations: int, checkpoints: int, epoch: int | None
     ) -> dict[str, int]:
         """The Krylov basis and its products with the Hessian and with all gradients."""
-        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
+        n_params, n = count_parameters(context), len(context.train) + len(context.test)
         steps = min(max_iterations, n_params)
         return {
             "the Krylov basis": 4 * needs.DOUBLE * steps * n_params,

@@ -26,7 +26,8 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.gradients import count_parameters, per_example_gradients, working_precision
+from attriboard.toolkit.factored import working_precision
+from attriboard.toolkit.gradients import count_parameters, per_example_gradients
 from attriboard.toolkit.krylov import LANCZOS_BYTES, KrylovSolution, lanczos
 
 
@@ -64,16 +65,16 @@ class IFCG(MeanOfFits):
 
     def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int, *, max_iterations: int) -> KrylovSolution:
         """The Krylov space of every test gradient."""
+        loss = TrainingLoss(context, checkpoint, working_precision(context))
         blocks = per_example_gradients(context, checkpoint, context.target, context.test)
         gradients = torch.cat([block.double() for block in blocks])
-        loss = TrainingLoss(context, checkpoint, working_precision(context, checkpoint))
         return lanczos(loss, gradients, max_iterations)
 
     def memory_need(
         self, context: Context, *, max_iterations: int, checkpoints: int, epoch: int | None
     ) -> dict[str, int]:
         """Test gradients, Lanczos vectors, and the products of every basis with the training gradients."""
-        n_params, n_test = count_parameters(context.checkpoints[0]), len(context.test)
+        n_params, n_test = count_parameters(context), len(context.test)
         steps = min(max_iterations, n_params)
         return {
             "test gradients": 2 * needs.DOUBLE * n_test * n_params + needs.gradients(context),

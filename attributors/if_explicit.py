@@ -92,7 +92,7 @@ class IFExplicit(MeanOfFits):
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """The Hessian and its eigenvectors, and gradients before and after the rotation."""
-        n_params, n = count_parameters(context.checkpoints[0]), len(context.train) + len(context.test)
+        n_params, n = count_parameters(context), len(context.train) + len(context.test)
         return {
             f"the Hessian of {n_params:,} parameters in float64": 8 * n_params**2,
             "its eigenvectors": 8 * n_params**2,

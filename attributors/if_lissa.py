@@ -29,7 +29,8 @@ from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.curvature import TrainingLoss
-from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters, per_example_gradients
+from attriboard.toolkit.factored import GRADIENT_BYTES
+from attriboard.toolkit.gradients import count_parameters, per_example_gradients
 
 CACHE_BYTES = 28 * 2**20
 """Of directions that take all steps together: a step hardly computes, it reads and writes them a few times."""
@@ -168,7 +169,7 @@ class IFLiSSA(MeanOfScores):
 
     def memory_need(self, context: Context, **others: object) -> dict[str, int]:
         """Test gradients before and after, and what the series holds."""
-        n_params, n_test = count_parameters(context.checkpoints[0]), len(context.test)
+        n_params, n_test = count_parameters(context), len(context.test)
         return {
             "test gradients": 2 * needs.FLOAT * n_test * n_params + needs.gradients(context),
             "terms of the series": 6 * min(GRADIENT_BYTES // 4, needs.FLOAT * n_test * n_params),

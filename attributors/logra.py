@@ -38,7 +38,14 @@ from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, matrix_layers, second_moments
+from attriboard.toolkit.layerwise import (
+    layer_damping,
+    layer_regularization,
+    left_out,
+    matrix_layers,
+    modules_of,
+    second_moments,
+)
 from attriboard.toolkit.spectrum import KernelSolution, solve_features, solve_kernel
 
 Projections = dict[str, tuple[Tensor | None, Tensor | None]]
@@ -157,21 +164,25 @@ def draw_projections(
 def fit_layers(context: Context, checkpoint: Checkpoint, projections: Projections) -> Layers:
     """Every matrix layer of one checkpoint, projected."""
 
-    def project(layer: LayerGradients) -> LayerGradients | None:
-        factors = layer.factors
-        if factors is None:
-            return None
-        inputs, deltas = factors.extended, factors.deltas
-        P_i, P_o = projections[layer.name]
-        return LayerFactors(times(inputs, P_i), times(deltas, P_o), bias=False).gradients(layer.name)
+    def project(layer: LayerGradients) -> list[LayerGradients]:
+        return [projected(one, *projections[one.name]) for one in layer.matrices() if one.name in projections]
 
-    pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project)
+    modules = modules_of(projections)
+    pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project, layers=modules)
     return Layers(
         {
             name: solve_layer(context, ((train, test) for _, train, test in group))
             for name, group in groupby(pieces, key=lambda piece: piece[0])
         }
     )
+
+
+def projected(layer: LayerGradients, P_i: Tensor | None, P_o: Tensor | None) -> LayerGradients:
+    """A matrix layer's projected gradients."""
+    factors = layer.factors
+    assert factors is not None
+    inputs, deltas = factors.extended, factors.deltas
+    return LayerFactors(times(inputs, P_i), times(deltas, P_o), bias=False).gradients(layer.name)
 
 
 def projection(d: int, rank: int | None, generator: torch.Generator) -> Tensor | None:

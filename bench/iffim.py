@@ -65,7 +65,7 @@ def measure(repetitions: int = 5) -> Measured:
         for _ in range(repetitions)
     ]
     one_seconds, many_seconds = statistics.median(one), statistics.median(many)
-    n_params = count_parameters(context.checkpoints[0])
+    n_params = count_parameters(context)
     return Measured(
         [compare_projections(n_params, d_proj, repetitions) for d_proj in (2048, 8192)],
         {

@@ -316,7 +316,7 @@ ROWS: tuple[Row, ...] = (
     Row("tied embeddings", tied, tokens, token_loss, tokens),
     Row("padding index", lambda: Lambda(
         lambda m, x: m.head(m.e(x).mean(1)), e=nn.Embedding(VOCABULARY, WIDTH, padding_idx=2), head=head()), tokens),
-    Row("EmbeddingBag", lambda: _S(nn.EmbeddingBag(VOCABULARY, WIDTH), head()), tokens),
+    Row("EmbeddingBag", lambda: _S(nn.EmbeddingBag(VOCABULARY, WIDTH), head()), tokens, second=False),
     Row("GRU", recurrent(nn.GRU), sequences),
     Row("LSTM in both directions", recurrent(nn.LSTM, bidirectional=True), sequences),
     Row("RNN of two layers", recurrent(nn.RNN, num_layers=2), sequences),

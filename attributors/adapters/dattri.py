@@ -100,7 +100,7 @@ class DattriTRAK(Adapter):
             correct_probability_func=scalar(model, lambda *batch: torch.sigmoid(context.margin(*batch)), single=True),
             projector_kwargs=projector(context, projection_dim),
             device=context.device,
-            regularization=regularization * len(context.train) / count_parameters(models[0]),
+            regularization=regularization * len(context.train) / count_parameters(context),
         )
         attributor.cache(loader(context.train, batch_size))
         with torch.no_grad():

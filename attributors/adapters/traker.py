@@ -78,7 +78,7 @@ class TrakerTRAK(FixedScores):
     ) -> Tensor:
         """Featurise the training set, score the test set."""
         models = context.select_checkpoints(checkpoints, epoch=epoch, data="half")
-        n_params = count_parameters(models[0])
+        n_params = count_parameters(context)
         rows = max(1, BATCH_BYTES // (4 * n_params))
         problem = Problem(context)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():

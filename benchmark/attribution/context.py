@@ -1,17 +1,21 @@
 """The context that an attributor is given: data, models and functions of a task; and whether it was left alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from attriboard.base.errors import AttriboardError
-from attriboard.contracts.attributor import Context
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.contracts.attributor import Context, trained_parameters
 from attriboard.contracts.task import Examples, Task
 from attriboard.groundtruth.checkpoints import read_checkpoints
 
 MAX_NAMED = 3
+
+MAX_PARAMETERS = 8
+"""Parameters that a refusal names."""
 
 
 class ContextChangedError(AttriboardError):
@@ -58,6 +62,7 @@ def build_context(
     seed: int = 0,
     queries: Literal["test", "train"] = "test",
     memory_bytes: int | None = None,
+    parameters: Sequence[str] = (),
 ) -> Context:
     """Assemble a context.
 
@@ -68,12 +73,15 @@ def build_context(
         seed: for the attributor's randomness.
         queries: what the context has for test examples; the training examples give self-influence.
         memory_bytes: what the process may use.
+        parameters: glob patterns of the attributed parameters; the task's own by default. Frozen ones never are.
 
     Raises:
-        DataError: the data is not to be had.
+        DataError: the data is missing.
+        InputError: a pattern fits no parameter.
         FormatError: the checkpoints are damaged or of another task.
     """
-    data = task.load_data()
+    data, model = task.load_data(), task.build_model()
+    attributed = _matching(trained_parameters(model), parameters or task.parameters)
 
     def place(examples: Examples) -> Examples:
         return Examples(examples.inputs.to(device), examples.targets.to(device))
@@ -81,7 +89,7 @@ def build_context(
     return Context(
         train=place(data.train),
         test=place(data.test if queries == "test" else data.train),
-        model=task.build_model().to(device).eval().requires_grad_(False),
+        model=model.to(device).eval().requires_grad_(False),
         checkpoints=read_checkpoints(checkpoints, task.card.fingerprint, device),
         loss=task.loss,
         margin=task.margin,
@@ -90,7 +98,21 @@ def build_context(
         seed=seed,
         memory_bytes=memory_bytes,
         error=None if type(task).error is Task.error else task.error,
+        parameters=attributed,
     )
+
+
+def _matching(names: tuple[str, ...], patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names that a pattern fits, in their order; all where there is no pattern.
+
+    Raises:
+        InputError: a pattern fits none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            few = ", ".join(names[:MAX_PARAMETERS]) + ", …" * (len(names) > MAX_PARAMETERS)
+            raise InputError(f"parameters = {pattern!r}: fits no trained parameter of the model, which has {few}")
+    return tuple(name for name in names if not patterns or any(fnmatchcase(name, one) for one in patterns))
 
 
 def _marks(context: Context) -> Iterator[tuple[str, object]]:

@@ -36,6 +36,7 @@ class Job(_Message):
         donors: whose spectrum selectors get where the attributor has none, by the matrix that it adds λ to.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
+        parameters: glob patterns of the attributed parameters; the task's own where empty.
     """
 
     task: TaskSpec
@@ -49,6 +50,7 @@ class Job(_Message):
     donors: dict[Curvature, PluginSpec] = {}
     memory_limit: int | None = None
     queries: Literal["test", "train"] = "test"
+    parameters: tuple[str, ...] = ()
 
     @property
     def checkpoints_sha256(self) -> str:

@@ -235,7 +235,8 @@ class _Run:
         def work() -> tuple[np.ndarray[Any, np.dtype[np.float32]], tuple[str, ...]]:
             scores = checked_scores(self.attributor.score(state, **values), shape)
             self.watch.check("score")
-            return scores, tuple(note[:NOTE_LENGTH] for note in self.attributor.notes(state))
+            notes = (*self.attributor.notes(state), *self.context.remarks)
+            return scores, tuple(note[:NOTE_LENGTH] for note in notes)
 
         done = self.attempt(work)
         if done.result is not None:
@@ -291,6 +292,7 @@ def _load(job: Job) -> tuple[Task, Context]:
             seed=job.seed,
             queries=job.queries,
             memory_bytes=job.memory_limit,
+            parameters=job.parameters,
         )
         return task, context
     except AttriboardError:

@@ -61,6 +61,12 @@ def run(
     pdb: Annotated[
         bool, typer.Option("--pdb", help="Run in this process, with a debugger at the exception; writes no record.")
     ] = False,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Attribute only parameters whose names fit, such as 'head.*'; repeatable."
+        ),
+    ] = None,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -78,8 +84,9 @@ def run(
 
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        if values or pdb or save_scores:
-            given = f"--hp {next(iter(values))}" if values else "--pdb" if pdb else "--save-scores"
+        if values or pdb or save_scores or parameters:
+            flags = {f"--hp {next(iter(values), '')}": values, "--pdb": pdb, "--save-scores": save_scores}
+            given = next((flag for flag, value in flags.items() if value), "--parameters")
             raise InputError(f"{given}: {task} says what is run, and a record is written; leave {given.split()[0]} out")
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
@@ -92,7 +99,8 @@ def run(
     graded = workspace.bundles.graded or sources.groundtruth is not None
     if graded:
         workspace.grader  # noqa: B018  # one that is listed and missing is found before the work
-    job = workspace.job(method, [values], selectors=() if graded else ("surrogate",))
+    selectors = () if graded else ("surrogate",)
+    job = workspace.job(method, [values], selectors=selectors, parameters=parameters or ())
     if pdb:
         _debug(workspace, job, graded, save)
         return

@@ -148,6 +148,26 @@ class Checkpoint:
 BatchFunction = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 
+class Findings:
+    """What the toolkit finds out about a context's model, so that it asks once.
+
+    No part of what the context is: all findings are equal, and a copy of a context has none.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[Any, Any] = {}
+        self.remarks: list[str] = []
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Findings)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Findings:
+        return Findings()
+
+
 @dataclass(frozen=True)
 class Context:
     """All that an attributor may see. It never contains ground truth.
@@ -162,6 +182,8 @@ class Context:
         seed: for whatever randomness the attributor has.
         memory_bytes: what the process may use in all, for methods that can do with less; `None` where nobody said.
         error: −∂loss/∂margin of (outputs, targets) → (n,), where it is not 1 − p = sigmoid(−margin).
+        parameters: names of the attributed parameters, in the model's order; `attributed` where there are none.
+        findings: what the toolkit has found out about the model, no part of what the context is.
     """
 
     train: Examples
@@ -175,6 +197,23 @@ class Context:
     seed: int = 0
     memory_bytes: int | None = None
     error: BatchFunction | None = None
+    parameters: tuple[str, ...] = ()
+    findings: Findings = field(default_factory=Findings, repr=False, compare=False)
+
+    @property
+    def attributed(self) -> tuple[str, ...]:
+        """Names of the attributed parameters: `parameters`, or else those that the model trains."""
+        return self.parameters or trained_parameters(self.model)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the scores must know of how gradients were made."""
+        return tuple(self.findings.remarks)
+
+    def remark(self, text: str) -> None:
+        """Add to `remarks`, once."""
+        if text not in self.findings.remarks:
+            self.findings.remarks.append(text)
 
     def select_checkpoints(
         self, count: int = 1, *, epoch: int | None = None, data: Literal["full", "half"] = "full"
@@ -224,6 +263,13 @@ class Context:
             return function(outputs, targets.unsqueeze(0)).squeeze(0)
 
         return evaluate
+
+
+def trained_parameters(model: torch.nn.Module) -> tuple[str, ...]:
+    """Names of the parameters that `requires_grad` marks; of all that can have a gradient where it marks none."""
+    named = list(model.named_parameters())
+    marked = tuple(name for name, value in named if value.requires_grad)
+    return marked or tuple(name for name, value in named if value.is_floating_point() or value.is_complex())
 
 
 class Attributor(ABC):

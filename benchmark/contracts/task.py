@@ -62,11 +62,13 @@ class Task(ABC):
         measurements: names of what `measure` returns, at least `loss` and `margin`.
         measured_rows: test examples per forward pass after training, where outputs are large.
         home: `FILE.py:name` of a task that lives in a Python file; set by whoever loads it from there.
+        parameters: glob patterns of the parameters that are attributed, such as `head.*`; all trained ones where empty.
     """
 
     measurements: ClassVar[tuple[str, ...]]
     measured_rows: ClassVar[int] = 1024
     home: str | None = None
+    parameters: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, card: TaskCard) -> None:
         self.card = card

@@ -33,6 +33,7 @@ def attribute(
     device: str = "cpu",
     threads: int | None = None,
     isolated: bool = True,
+    parameters: str | Sequence[str] = (),
     **hyperparameters: Any,
 ) -> NDArray[np.float32]:
     """Run an attributor on a task's checkpoints: published ones, those that the task brings, or trained here once.
@@ -45,6 +46,7 @@ def attribute(
         threads: of the numerical libraries; by default all cores.
         isolated: whether it runs in a process of its own. In this one a debugger stops in its code, and its exceptions
             arrive unchanged.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         hyperparameters: values that differ from the defaults.
 
     Returns:
@@ -54,7 +56,8 @@ def attribute(
         AttriboardError: the attributor failed; the message has its reason and where in its code that was.
     """
     workspace = Workspace(task, seed=seed, device=device, threads=threads, isolated=isolated)
-    return _scores(workspace, workspace.job(attributor, [_plain_values(hyperparameters)]))
+    patterns = (parameters,) if isinstance(parameters, str) else parameters
+    return _scores(workspace, workspace.job(attributor, [_plain_values(hyperparameters)], parameters=patterns))
 
 
 def select(

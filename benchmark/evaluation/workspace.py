@@ -112,6 +112,7 @@ class Workspace:
         configurations: Sequence[dict[str, Any]] = ({},),
         *,
         selectors: Sequence[str] = (),
+        parameters: Sequence[str] = (),
     ) -> Job:
         """A job on this task, with its checkpoints: published, cached, or trained now.
 
@@ -119,6 +120,7 @@ class Workspace:
             attributor: a name, or the path of a `.py` file.
             configurations: hyperparameter values that differ from the defaults, one score matrix each.
             selectors: names or files of selectors that run on every fit.
+            parameters: glob patterns of the attributed parameters; the task's own by default.
         """
         return Job(
             task=TaskSpec.of(self.task),
@@ -130,6 +132,7 @@ class Workspace:
             threads=self.threads,
             selectors=tuple(selector_spec(name) for name in selectors),
             donors=spectrum_donors() if selectors else {},
+            parameters=tuple(parameters),
         )
 
     def records(self, folder: Path) -> list[AnyRecord]:

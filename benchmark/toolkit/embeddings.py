@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.memory import affordable_rows
+from attriboard.toolkit.reference import runnable
 
 NUMBERS = 64 * 2**20
 """Activations of all examples of a forward pass; no influence on the result."""
@@ -71,13 +71,13 @@ def _passes(context: Context, checkpoint: Checkpoint, examples: Examples) -> Ite
     def record(module: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
         seen.append((module, inputs[0]))
 
-    state = {**checkpoint.buffers, **checkpoint.parameters}
-    rows = affordable_rows(context.model, state, examples.inputs[:1], NUMBERS)
-    layers = [module for module in context.model.modules() if isinstance(module, nn.Linear)]
+    model = runnable(context, checkpoint)
+    rows = affordable_rows(model, examples.inputs[:1], NUMBERS)
+    layers = [module for module in model.module.modules() if isinstance(module, nn.Linear)]
     for start in range(0, len(examples), rows):
         handles = [layer.register_forward_pre_hook(record) for layer in layers]
         try:
-            outputs = functional_call(context.model, state, (examples[start : start + rows].inputs,))
+            outputs = model(examples[start : start + rows].inputs)
         finally:
             for handle in handles:
                 handle.remove()

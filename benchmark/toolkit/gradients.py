@@ -1,191 +1,75 @@
 """Per-example gradients of loss, margin or target with respect to a checkpoint's parameters.
 
-One forward and one backward pass over a chunk of examples leave, for every layer, the factors that its per-example
-gradients are sums of (`attriboard.toolkit.layers`). A model with a module of another kind, or one that uses a weight
-behind its layer's back, is differentiated example by example with `torch.func.vmap` instead; what follows does not
-notice.
+Three ways, each slower than the one before: the factors that one backward pass leaves for a chunk of examples
+(`attriboard.toolkit.factored`); `torch.func.vmap` over examples; one ordinary backward pass for each example. The first
+whose values agree, example by example, with the last on a few training examples is taken; what follows does not notice.
+A remark on the context says which, where it is not the first.
 
-Flat gradients follow the order of `model.named_parameters()`, each parameter row-major, whatever order a
-checkpoint's file had. Examples never interact: the model is in evaluation mode, and results do not depend on
-how examples are cut into chunks (beyond the rounding of matrix products).
+Flat gradients follow the order of `Context.attributed`, each parameter row-major, whatever order a checkpoint's file
+had. Examples never interact: the model is in evaluation mode, and results do not depend on how examples are cut into
+chunks (beyond the rounding of matrix products).
 
 **Precision.** 1 − p of a well-fitted example is a difference of nearly equal numbers, and the small eigenvalues that a
-small λ looks at are made of such examples. So loss and targets are always differentiated in float64. A network of
-linear layers runs in float64 altogether; others in their parameters' precision, which costs each gradient a relative
-1e-7, whatever its size (a float64 convolution takes five times as long).
+small λ looks at are made of such examples. So loss and targets are differentiated in float64, unless they do not take
+it. Factors of a network of linear layers are made in float64 altogether, those of others in their parameters'
+precision, which costs each gradient a relative 1e-7, whatever its size (a float64 convolution takes five times as
+long). Both other ways run in float64 altogether, unless the model does not take it.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import Tensor
+from torch.func import grad, vmap
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
-from attriboard.toolkit.layers import Kind, LayerGradients, kind_of
+from attriboard.toolkit.factored import GRADIENT_BYTES, FactoredGradients, factors_of, layer_parameters
+from attriboard.toolkit.layers import LayerGradients
 from attriboard.toolkit.memory import affordable_rows
-from attriboard.toolkit.terms import Dense, Part, Term
+from attriboard.toolkit.placed import CopiedModel, FunctionalModel, own_precision, values
+from attriboard.toolkit.reference import (
+    Reference,
+    close,
+    count,
+    lengths,
+    one_gradient,
+    reason_of,
+    reference,
+    remembered,
+    runnable,
+    with_axis,
+)
+from attriboard.toolkit.terms import Dense, Part
 
-GRADIENT_BYTES = 512 * 2**20
-"""Memory for one block of gradients and the intermediates that it needs."""
-
-INTERMEDIATES = 8
-"""Numbers that a backward pass with the factors of one layer holds at once for each activation of the model, about."""
-
-CHECKED_ROWS = 8
-"""Examples whose factors are compared with the ordinary gradient."""
-
-Call = tuple[Tensor, Tensor]
-"""What one call of a module left: kept inputs, and its outputs."""
+Gradients = Callable[[Examples], dict[str, Tensor]]
+"""Examples → attributed parameter → gradients (n, *shape)."""
 
 
-def count_parameters(checkpoint: Checkpoint) -> int:
+def count_parameters(context: Context) -> int:
     """n_params: the length of a flat gradient."""
-    return sum(parameter.numel() for parameter in checkpoint.parameters.values())
-
-
-def layer_parameters(model: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Module → its own parameters' names and shapes, in the order of flat gradients; a shared one is its first's."""
-    layers: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, parameter in model.named_parameters():
-        layers.setdefault(name.rpartition(".")[0], {})[name] = tuple(parameter.shape)
-    return layers
-
-
-def working_precision(context: Context, checkpoint: Checkpoint) -> torch.dtype:
-    """Float64 for networks of linear layers; the parameters' own for others, whose float64 operations are slow."""
-    owners = (module for module in context.model.modules() if list(module.parameters(recurse=False)))
-    linear = all(isinstance(module, nn.Linear) for module in owners)
-    return torch.float64 if linear else next(iter(checkpoint.parameters.values())).dtype
+    return count(context)
 
 
 @dataclass(frozen=True)
-class _Site:
-    """A module with parameters: its kind, and its own parameters' names → their names in flat gradients."""
+class _Dense:
+    """How gradients are made where a layer has no factors; see `FunctionalModel` and `values`."""
 
-    module: nn.Module
-    kind: Kind
-    parameters: Mapping[str, str]
+    way: Literal["vmap", "loop"]
+    dtype: torch.dtype | None
+    precision: torch.dtype
 
-
-class FactoredGradients:
-    """Gradient factors of every layer at one checkpoint.
-
-    Args:
-        context: the model.
-        checkpoint: the parameters.
-        function: `context.loss`, `.margin` or `.target`, or any function of (outputs, targets) → (n,).
-
-    Raises:
-        NotApplicableError: a module with parameters is of no kind that has factors.
-    """
-
-    def __init__(self, context: Context, checkpoint: Checkpoint, function: BatchFunction) -> None:
-        self._model, self._function = context.model, function
-        self._layers = layer_parameters(context.model)
-        self._sites = _sites(context.model)
-        self.dtype = working_precision(context, checkpoint)
-        self._parameters = {name: self._cast(value).requires_grad_() for name, value in checkpoint.parameters.items()}
-        self._buffers = {name: self._cast(value) for name, value in checkpoint.buffers.items()}
-
-    def check(self, examples: Examples) -> None:
-        """Compare Σ_i ∇_i with the ordinary gradient of a few examples.
-
-        Raises:
-            NotApplicableError: they differ: a parameter is also used outside its layer; or a layer is not used as
-                its kind is; or gradients are not finite.
-        """
-        layers, ordinary = self._pass(examples[:CHECKED_ROWS], set(self._layers), ordinary=True)
-        for layer in layers:
-            gradients = layer.dense().double()
-            wanted = torch.cat([ordinary[name].flatten() for name in self._layers[layer.name]]).double()
-            if not bool(torch.isfinite(gradients).all()):
-                raise NotApplicableError(f"layer {layer.name!r}: gradients are not finite: the model diverged")
-            error = (gradients.sum(0) - wanted).norm()
-            if not error <= 10 * torch.finfo(self.dtype).eps ** 0.5 * gradients.norm(dim=1).sum().clamp_min(1e-30):
-                raise NotApplicableError(f"layer {layer.name!r}: its weight is also used outside the layer")
-
-    def blocks(
-        self, examples: Examples, *, rows: int | None = None, layers: Collection[str] | None = None
-    ) -> Iterator[list[LayerGradients]]:
-        """Chunks of examples, in order.
-
-        Args:
-            examples: n of them.
-            rows: examples per pass; as many as fit in memory where `None`. No influence on the result.
-            layers: those that are wanted; all where `None`.
-
-        Yields:
-            One entry per wanted layer, in the order of the parameters.
-        """
-        rows = rows or self._affordable_rows(examples)
-        for start in track(range(0, len(examples), rows), "gradients"):
-            yield self._pass(examples[start : start + rows], set(self._layers if layers is None else layers))[0]
-
-    def _affordable_rows(self, examples: Examples) -> int:
-        state = {**self._buffers, **self._parameters}
-        inputs = self._cast(examples.inputs[:1])
-        return affordable_rows(self._model, state, inputs, GRADIENT_BYTES // (INTERMEDIATES * self.dtype.itemsize))
-
-    def _pass(
-        self, batch: Examples, layers: Collection[str], *, ordinary: bool = False
-    ) -> tuple[list[LayerGradients], dict[str, Tensor]]:
-        """Factors of the layers, and the ordinary gradient of all parameters where it is asked for."""
-        parameters = {name for layer in layers for name in self._layers[layer]}
-        sites = {name: site for name, site in self._sites.items() if parameters & set(site.parameters.values())}
-        total, calls = self._forward(batch, sites)
-        outputs = [output for name in sites for _, output in calls[name]]
-        extra = self._parameters if ordinary else {}
-        results = iter(torch.autograd.grad(total, [*outputs, *extra.values()], materialize_grads=True))
-        terms: dict[str, list[Term]] = {name: [] for name in parameters}
-        for name, site in sites.items():
-            for kept, _ in calls[name]:
-                for own, term in site.kind.terms(site.module, kept, next(results)).items():
-                    if site.parameters.get(own) in parameters:
-                        terms[site.parameters[own]].append(term)
-        found = [
-            LayerGradients(name, tuple(Part(shape, tuple(terms[one])) for one, shape in self._layers[name].items()))
-            for name in self._layers
-            if name in layers
-        ]
-        return found, dict(zip(extra, results, strict=True))
-
-    def _forward(self, batch: Examples, sites: Mapping[str, _Site]) -> tuple[Tensor, dict[str, list[Call]]]:
-        """Σ_i φ(z_i), and the calls of every site."""
-        calls: dict[str, list[Call]] = {name: [] for name in sites}
-
-        def recorder(name: str, site: _Site) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-            def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-                # What is the same for all examples, such as embedded positions, has each example's own gradient.
-                given, output = (_for_each(side, len(batch), name) for side in (inputs[0].detach(), output))
-                with torch.no_grad():
-                    calls[name].append((site.kind.keep(module, given), output))
-                # A copy goes on, so that an in-place activation leaves the recorded output what it was.
-                return output.clone()
-
-            return record
-
-        handles = [site.module.register_forward_hook(recorder(name, site)) for name, site in sites.items()]
-        try:
-            state = {**self._buffers, **self._parameters}
-            outputs = functional_call(self._model, state, (self._cast(batch.inputs),))
-        finally:
-            for handle in handles:
-                handle.remove()
-        silent = [name for name, found in calls.items() if not found]
-        if silent:
-            raise NotApplicableError(f"layer {silent[0]!r} takes no part in the model's outputs: no gradient factors")
-        return self._function(outputs.double(), batch.targets).sum(), calls
-
-    def _cast(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.detach()
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+    def open(self, context: Context, checkpoint: Checkpoint, function: BatchFunction) -> Gradients:
+        """Ready to make them."""
+        make = _by_vmap if self.way == "vmap" else _one_by_one
+        return make(context, checkpoint, function, self.dtype, self.precision)
 
 
 def layer_gradients(
@@ -195,9 +79,10 @@ def layer_gradients(
     examples: Examples,
     *,
     layers: Collection[str] | None = None,
+    beside: Collection[BatchFunction] = (),
     memory_bytes: int = GRADIENT_BYTES,
 ) -> Iterator[list[LayerGradients]]:
-    """Gradients of chunks of examples, layer by layer: factors, or dense ones for models that have none.
+    """Gradients of chunks of examples, layer by layer: factors, or dense ones where a wanted layer has none.
 
     Args:
         context: model and device.
@@ -205,18 +90,37 @@ def layer_gradients(
         function: function of (outputs, targets) → (n,).
         examples: n of them.
         layers: those that are wanted; all where `None`.
+        beside: functions whose gradients are multiplied with these, and must have the same form.
         memory_bytes: bounds a chunk of dense gradients; no influence on the result.
 
     Yields:
         One entry per wanted layer, in the order of the parameters.
+
+    Raises:
+        NotApplicableError: single examples have no gradients; see `attriboard.toolkit.reference`.
     """
-    try:
-        factored = FactoredGradients(context, checkpoint, function)
-        factored.check(examples)
-    except NotApplicableError:
-        yield from _dense_blocks(context, checkpoint, function, examples, layers, memory_bytes)
-    else:
-        yield from factored.blocks(examples, layers=layers)
+    factors = factors_of(context, checkpoint, function)
+    wanted = layer_parameters(context)
+    if layers is not None:
+        wanted = {name: own for name, own in wanted.items() if name in layers}
+    _remark(context, checkpoint, function)
+    if all(factors_of(context, checkpoint, one).cover(wanted) for one in (function, *beside)):
+        yield from FactoredGradients(context, checkpoint, function, factors).blocks(examples, layers=layers)
+        return
+    dense = remembered(context, ("dense", checkpoint, function), lambda: _choose(context, checkpoint, function))
+    gradients = dense.open(context, checkpoint, function)
+    rows = _dense_rows(context, memory_bytes, torch.float64 if dense.dtype else own_precision(context.model))
+    for start in track(range(0, len(examples), rows), "gradients"):
+        try:
+            pieces = gradients(examples[start : start + rows])
+        except Exception as error:
+            raise NotApplicableError(
+                f"the model cannot be differentiated for examples {start} to {start + rows}: {reason_of(error)}"
+            ) from error
+        yield [
+            LayerGradients(name, tuple(Part(shape, (Dense(with_axis(pieces[one])),)) for one, shape in own.items()))
+            for name, own in wanted.items()
+        ]
 
 
 def per_example_gradients(
@@ -238,9 +142,12 @@ def per_example_gradients(
 
     Yields:
         Blocks whose concatenation is (n, n_params).
+
+    Raises:
+        NotApplicableError: see `layer_gradients`.
     """
-    dtype = next(iter(checkpoint.parameters.values())).dtype
-    rows = _dense_rows(checkpoint, memory_bytes)
+    dtype = checkpoint.parameters[context.attributed[0]].dtype
+    rows = _dense_rows(context, memory_bytes, dtype)
     for chunk in layer_gradients(context, checkpoint, function, examples, memory_bytes=memory_bytes):
         for start in range(0, len(chunk[0]), rows):
             layers = [layer.cut(slice(start, start + rows), dtype) for layer in chunk]
@@ -256,71 +163,110 @@ def evaluate(
     *,
     rows: int | None = None,
 ) -> Tensor:
-    """Values (n,) of a function of (outputs, targets), in chunks of `rows` examples; as fit in memory where `None`."""
-    state = {**checkpoint.buffers, **checkpoint.parameters}
+    """Values (n,) of a function of (outputs, targets), in chunks of `rows` examples, or as many as fit."""
+    model = runnable(context, checkpoint)
     if rows is None:
-        rows = affordable_rows(context.model, state, examples.inputs[:1], GRADIENT_BYTES // 16)
-    values = []
+        rows = affordable_rows(model, examples.inputs[:1], GRADIENT_BYTES // 16)
+    found = []
     for start in range(0, len(examples), rows):
         batch = examples[start : start + rows]
-        values.append(function(functional_call(context.model, state, (batch.inputs,)), batch.targets))
-    return torch.cat(values)
+        found.append(function(model(batch.inputs), batch.targets))
+    return torch.cat(found)
 
 
-def _sites(model: nn.Module) -> dict[str, _Site]:
-    """Every module with parameters of its own.
-
-    Raises:
-        NotApplicableError: one of them is of no known kind.
-    """
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    sites = {}
-    for name, module in model.named_modules():
-        own = {part: names[id(value)] for part, value in module.named_parameters(recurse=False)}
-        if own:
-            sites[name] = _Site(module, kind_of(name, module, own), own)
-    return sites
-
-
-def _for_each(tensor: Tensor, n: int, layer: str) -> Tensor:
-    """A tensor with one row for each of n examples.
-
-    Raises:
-        NotApplicableError: its first axis is not that of the examples.
-    """
-    if tensor.dim() < 2 or tensor.shape[0] not in (1, n):
-        raise NotApplicableError(f"layer {layer!r} sees {tuple(tensor.shape)} for {n} examples: no gradient factors")
-    return tensor.expand(n, *tensor.shape[1:])
-
-
-def _dense_rows(checkpoint: Checkpoint, memory_bytes: int) -> int:
+def _dense_rows(context: Context, memory_bytes: int, dtype: torch.dtype) -> int:
     """One block, its pieces before they are joined, and as much for activations and the caller's transform."""
-    itemsize = next(iter(checkpoint.parameters.values())).dtype.itemsize
-    return max(1, memory_bytes // (4 * count_parameters(checkpoint) * itemsize))
+    return max(1, memory_bytes // (4 * count_parameters(context) * dtype.itemsize))
 
 
-def _dense_blocks(
+def _choose(context: Context, checkpoint: Checkpoint, function: BatchFunction) -> _Dense:
+    """`vmap` where it runs and agrees with the reference, in float64 if possible; one by one otherwise."""
+    found = reference(context, checkpoint, function)
+    for dtype in dict.fromkeys((found.dtype, None)):
+        choice = _Dense("vmap", dtype, found.precision)
+        try:
+            pieces = choice.open(context, checkpoint, function)(found.examples)
+        except Exception as error:
+            reason_of(error)
+            continue
+        if _agree(context, pieces, found, dtype):
+            break
+    else:
+        choice = _Dense("loop", found.dtype, found.precision)
+    how = "torch.func.vmap" if choice.way == "vmap" else "one backward pass for each example"
+    factors = factors_of(context, checkpoint, function)
+    why = next((reason for reason in factors.reasons.values() if reason is not None), "loss or target: no factors")
+    context.remark(f"makes gradients by {how}, slower: {why}")
+    return choice
+
+
+def _agree(context: Context, pieces: Mapping[str, Tensor], found: Reference, dtype: torch.dtype | None) -> bool:
+    own, whole = own_precision(context.model), lengths(found)
+    lower = torch.float64 if dtype == found.dtype == torch.float64 else own
+    return all(close(with_axis(pieces[name]), expected, whole, lower) for name, expected in found.gradients.items())
+
+
+def _remark(context: Context, checkpoint: Checkpoint, function: BatchFunction) -> None:
+    """What readers must know of the parameters and the precision."""
+    factors = factors_of(context, checkpoint, function)
+    sizes = {name: value.numel() for name, value in context.model.named_parameters()}
+    total, mine = sum(sizes.values()), count_parameters(context)
+    if mine < total:
+        context.remark(f"attributes {mine:,} of {total:,} parameters: {_some(context.attributed)}")
+    if factors.unreached:
+        share = sum(sizes[name] for name in factors.unreached)
+        context.remark(f"no gradient reaches {share:,} of {mine:,} parameters: {_some(factors.unreached)}")
+    if factors.precision != torch.float64:
+        context.remark("differentiates the loss in the model's precision: it does not take float64 outputs")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + f" and {len(names) - 6} more" * (len(names) > 6)
+
+
+def _by_vmap(
     context: Context,
     checkpoint: Checkpoint,
     function: BatchFunction,
-    examples: Examples,
-    layers: Collection[str] | None,
-    memory_bytes: int,
-) -> Iterator[list[LayerGradients]]:
-    """`layer_gradients` for any model: every example by itself."""
-    evaluate_one = context.functional(function)
+    dtype: torch.dtype | None,
+    precision: torch.dtype,
+) -> Gradients:
+    """Every example by itself, all together."""
+    model = FunctionalModel(context, checkpoint, dtype)
 
     def scalar(parameters: Mapping[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        return evaluate_one({**checkpoint.buffers, **parameters}, inputs, targets)
+        outputs = model(inputs.unsqueeze(0), parameters)
+        return values(function, outputs, targets.unsqueeze(0), precision).squeeze(0)
 
     gradient = vmap(grad(scalar), in_dims=(None, 0, 0))
-    rows = _dense_rows(checkpoint, memory_bytes)
-    wanted = layer_parameters(context.model)
-    for start in range(0, len(examples), rows):
-        batch = examples[start : start + rows]
-        pieces = gradient(dict(checkpoint.parameters), batch.inputs, batch.targets)
-        yield [
-            LayerGradients(name, tuple(Part(shape, (Dense(pieces[one]),)) for one, shape in parameters.items()))
-            for name, parameters in wanted.items()
-            if layers is None or name in layers
-        ]
+
+    def make(examples: Examples) -> dict[str, Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on operations without a batching rule, which only take longer
+            found: dict[str, Tensor] = gradient(model.parameters, model.cast(examples.inputs), examples.targets)
+        return found
+
+    return make
+
+
+def _one_by_one(
+    context: Context,
+    checkpoint: Checkpoint,
+    function: BatchFunction,
+    dtype: torch.dtype | None,
+    precision: torch.dtype,
+) -> Gradients:
+    """One ordinary backward pass for each example."""
+    model = CopiedModel(context, checkpoint, dtype)
+
+    def make(examples: Examples) -> dict[str, Tensor]:
+        found = {name: value.new_zeros(len(examples), *value.shape) for name, value in model.parameters.items()}
+        for row in range(len(examples)):
+            one = examples[row : row + 1]
+            value = values(function, model(one.inputs), one.targets, precision)
+            for name, gradient in one_gradient(model, value).items():
+                if gradient is not None:
+                    found[name][row] = gradient.to_dense() if gradient.is_sparse else gradient
+        return found
+
+    return make

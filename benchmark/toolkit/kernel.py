@@ -14,7 +14,7 @@ parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
-from attriboard.toolkit.layers import LayerFactors, LayerGradients
+from attriboard.toolkit.layers import LayerFactors, LayerGradients, module_of
 
 BLOCK_ROWS = 512
 """Rows of K per product: two temporaries of 512 × n instead of two of n × n."""
@@ -58,7 +58,8 @@ class DenseGradients:
 Stored = LayerFactors | DenseGradients
 """A layer's gradients, or a piece of them, for many examples."""
 
-Change = Callable[[LayerGradients], LayerGradients | None]
+Change = Callable[[LayerGradients], list[LayerGradients]]
+"""What is made of a layer's gradients, none, one or several layers."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def kernel_pieces(
     test_function: BatchFunction,
     *,
     change: Change | None = None,
+    layers: Collection[str] | None = None,
 ) -> Iterator[tuple[str, Stored, Stored]]:
     """Layer after layer, the gradients of all training and all test examples.
 
@@ -121,7 +123,8 @@ def kernel_pieces(
         checkpoint: where the gradients are taken.
         train_function: differentiated on the training examples.
         test_function: differentiated on the test examples.
-        change: applied to every layer's gradients first; `None` leaves a layer out.
+        change: applied to every layer's gradients first.
+        layers: names of modules; all where `None`.
 
     Yields:
         The layer's name with a piece of its gradients; inner products add up over pieces. A large layer has several.
@@ -129,9 +132,10 @@ def kernel_pieces(
     Raises:
         NotApplicableError: it would take more than `MOST_PASSES` passes.
     """
+    functions = (train_function, test_function)
     sides = ((train_function, context.train), (test_function, context.test))
-    for group in _groups(context, checkpoint, train_function, change):
-        train, test = (collect(context, checkpoint, *side, group, change) for side in sides)
+    for group in _groups(context, checkpoint, functions, change, layers):
+        train, test = (collect(context, checkpoint, *side, group, change, beside=functions) for side in sides)
         for piece in group:
             yield piece.layer, train.pop(0), test.pop(0)
 
@@ -143,14 +147,15 @@ def collect(
     examples: Examples,
     pieces: list[Piece] | None = None,
     change: Change | None = None,
+    layers: Collection[str] | None = None,
+    beside: Collection[BatchFunction] = (),
 ) -> list[Stored]:
-    """Pieces of the gradients of all examples; every layer whole where `None`."""
-    layers = None if pieces is None else {piece.layer for piece in pieces}
+    """Pieces of the gradients of all examples; every one of the layers whole where `None`. See `layer_gradients`."""
+    layers = layers if pieces is None else {module_of(piece.layer) for piece in pieces}
     collected: list[Stored] = []
     start = 0
-    for chunk in layer_gradients(context, checkpoint, function, examples, layers=layers):
-        changed = [change(layer) if change else layer for layer in chunk]
-        found = {layer.name: layer for layer in changed if layer is not None}
+    for chunk in layer_gradients(context, checkpoint, function, examples, layers=layers, beside=beside):
+        found = {layer.name: layer for layer in _changed(chunk, change)}
         parts = [piece.of(found[piece.layer]) for piece in pieces or map(Piece, found)]
         # Room for all, filled chunk by chunk: joining a list would take twice the memory.
         collected = collected or [_room(part, len(examples)) for part in parts]
@@ -192,14 +197,14 @@ def gradient_products(
     Test gradients are held for as many test points as `DENSE_BYTES` allows; the training gradients are
     computed once for each such group.
     """
-    n_test = len(context.test)
+    n_test, functions = len(context.test), (train_function, test_function)
     products = torch.zeros(len(context.train), n_test, dtype=torch.float64, device=context.device)
-    group = max(1, DENSE_BYTES // (8 * count_parameters(checkpoint)))
+    group = max(1, DENSE_BYTES // (8 * count_parameters(context)))
     for first in range(0, n_test, group):
         points = slice(first, first + group)
-        test = collect(context, checkpoint, test_function, context.test[points])
+        test = collect(context, checkpoint, test_function, context.test[points], beside=functions)
         start = 0
-        for chunk in layer_gradients(context, checkpoint, train_function, context.train):
+        for chunk in layer_gradients(context, checkpoint, train_function, context.train, beside=functions):
             rows = slice(start, start + len(chunk[0]))
             for layer, other in zip(chunk, test, strict=True):
                 add_products(products[rows, points], store(layer), other)
@@ -208,15 +213,18 @@ def gradient_products(
 
 
 def _groups(
-    context: Context, checkpoint: Checkpoint, function: BatchFunction, change: Change | None
+    context: Context,
+    checkpoint: Checkpoint,
+    functions: tuple[BatchFunction, BatchFunction],
+    change: Change | None,
+    layers: Collection[str] | None,
 ) -> list[list[Piece]]:
     """Pieces in the layers' order, as many together as memory holds."""
-    (probe,) = layer_gradients(context, checkpoint, function, context.train[:1])
+    (probe,) = layer_gradients(context, checkpoint, functions[0], context.train[:1], layers=layers, beside=functions)
     n = len(context.train) + len(context.test)
     groups: list[list[Piece]] = []
     taken = DENSE_BYTES
-    changed = [change(layer) if change else layer for layer in probe]
-    for piece, needed in (found for layer in changed if layer is not None for found in _pieces(layer, n)):
+    for piece, needed in (found for layer in _changed(probe, change) for found in _pieces(layer, n)):
         if taken + needed > DENSE_BYTES:
             groups.append([])
             taken = 0
@@ -224,10 +232,14 @@ def _groups(
         taken += needed
     if len(groups) > MOST_PASSES:
         raise NotApplicableError(
-            f"projection_dim = none: the gradients of {count_parameters(checkpoint):,} parameters take {len(groups)} "
+            f"projection_dim = none: the gradients of {count_parameters(context):,} parameters take {len(groups)} "
             f"passes of {DENSE_BYTES / 2**30:.3g} GiB, more than {MOST_PASSES}; set projection_dim"
         )
     return groups
+
+
+def _changed(chunk: list[LayerGradients], change: Change | None) -> list[LayerGradients]:
+    return [found for layer in chunk for found in change(layer)] if change else chunk
 
 
 def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:

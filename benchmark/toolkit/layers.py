@@ -16,9 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.toolkit.terms import Lookup, Outer, Part, Scale, Term, Total
+from attriboard.toolkit.terms import Grouped, Lookup, Outer, Part, Scale, Term, Total
 
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+
+
+GROUP = " group "
+"""Between a module's name and the number of one of its groups."""
+
+
+def module_of(layer: str) -> str:
+    """The module that a layer is, or is a group of."""
+    return layer.partition(GROUP)[0]
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,23 @@ class LayerGradients:
             inputs, deltas = inputs.squeeze(1), deltas.squeeze(1)
         return LayerFactors(inputs, deltas, bias=len(self.parts) == 2)
 
+    def matrices(self) -> list[LayerGradients]:
+        """The same as layers that are one matrix product: itself, each group of a grouped convolution, or nothing."""
+        if self.outer is not None:
+            return [self]
+        first, *others = self.parts
+        if len(first.terms) != 1 or not isinstance(first.terms[0], Grouped):
+            return []
+        grouped = first.terms[0]
+
+        def one(number: int) -> LayerGradients:
+            outer = grouped.group(number)
+            d_out = outer.deltas.shape[2]
+            biases = (Part((d_out,), (Total(outer.deltas),)),) * len(others)
+            return LayerGradients(f"{self.name}{GROUP}{number}", (Part((d_out, outer.d_in), (outer,)), *biases))
+
+        return [one(number) for number in range(grouped.groups)]
+
     def dense(self) -> Tensor:
         """Flat gradients (n, n_params)."""
         pieces = [part.gradient() for part in self.parts]
@@ -109,7 +135,9 @@ class LayerGradients:
             return self.dense().double().square().sum(1)
         factors = self.factors
         assert factors is not None
-        return (factors.inputs.square().sum(1) + factors.bias) * factors.deltas.square().sum(1)
+        # Squares of small float32 numbers are zero.
+        inputs, deltas = factors.inputs.double(), factors.deltas.double()
+        return (inputs.square().sum(1) + factors.bias) * deltas.square().sum(1)
 
     def cut(self, rows: slice, dtype: torch.dtype) -> LayerGradients:
         """Those of some examples, with numbers of another type."""
@@ -179,18 +207,42 @@ def _transposed_linear(module: nn.Module, inputs: Tensor, deltas: Tensor) -> dic
     return {"weight": Outer(inputs, deltas, inputs.shape[2], _identity, transposed=True), "bias": Total(deltas)}
 
 
-def _convolution(module: nn.Conv1d | nn.Conv2d, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
-    settings = [module.kernel_size, module.dilation, module.padding, module.stride]
-    if inputs.dim() == 3:  # a row of pixels is an image of height one
-        inputs, fill = inputs.unsqueeze(2), [1, 1, 0, 1]
-        settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]
+def _convolution(module: Any, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
+    padding = module.padding
+    if isinstance(padding, str) or module.padding_mode != "zeros":
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        inputs, padding = functional.pad(inputs, module._reversed_padding_repeated_twice, mode), (0,) * inputs.dim()
+    expand: Callable[[Tensor], Tensor]
+    if inputs.dim() == 5:
+        inputs = functional.pad(inputs, [side for pad in padding[2::-1] for side in (pad, pad)])
+        expand = partial(_blocks, module=(module.kernel_size, module.dilation, module.stride))
+    else:
+        settings = [module.kernel_size, module.dilation, padding[: inputs.dim() - 2], module.stride]
+        if inputs.dim() == 3:  # a row of pixels is an image of height one
+            inputs, fill = inputs.unsqueeze(2), [1, 1, 0, 1]
+            settings = [(first, *setting) for first, setting in zip(fill, settings, strict=True)]
+        expand = partial(_patches, settings=settings)
     deltas = deltas.flatten(2).transpose(1, 2)
-    d_in = module.weight[0].numel()
-    return {"weight": Outer(inputs, deltas, d_in, partial(_patches, settings=settings)), "bias": Total(deltas)}
+    weight: Term
+    if module.groups > 1:
+        weight = Grouped(inputs, deltas, expand, module.groups)
+    else:
+        weight = Outer(inputs, deltas, module.weight[0].numel(), expand)
+    return {"weight": weight, "bias": Total(deltas)}
 
 
 def _patches(images: Tensor, settings: list[Any]) -> Tensor:
     return functional.unfold(images, *settings).transpose(1, 2)
+
+
+def _blocks(volumes: Tensor, module: tuple[tuple[int, ...], ...]) -> Tensor:
+    """`_patches` in three dimensions: (n, C, D, H, W) → (n, T, C · kernel)."""
+    for axis, (kernel, dilation, stride) in enumerate(zip(*module, strict=True), 2):
+        # Each axis becomes positions, with the offsets of the kernel as a new last axis.
+        windows = volumes.unfold(axis, dilation * (kernel - 1) + 1, stride)
+        volumes = windows[..., ::dilation]
+    n, channels = volumes.shape[:2]
+    return volumes.flatten(5).flatten(2, 4).transpose(1, 2).reshape(n, -1, channels * prod(module[0]))
 
 
 def _embedding(module: nn.Embedding, inputs: Tensor, deltas: Tensor) -> dict[str, Term]:
@@ -204,13 +256,15 @@ def _normalised(module: Any, inputs: Tensor) -> Tensor:
     """x̂: the inputs of the norm's scale and shift."""
     if isinstance(module, nn.LayerNorm):
         return functional.layer_norm(inputs, module.normalized_shape, eps=module.eps)
+    if isinstance(module, nn.RMSNorm):
+        return functional.rms_norm(inputs, module.normalized_shape, eps=module.eps)
     if isinstance(module, nn.GroupNorm):
         return functional.group_norm(inputs, module.num_groups, eps=module.eps)
     return functional.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
 
 
 def _norm(module: Any, normalised: Tensor, deltas: Tensor) -> dict[str, Term]:
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         shape = (len(deltas), -1, *module.normalized_shape)
         normalised, deltas = normalised.reshape(shape), deltas.reshape(shape)
     else:  # channels come second
@@ -230,9 +284,8 @@ def _is_transposed_linear(module: nn.Module) -> bool:
     return named and isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[1] == getattr(module, "nf", None)
 
 
-def _is_plain_convolution(module: nn.Module) -> bool:
-    plain = isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == 1 and module.padding_mode == "zeros"
-    return plain and not isinstance(module.padding, str)
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def _is_embedding(module: nn.Module) -> bool:
@@ -250,7 +303,7 @@ def _is_frozen_norm(module: nn.Module) -> bool:
 KINDS: tuple[tuple[Callable[[nn.Module], bool], Kind], ...] = (
     (_is_linear, Kind(_same, _linear)),
     (_is_transposed_linear, Kind(_same, _transposed_linear)),
-    (_is_plain_convolution, Kind(_same, _convolution)),
+    (_is_convolution, Kind(_same, _convolution)),
     (_is_embedding, Kind(_same, _embedding)),
     (_is_frozen_norm, Kind(_normalised, _norm)),
 )

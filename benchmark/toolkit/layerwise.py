@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import prod
 
 import torch
@@ -10,13 +10,17 @@ from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter, Stage
-from attriboard.toolkit.gradients import FactoredGradients, layer_parameters
+from attriboard.toolkit.factored import FactoredGradients, factors_of, layer_parameters
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from attriboard.toolkit.labels import Draw
-from attriboard.toolkit.layers import LayerFactors
+from attriboard.toolkit.layers import LayerFactors, LayerGradients, module_of
 
 HEURISTIC = 0.1
 """λ = none is this much of a layer's mean eigenvalue: Grosse et al. (arXiv 2308.03296), kronfluence, logix."""
+
+
+MOST_NAMED = 12
+"""Layers that a note names."""
 
 
 def layer_regularization(
@@ -43,29 +47,49 @@ def layer_damping(value: float | None, mean_eigenvalue: float) -> float:
 
 
 def matrix_layers(context: Context, checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
-    """Layers that are one matrix product, linear or convolution: name → (d_in, d_out), a bias counted in d_in.
+    """Layers that are one matrix product: name → (d_in, d_out), a bias counted in d_in.
+
+    Linear layers, Conv1D, convolutions, each group of a grouped one by itself; of those whose factors are the gradients
+    of single examples, for the loss and for the target.
 
     Raises:
-        NotApplicableError: there are none.
+        NotApplicableError: there are none; or single examples have no gradients at all.
     """
-    factored = FactoredGradients(context, checkpoint, context.loss)
-    factored.check(context.train)
-    (probe,) = factored.blocks(context.train[:1])
-    found = {layer.name: layer.factors for layer in probe}
-    sizes = {name: (one.extended.shape[-1], one.deltas.shape[-1]) for name, one in found.items() if one is not None}
+    sides = [factors_of(context, checkpoint, function) for function in (context.loss, context.target)]
+    usable = [name for name in layer_parameters(context) if all(side.reasons[name] is None for side in sides)]
+    sizes: dict[str, tuple[int, int]] = {}
+    if usable:
+        factored = FactoredGradients(context, checkpoint, context.loss)
+        for layer in matrices(factored.chunk(context.train[:1], usable)):
+            one = layer.factors
+            assert one is not None
+            sizes[layer.name] = (one.extended.shape[-1], one.deltas.shape[-1])
     if not sizes:
-        raise NotApplicableError("no layer is one matrix product, linear or convolution")
+        why = "; ".join(reason for reason in list(sides[0].reasons.values())[:MOST_NAMED] if reason is not None)
+        raise NotApplicableError(f"no layer is one matrix product, linear or convolution: {why or 'all are others'}")
     return sizes
+
+
+def matrices(chunk: Iterable[LayerGradients]) -> list[LayerGradients]:
+    """The matrix products among layers, each group of a grouped convolution by itself."""
+    return [one for layer in chunk for one in layer.matrices()]
+
+
+def modules_of(layers: Collection[str]) -> set[str]:
+    """The modules that matrix layers belong to."""
+    return {module_of(layer) for layer in layers}
 
 
 def left_out(context: Context, layers: Collection[str]) -> tuple[str, ...]:
     """A sentence on the parameters of all other layers, if there are any."""
-    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context.model).items()}
-    others = {name: size for name, size in sizes.items() if name not in layers}
+    sizes = {name: sum(map(prod, own.values())) for name, own in layer_parameters(context).items()}
+    covered = modules_of(layers)
+    others = {name or "the model itself": size for name, size in sizes.items() if name not in covered}
     if not others:
         return ()
+    names = ", ".join(list(others)[:MOST_NAMED]) + f" and {len(others) - MOST_NAMED} more" * (len(others) > MOST_NAMED)
     share = f"{sum(others.values()):,} of {sum(sizes.values()):,} parameters"
-    return (f"leaves out {share}, those of layers that are not one matrix product: {', '.join(others)}",)
+    return (f"leaves out {share}, those of layers that are not one matrix product: {names}",)
 
 
 def second_moments(
@@ -98,11 +122,12 @@ def weighted_factors(
 ) -> Iterator[tuple[Tensor, dict[str, LayerFactors]]]:
     """Chunks of a draw: weights (b,), and every layer's factors of the training loss."""
     start = 0
-    for chunk in FactoredGradients(context, checkpoint, context.loss).blocks(draw.examples, layers=layers):
-        found = {layer.name: layer.factors for layer in chunk}
+    wanted = modules_of(layers)
+    for chunk in FactoredGradients(context, checkpoint, context.loss).blocks(draw.examples, layers=wanted):
+        found = {layer.name: layer.factors for layer in matrices(chunk)}
         yield (
             draw.weights[start : start + len(chunk[0])],
-            {name: factors for name, factors in found.items() if factors is not None},
+            {name: factors for name, factors in found.items() if factors is not None and name in layers},
         )
         start += len(chunk[0])
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, Protocol
 
 import psutil
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+
+
+class Model(Protocol):
+    """A module with its parameters in it, in `attriboard.toolkit.placed`."""
+
+    module: nn.Module
+
+    def __call__(self, inputs: Tensor, /) -> Any:
+        """Outputs."""
+
 
 ROWS = 1024
 """Examples per pass, at most."""
@@ -59,20 +69,19 @@ def _container_memory() -> list[int]:
     return []
 
 
-def affordable_rows(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor, numbers: int) -> int:
+def affordable_rows(model: Model, inputs: Tensor, numbers: int) -> int:
     """How many examples may go through a model together, 1 to `ROWS`.
 
     Args:
-        model: in evaluation mode.
-        state: its parameters and buffers.
+        model: with its parameters.
         inputs: one example (1, *input_shape).
         numbers: what all their activations may count.
     """
-    return min(ROWS, max(1, numbers // count_activations(model, state, inputs)))
+    return min(ROWS, max(1, numbers // count_activations(model, inputs)))
 
 
 @torch.no_grad()
-def count_activations(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor) -> int:
+def count_activations(model: Model, inputs: Tensor) -> int:
     """How many numbers the inputs and all modules without children give for one example."""
     counts = [inputs.numel()]
 
@@ -80,10 +89,11 @@ def count_activations(model: nn.Module, state: Mapping[str, Tensor], inputs: Ten
         if isinstance(output, Tensor):
             counts.append(output.numel())
 
-    leaves = [module for module in model.modules() if not list(module.children())]
+    leaves = [module for module in model.module.modules() if not list(module.children())]
+    leaves = [module for module in leaves if not isinstance(module, torch.jit.ScriptModule)]  # these take no hooks
     handles = [module.register_forward_hook(count) for module in leaves]
     try:
-        functional_call(model, dict(state), (inputs,))
+        model(inputs)
     finally:
         for handle in handles:
             handle.remove()

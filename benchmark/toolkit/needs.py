@@ -10,7 +10,8 @@ from torch import nn
 
 from attriboard.contracts.attributor import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
-from attriboard.toolkit.gradients import GRADIENT_BYTES, count_parameters
+from attriboard.toolkit.factored import GRADIENT_BYTES
+from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES
 from attriboard.toolkit.plan import plan_kernel
 
@@ -25,14 +26,14 @@ def pairs(context: Context, itemsize: int = FLOAT) -> int:
 
 def gradients(context: Context) -> int:
     """Blocks of per-example gradients, or their factors, with what it takes to make them."""
-    n_params = count_parameters(context.checkpoints[0])
+    n_params = count_parameters(context)
     return min(2 * GRADIENT_BYTES, 64 * n_params * max(len(context.train), len(context.test)))
 
 
 def held(context: Context) -> int:
     """Gradients written out, as many parameters at a time as are held for all examples."""
     n = len(context.train) + len(context.test)
-    return min(DENSE_BYTES, 12 * n * count_parameters(context.checkpoints[0]))
+    return min(DENSE_BYTES, 12 * n * count_parameters(context))
 
 
 def factors(context: Context, sizes: list[tuple[int, int]]) -> int:
@@ -47,7 +48,7 @@ def features(context: Context, dimension: int) -> int:
 
 def sweep(context: Context, directions: int) -> int:
     """Intermediates of Hessian products over the training set along some directions."""
-    return min(SWEEP_BYTES, 64 * directions * count_parameters(context.checkpoints[0]) * len(context.train))
+    return min(SWEEP_BYTES, 64 * directions * count_parameters(context) * len(context.train))
 
 
 def kernel_blocks(context: Context) -> int:
@@ -73,7 +74,7 @@ def gradient_similarity(context: Context, projection_dim: int | None = None) -> 
 
 def kernels(context: Context, projection_dim: int | None, checkpoints: int) -> dict[str, int]:
     """What `solve_checkpoint` holds at work, and all its solutions."""
-    n_train, n_params = len(context.train), count_parameters(context.checkpoints[0])
+    n_train, n_params = len(context.train), count_parameters(context)
     if projection_dim is None or projection_dim >= n_params:
         plan = plan_kernel(n_train, len(context.test), context.memory_bytes, making(context))
         if plan.kind == "exact":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
@@ -31,19 +30,25 @@ def gradient_similarity(
         seed: of the projection.
     """
     sides = ((context.target, context.test), (context.loss, context.train))
-    n_params = count_parameters(checkpoint)
+    n_params = count_parameters(context)
     if projection_dim is not None and projection_dim < n_params:
         project = FourierProjection(n_params, projection_dim, seed, context.device)
         test, train = (
             torch.cat([project(block).double() for block in per_example_gradients(context, checkpoint, *side)])
             for side in sides
         )
-        return normalize(test) @ normalize(train).T if cosine else test @ train.T
+        return _directions(test) @ _directions(train).T if cosine else test @ train.T
     products = gradient_products(context, checkpoint, context.loss, context.target).T
     if cosine:
         test, train = (_lengths(context, checkpoint, *side) for side in sides)
         products = products / test[:, None] / train
     return products
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Rows divided by their lengths, however small; zero where a row is."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / lengths.masked_fill(lengths == 0, torch.inf)
 
 
 def _lengths(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:

@@ -43,7 +43,7 @@ def solve_checkpoint(
         NotApplicableError: nothing fits in memory, or the kernel is zero or not finite.
     """
     functions = (train_function, test_function)
-    if projection_dim is not None and projection_dim < count_parameters(checkpoint):
+    if projection_dim is not None and projection_dim < count_parameters(context):
         return _solve_projected(context, checkpoint, functions, projection_dim, stream)
     plan = plan_kernel(len(context.train), len(context.test), context.memory_bytes, needs.making(context))
     if plan.kind == "exact":
@@ -71,7 +71,7 @@ def _solve_projected(
     context: Context, checkpoint: Checkpoint, functions: tuple[BatchFunction, BatchFunction], d_proj: int, stream: int
 ) -> KernelSolution:
     """Through features: gradients are projected block by block and never stored whole."""
-    project = FourierProjection(count_parameters(checkpoint), d_proj, (context.seed, stream), context.device)
+    project = FourierProjection(count_parameters(context), d_proj, (context.seed, stream), context.device)
     train, test = (
         torch.cat([project(block) for block in per_example_gradients(context, checkpoint, function, examples)])
         for function, examples in zip(functions, (context.train, context.test), strict=True)

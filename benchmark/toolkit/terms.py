@@ -4,8 +4,9 @@ With a the inputs of a module at positions t (pixels, tokens, or just one) and �
 outputs, the gradient of one example i is a sum over positions, of one of these forms:
 
     Outer   ∇W_i = Σ_t δ_it a_itᵀ        Linear; convolutions, with a the patches; Conv1D of transformers, transposed
+    Grouped the same in blocks           grouped convolutions
     Lookup  ∇W_i[v] = Σ_{t: x_it = v} δ_it   Embedding: a is one-hot, and never written out
-    Scale   ∇γ_i = Σ_t δ_it ⊙ x̂_it       LayerNorm, GroupNorm, and BatchNorm with its running statistics
+    Scale   ∇γ_i = Σ_t δ_it ⊙ x̂_it       LayerNorm, RMSNorm, GroupNorm, and BatchNorm with its running statistics
     Total   ∇b_i = Σ_t δ_it              their biases
     Dense   the gradient itself          every other module, by `torch.func.vmap`
 
@@ -73,6 +74,36 @@ class Outer(Term):
 
 
 @dataclass(frozen=True)
+class Grouped(Term):
+    """`Outer` in `groups` blocks: outputs of group g see inputs of group g alone, as in a grouped convolution.
+
+    Attributes:
+        source, deltas, expand: see `Outer`; all groups' inputs and deltas, one group after the other.
+        groups: how many.
+    """
+
+    source: Tensor
+    deltas: Tensor
+    expand: Transform
+    groups: int
+
+    def gradient(self, rows: slice) -> Tensor:
+        """See `Term`."""
+        deltas, inputs = self._split(self.deltas), self._split(self.expand(self.source))
+        whole = deltas.permute(0, 2, 3, 1) @ inputs.permute(0, 2, 1, 3)
+        return whole.flatten(1, 2)[:, rows].flatten(1)
+
+    def group(self, number: int) -> Outer:
+        """One group's part."""
+        deltas, inputs = self._split(self.deltas)[:, :, number], self._split(self.expand(self.source))[:, :, number]
+        return Outer(inputs, deltas, inputs.shape[2], _same)
+
+    def _split(self, side: Tensor) -> Tensor:
+        """(n, T, numbers) → (n, T, groups, numbers of each)."""
+        return side.reshape(*side.shape[:2], self.groups, -1)
+
+
+@dataclass(frozen=True)
 class Lookup(Term):
     """Σ_t e_{x_t} δ_tᵀ: `indices` x (n, T), `deltas` δ (n, T, d)."""
 
@@ -122,6 +153,10 @@ class Dense(Term):
     def gradient(self, rows: slice) -> Tensor:
         """See `Term`."""
         return self.values[:, rows].flatten(1)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from torch.func import functional_call, grad, jacrev
 
 from attriboard.attribution.plugins import Registry
 from attriboard.attributors import ATTRIBUTORS
-from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Attributor, BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
-from attriboard.toolkit.gradients import FactoredGradients
+from attriboard.toolkit.factored import Factors
 
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 
@@ -67,10 +66,7 @@ def attribute(name: str, context: Context, **values: object) -> Tensor:
 def without_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every model as one that has no gradient factors."""
 
-    def refuse(*_: object) -> None:
-        raise NotApplicableError("none today")
-
-    monkeypatch.setattr(FactoredGradients, "check", refuse)
+    monkeypatch.setattr(Factors, "cover", lambda *_: False)
 
 
 def assert_rows_close(actual: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:

@@ -90,8 +90,8 @@ def test_explicit_leaves_out_directions_in_which_nothing_is_left_to_invert(
 
 
 def test_explicit_names_the_memory_that_a_large_model_lacks(context: Context) -> None:
-    layer = {"weight": torch.empty(109_386, device="meta")}
-    large = replace(context, checkpoints=(Checkpoint(layer, epoch=1, seed=0),))
+    layer = torch.nn.Linear(109_386, 1, bias=False, device="meta")
+    large = replace(context, model=layer, checkpoints=(Checkpoint(dict(layer.named_parameters()), epoch=1, seed=0),))
     with pytest.raises(
         MemoryError, match=r"needs 28\d\.\d GB \(the Hessian of 109,386 parameters in float64 95\.7 GB, "
     ):

@@ -17,6 +17,7 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
+from attriboard.toolkit.layerwise import matrix_layers
 
 ONE = {"checkpoints": 1, "epoch": None}
 WHOLE = {**ONE, "projection_dim": None, "initialization": "random"}
@@ -289,8 +290,20 @@ def test_checkpoints_are_averaged(context: Context, method: type[EKFAC] | type[L
 @pytest.mark.parametrize("method", [EKFAC, LoGra])
 def test_models_without_matrix_layers_are_refused(double_context: Context, method: type[EKFAC] | type[LoGra]) -> None:
     norms = nn.Sequential(nn.LayerNorm(64), nn.AdaptiveAvgPool1d(10))
-    grouped = nn.Sequential(nn.Unflatten(1, (2, 4, 8)), nn.Conv2d(2, 2, 3, groups=2), nn.Flatten(), nn.Linear(24, 10))
-    for model, reason in ((norms, "no layer is one matrix product"), (grouped, "no gradient factors for Conv2d")):
-        context = with_model(double_context, model, epochs=1)
-        with pytest.raises(NotApplicableError, match=reason):
-            method().fit(context, **method.stage(method.configure({}), "fit"))
+    context = with_model(double_context, norms, epochs=1)
+    with pytest.raises(NotApplicableError, match="no layer is one matrix product"):
+        method().fit(context, **method.stage(method.configure({}), "fit"))
+
+
+@pytest.mark.parametrize("method", [EKFAC, LoGra])
+def test_groups_of_a_convolution_are_matrix_layers_and_other_layers_are_left_out(
+    double_context: Context, method: type[EKFAC] | type[LoGra]
+) -> None:
+    grouped = (nn.Conv2d(2, 2, 3, groups=2), nn.PReLU(), nn.Flatten(), nn.Linear(24, 10))
+    context = with_model(double_context, nn.Sequential(nn.Unflatten(1, (2, 4, 8)), *grouped), epochs=1)
+    assert list(matrix_layers(context, context.checkpoints[0])) == ["1 group 0", "1 group 1", "4"]
+    attributor = method()
+    state = attributor.fit(context, **method.stage(method.configure({}), "fit"))
+    assert attributor.notes(state) == (
+        "leaves out 1 of 271 parameters, those of layers that are not one matrix product: 2",
+    )

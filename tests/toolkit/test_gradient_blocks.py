@@ -10,9 +10,10 @@ from torch.func import functional_call, jacrev
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
-from attriboard.toolkit import gradients as gradients_module
+from attriboard.toolkit import factored as factored_module
 from attriboard.toolkit import kernel as kernel_module
-from attriboard.toolkit.gradients import FactoredGradients, evaluate, layer_gradients, per_example_gradients
+from attriboard.toolkit.factored import FactoredGradients
+from attriboard.toolkit.gradients import evaluate, layer_gradients, per_example_gradients
 from attriboard.toolkit.kernel import gradient_kernels, gradient_products
 
 N, N_TEST, D = 23, 7, 6
@@ -145,7 +146,7 @@ def test_kernels_do_not_depend_on_their_blocks(make: Callable[[], nn.Module], mo
     monkeypatch.setattr(kernel_module, "BLOCK_ROWS", 4)
     monkeypatch.setattr(kernel_module, "BLOCK_COLUMNS", 5)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 8 * (N + N_TEST) * 12)
-    monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 8 * gradients_module.INTERMEDIATES * 23 * 5)
+    monkeypatch.setattr(factored_module, "GRADIENT_BYTES", 8 * factored_module.INTERMEDIATES * 23 * 5)
     actual = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
@@ -173,15 +174,21 @@ def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytes
     ("make", "reason"),
     [
         (Shifted, "layer '': no gradient factors for Shifted as it is set"),
-        (Silent, "'other' takes no part in the model's outputs"),
         (Leaking, "'layer': its weight is also used outside the layer"),
     ],
 )
 def test_models_without_factors_are_told_why(make: Callable[[], nn.Module], reason: str) -> None:
     context = build(make)
     with pytest.raises(NotApplicableError, match=reason):
-        FactoredGradients(context, context.checkpoints[0], context.loss).check(context.train)
+        FactoredGradients(context, context.checkpoints[0], context.loss).check()
     assert not any(module._forward_hooks for module in context.model.modules())
+
+
+def test_a_layer_that_no_gradient_reaches_counts_zero_and_a_remark_says_so() -> None:
+    context = build(Silent)
+    (chunk,) = layer_gradients(context, context.checkpoints[0], context.loss, context.train)
+    assert {layer.name: bool(layer.dense().any()) for layer in chunk} == {"layer": True, "other": False}
+    assert context.remarks == ("no gradient reaches 21 of 42 parameters: other.weight, other.bias",)
 
 
 def test_some_layers_are_made_alone() -> None:
