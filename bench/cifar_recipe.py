@@ -1,0 +1,177 @@
+"""Which recipe `cifar2_resnet9` gets: candidates on the same masks and seeds, and how much of a margin is the mask's.
+
+A candidate is the card with other fields of its recipe. Its retrains are the first rows of the ground truth that the
+card would have, so whatever is trained for the recipe that is chosen counts as built. Work is a text file of lines
+
+    CANDIDATE mask K REPEAT
+    CANDIDATE checkpoint J
+
+that any number of workers take from the top; it may be edited at any time, and what the store has is not done again.
+
+    while OMP_NUM_THREADS=1 python -m bench.cifar_recipe work QUEUE; do :; done     # one worker; ends with the queue
+    python -m bench.cifar_recipe report [CANDIDATE …]
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+import attriboard.tasks
+from attriboard.base.paths import cache_folder
+from attriboard.contracts.card import load_card
+from attriboard.contracts.task import Task
+from attriboard.groundtruth.build import open_store
+from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed
+from attriboard.retraining.engine import array_names, retrain
+from attriboard.retraining.request import RetrainRequest
+from attriboard.scoring.ceiling import noise_ceiling
+from attriboard.tasks.catalogue import task_from_card
+
+STUDY = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "epochs": 10, "batch_size": 64}
+CYCLE = {"schedule": "cosine", "warmup": 0.2, "precision": "bfloat16"}
+CANDIDATES: dict[str, dict[str, Any]] = {
+    "study32": STUDY,
+    "study16": STUDY | {"precision": "bfloat16"},
+    "mini": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.01},
+    "mini15": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.01, "epochs": 15},
+    "lr05wd02": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02},
+    "lr05wd02e15": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 15},
+    "lr03wd03": STUDY | CYCLE | {"learning_rate": 0.03, "weight_decay": 0.03},
+}
+PROXY = "/2"
+"""Behind a candidate's name: with a first convolution of stride 2, at a quarter of the cost, as a hint."""
+MAX_MASKS = 100
+
+
+def candidate(name: str) -> Task:
+    """The task under a candidate's recipe; only the study's own, in float32, is version 1."""
+    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "cifar2_resnet9.yaml").read_text(encoding="utf-8"))
+    recipe = CANDIDATES[name.removesuffix(PROXY)]
+    raw |= {"recipe": recipe, "version": 1 if name == "study32" else 2}
+    if name.endswith(PROXY):
+        raw["model"]["options"]["stem_stride"] = 2
+    raw["checkpoints"] = {"full": 2, "half": 3, "epochs": [recipe["epochs"]]}
+    return task_from_card(load_card(raw))
+
+
+def request_of(task: Task, kind: str, *numbers: str) -> RetrainRequest:
+    """The request that a line of the queue asks for."""
+    if kind == "checkpoint":
+        return checkpoint_requests(task.card)[int(numbers[0])]
+    k, repeat = map(int, numbers)
+    return RetrainRequest(mask_indices(task.card, k), retrain_seed(k, repeat))
+
+
+@contextmanager
+def claimed(digest: str) -> Iterator[bool]:
+    """Whether this process alone is at work on a retrain; a claim of a process that is gone counts for nothing."""
+    path = cache_folder() / "claims" / digest
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not Path(f"/proc/{path.read_text() or 0}").exists():
+        path.unlink(missing_ok=True)
+    try:
+        with path.open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink()
+
+
+def work(queue: Path) -> int:
+    """Train the first retrain that is asked for and neither done nor under way; exit code 1 where there is none."""
+    return 0 if any(_train(line) for line in queue.read_text(encoding="utf-8").splitlines() if line) else 1
+
+
+def _train(line: str) -> bool:
+    name, *what = line.split()
+    task = candidate(name)
+    request = request_of(task, *what)
+    digest, store = request.digest(task.card.fingerprint), open_store(task, None)
+    if store.has(digest, array_names(task, request)):
+        return False
+    with claimed(digest) as ours:
+        if not ours or not retrain(task, [request], store):
+            return False
+    wall, accuracy = store.seconds([digest]), store.read("outputs/correct", [digest]).mean()
+    stamp = time.strftime("%H:%M:%S")
+    print(f"{stamp} {line}: accuracy {accuracy:.3f}, {wall:.0f} s, {time.process_time():.0f} s of CPU", flush=True)
+    return True
+
+
+def report(name: str) -> str:
+    """One line: from the masks of which both repeats are there, beside the accuracy of all half-models."""
+    task = candidate(name)
+    store = open_store(task, None)
+    digests = [
+        [request_of(task, "mask", str(k), str(r)).digest(task.card.fingerprint) for r in (0, 1)]
+        for k in range(MAX_MASKS)
+    ]
+    names = [f"outputs/{measured}" for measured in task.measurements]
+    there = [digest for pair in digests for digest in pair if store.has(digest, names)]
+    if not there:
+        return f"{name}: nothing yet"
+    accuracy = store.read("outputs/correct", there).mean(axis=1)
+    text = (
+        f"{name} ({task.card.fingerprint[:12]}): {len(there)} models, accuracy {accuracy.mean():.3f} "
+        f"[{accuracy.min():.3f}, {accuracy.max():.3f}], loss {store.read('outputs/loss', there).mean():.3f}"
+    )
+    pairs = [k for k, pair in enumerate(digests) if all(store.has(digest, names) for digest in pair)]
+    if len(pairs) < 3:
+        return text
+    flat = [digest for k in pairs for digest in digests[k]]
+    margins = store.read("outputs/margin", flat).astype(np.float64).reshape(len(pairs), 2, -1)
+    low, value, high = reliability_interval(margins)
+    text += f"; masks {pairs[0]}–{pairs[-1]} ({len(pairs)}) × 2: reliability {value:.3f} [{low:.3f}, {high:.3f}]"
+    text += f", noise within / between {noise_and_signal(margins)}"
+    ceiling = noise_ceiling(margins)
+    if ceiling.mean is not None and ceiling.ci95 is not None:
+        text += f", ceiling of two {ceiling.mean:.3f} [{ceiling.ci95[0]:.3f}, {ceiling.ci95[1]:.3f}]"
+    return text
+
+
+def noise_and_signal(margins: NDArray[np.float64]) -> str:
+    """Standard deviations of margins between seeds of a mask and between masks, pooled over test points."""
+    within, between = components(margins)
+    return f"{within.mean() ** 0.5:.2f} / {max(between.mean(), 0) ** 0.5:.2f}"
+
+
+def components(margins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances within and between masks, (n_test,) each, of margins (n_masks, n_repeats, n_test): one-way ANOVA."""
+    within = margins.var(axis=1, ddof=1).mean(axis=0)
+    return within, margins.mean(axis=1).var(axis=0, ddof=1) - within / margins.shape[1]
+
+
+def reliability(margins: NDArray[np.float64]) -> float:
+    """The mask's share of the variance of one retrain's margins, pooled over test points."""
+    within, between = (part.mean() for part in components(margins))
+    return float(between / (between + within))
+
+
+def reliability_interval(margins: NDArray[np.float64]) -> tuple[float, float, float]:
+    """With a 95 % interval from leaving out one mask at a time."""
+    from attriboard.scoring.differences import t_quantile
+
+    n = len(margins)
+    value = reliability(margins)
+    left_out = [reliability(np.delete(margins, k, axis=0)) for k in range(n)]
+    reach = t_quantile(n, margins.shape[2]) * float(np.sqrt((n - 1) * np.var(left_out)))
+    return value - reach, value, value + reach
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "work":
+        sys.exit(work(Path(sys.argv[2])))
+    else:
+        print("\n".join(report(name) for name in sys.argv[2:] or CANDIDATES))
