@@ -327,7 +327,7 @@ def main(name: str) -> None:
         return
     subject = Subject(method, small_context())
     try:
-        subject.scores()
+        replace(subject, context=small_context()).scores()  # a copy: it may change what it is given
     except NotApplicableError:
         subject = replace(subject, context=small_context(tokens=True))
     except Exception:
