@@ -64,6 +64,9 @@ class UnavailableTask(TinyTask):
     def load_data(self) -> Dataset:
         raise DataError("data set tiny: no source has it")
 
+    def data_available(self) -> bool:
+        return False
+
 
 def tiny_card(**changes: Any) -> TaskCard:
     """The card; keywords replace fields of the recipe, or `hidden` and `checkpoints`."""

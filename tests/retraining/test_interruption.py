@@ -165,7 +165,7 @@ def test_ctrl_c_ends_cleanly_at_any_moment_and_the_same_command_goes_on(tmp_path
     card, store, out = small_digits_yaml(tmp_path, epochs=4), tmp_path / "store", tmp_path / "out"
     command, log = attriboard_build(card, store, out), tmp_path / "log"
     moments: list[Callable[[int], bool]] = [
-        lambda before: "0/160" in log.read_text(),  # workers are starting
+        lambda before: "0 of 160" in log.read_text(),  # workers are starting
         lambda before: n_shards(store) > before,  # some are done
     ]
     for come in moments:

@@ -136,7 +136,6 @@ def test_by_vmap_a_gpt2_has_the_same_bits_in_any_stack_and_is_what_the_loop_trai
 
 
 def test_a_variant_of_gpt2_is_not_mistaken_for_it():
-    task = TinyLanguageTask(tiny_card())
     for name, value in (
         ("activation_function", "relu"),
         ("attn_pdrop", 0.1),
@@ -144,11 +143,15 @@ def test_a_variant_of_gpt2_is_not_mistaken_for_it():
         ("n_inner", 99),
         ("tie_word_embeddings", False),
     ):
-        model = task.build_model()
-        setattr(model.gpt2.config, name, value)
-        task.build_model = lambda model=model: model
+        task = TinyLanguageTask(tiny_card())
+
+        def build(task=task, name=name, value=value):
+            model = type(task).build_model(task)
+            setattr(model.gpt2.config, name, value)
+            return model
+
+        task.build_model = build
         assert trainer_class(task) is not StackedGPT2Trainer, name
-        del task.build_model
 
 
 def test_a_stack_has_at_least_one_model_and_fits_its_budget():
