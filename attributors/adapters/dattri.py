@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from attriboard.attributors.adapters import require_whole_model
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context, Hyperparameter
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
@@ -251,6 +252,7 @@ def scalar(
 
 def copied(context: Context) -> torch.nn.Module:
     """A model for dattri to load checkpoints into and to hook."""
+    require_whole_model(context, "dattri")
     return copy.deepcopy(context.model).requires_grad_(True)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from attriboard.attributors.adapters import require_whole_model
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Context, Hyperparameter
 from attriboard.contracts.task import Examples
@@ -61,6 +62,7 @@ class KronfluenceEKFAC(FixedScores):
         Raises:
             NotApplicableError: targets are not one class per example.
         """
+        require_whole_model(context, "kronfluence")
         if context.train.targets.dim() != 1 or context.train.targets.is_floating_point():
             raise NotApplicableError(
                 "targets are not one class per example, and kronfluence does not see GPT-2's Conv1D layers; use ekfac"

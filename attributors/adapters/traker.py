@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from attriboard.attributors.adapters import require_whole_model
 from attriboard.contracts.attributor import BatchFunction, Context, Hyperparameter
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
@@ -77,6 +78,7 @@ class TrakerTRAK(FixedScores):
         half_precision: bool,
     ) -> Tensor:
         """Featurise the training set, score the test set."""
+        require_whole_model(context, "traker")
         models = context.select_checkpoints(checkpoints, epoch=epoch, data="half")
         n_params = count_parameters(context)
         rows = max(1, BATCH_BYTES // (4 * n_params))

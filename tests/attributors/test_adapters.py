@@ -134,3 +134,12 @@ def test_traker_is_given_f_for_test_examples(context: Context) -> None:
     values = {"projection_dim": None, "regularization": 1.0}
     expected = 2 * attribute("traker:trak", context, **values)
     assert_rows_close(attribute("traker:trak", doubled, **values), expected, 1e-5)
+
+
+@dattri
+@traker
+@pytest.mark.parametrize("name", ["dattri:trak", "traker:trak"])
+def test_a_library_that_attributes_everything_refuses_a_part(name: str, context: Context) -> None:
+    first = next(n for n, _ in context.model.named_parameters())
+    with pytest.raises(NotApplicableError, match=r"attributes every parameter, and \d+ of \d+ are left out"):
+        attribute(name, replace(context, parameters=(first,)))
