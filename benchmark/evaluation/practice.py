@@ -58,16 +58,9 @@ class SurrogateChoice:
 
     def figure(self) -> "Figure":
         """Mean ξ against λ, with the pick."""
-        from matplotlib.figure import Figure
+        from attriboard.toolkit.regularization import xi_figure
 
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-        axis = figure.subplots()
-        axis.plot(self.candidates, self.xi, color="#0072b2", marker="o", markersize=4, label="mean ξ")
-        axis.axhline(0.5, color="#4b5563", linestyle=(0, (6, 3)), linewidth=1.2, label="one half")
-        axis.axvline(self.regularization, color="#d55e00", label=f"pick, λ = {self.regularization:.3g}")
-        axis.set(xscale="log", xlabel="regularization λ", ylabel="mean ξ", ylim=(-0.03, 1.03), title=self.attributor)
-        axis.legend(frameon=False)
-        return figure
+        return xi_figure(self.candidates, self.xi, self.regularization, self.attributor)
 
 
 def choose(

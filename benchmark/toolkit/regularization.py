@@ -64,16 +64,21 @@ class RegularizationChoice:
 
     def figure(self) -> Figure:
         """ξ̄ against λ, with the pick marked."""
-        from matplotlib.figure import Figure
+        return xi_figure(self.candidates, self.xi, self.regularization)
 
-        figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-        axis = figure.subplots()
-        axis.plot(self.candidates, self.xi, color="#0072b2", marker="o", markersize=4, label="mean ξ")
-        axis.axhline(HALF, color="#4b5563", linestyle=(0, (6, 3)), linewidth=1.2, label="one half")
-        axis.axvline(self.regularization, color="#d55e00", label=f"pick, λ = {self.regularization:.3g}")
-        axis.set(xscale="log", xlabel="regularization λ", ylabel="mean ξ", ylim=(-0.03, 1.03))
-        axis.legend(frameon=False)
-        return figure
+
+def xi_figure(candidates: Sequence[float], xi: Sequence[float], pick: float, title: str = "") -> Figure:
+    """Mean ξ against λ, with one half and the pick marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(candidates, xi, color="#0072b2", marker="o", markersize=4, label="mean ξ")
+    axis.axhline(HALF, color="#4b5563", linestyle=(0, (6, 3)), linewidth=1.2, label="one half")
+    axis.axvline(pick, color="#d55e00", label=f"pick, λ = {pick:.3g}")
+    axis.set(xscale="log", xlabel="regularization λ", ylabel="mean ξ", ylim=(-0.03, 1.03), title=title)
+    axis.legend(frameon=False)
+    return figure
 
 
 def select_regularization(

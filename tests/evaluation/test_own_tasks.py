@@ -211,3 +211,10 @@ def test_top_and_self_influence():
     assert own.shape == (N_TRAIN,)
     with pytest.raises(InputError, match="0 … 14"):
         ab.top(task, "grad_dot", 99, threads=1)
+
+
+def test_a_choice_by_the_surrogate_draws_itself(tmp_path):
+    choice = ab.select(regression(), "iffim", threads=1)
+    choice.figure().savefig(tmp_path / "xi.png")
+    assert (tmp_path / "xi.png").stat().st_size > 5000
+    assert repr(choice).startswith("<iffim: λ = ")
