@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attriboard.tasks import losses
 from attriboard.tasks.tabled import TabledTask
 
 if TYPE_CHECKING:
@@ -36,21 +37,16 @@ class ClassificationTask(TabledTask):
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Cross-entropy in nats, (n,), of logits (n, n_classes)."""
-        return outputs.logsumexp(-1) - _right_logit(outputs, targets)
+        return losses.cross_entropy(outputs, targets)
 
     def margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Log-odds of the right class in nats, (n,), of logits (n, n_classes)."""
-        others = outputs.scatter(-1, targets.unsqueeze(-1), float("-inf"))
-        return _right_logit(outputs, targets) - others.logsumexp(-1)
+        return losses.class_margin(outputs, targets)
 
     def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """`loss`, `margin` and `correct` (1 where the largest logit is the right one), each (n,) float32."""
         return {
             "loss": self.loss(outputs, targets).float(),
             "margin": self.margin(outputs, targets).float(),
-            "correct": (outputs.argmax(-1) == targets).float(),
+            "correct": losses.right_class(outputs, targets),
         }
-
-
-def _right_logit(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return outputs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)

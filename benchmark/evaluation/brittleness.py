@@ -20,7 +20,7 @@ from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.removal import Work
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.plan import removal_seed, shuffled_points
+from attriboard.groundtruth.plan import removal_seed, shuffled_points, split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
 from attriboard.records.uses import BrittlenessRecord, BrittlePoint
@@ -29,7 +29,6 @@ from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.scoring.brittleness import LadderSearch, ladder
-from attriboard.scoring.split import split_test_points
 
 _FULL = 10  # full-data models that must all be right, the ones of data selection
 _FRESH = 1_000  # first seed of the retrains that confirm
@@ -112,7 +111,7 @@ class BrittlenessBench:
         requests = [RetrainRequest(everything, removal_seed(s)) for s in range(_FULL)]
         self._train(requests, executor, progress)
         right: NDArray[np.bool_] = np.asarray(self._correct(requests).all(axis=0))
-        scoring = set(split_test_points(card.data.n_test, card.split.calibration, card.split.seed).scoring.tolist())
+        scoring = set(split_of(card).scoring.tolist())
         eligible = [int(point) for point in shuffled_points(card) if int(point) in scoring and right[point]]
         if not eligible:
             raise InputError(f"task {card.name}: no scoring point is right in all of {_FULL} full-data models")

@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.evaluation.selection_cost import choice_rules, varying
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import open_store
-from attriboard.groundtruth.plan import tuning_requests
+from attriboard.groundtruth.plan import split_of, tuning_requests
 from attriboard.retraining.engine import retrain
 from attriboard.scoring.budget import expected_regret, few_lds
 from attriboard.scoring.lds import predict
-from attriboard.scoring.split import split_test_points
 
 SMALLEST = 2
 
@@ -117,11 +117,6 @@ def choose_by_budget(
     )
 
 
-def _calibration(workspace: Workspace) -> NDArray[np.int64]:
-    card = workspace.task.card
-    return split_test_points(card.data.n_test, card.split.calibration, card.split.seed).calibration
-
-
 def _retrained(
     workspace: Workspace, budget: int, folder: Path | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], int]:
@@ -136,7 +131,7 @@ def _retrained(
     masks = np.zeros((budget, card.data.n_train), dtype=bool)
     for mask, request in zip(masks, requests, strict=True):
         mask[request.indices] = True
-    return masks, outputs[:, _calibration(workspace)], trained
+    return masks, outputs[:, split_of(card).calibration], trained
 
 
 def _predicted(
@@ -150,9 +145,9 @@ def _predicted(
     points: dict[int, dict[str, HyperparameterValue]] = {}
     predictions: dict[int, NDArray[np.float64]] = {}
     failed = []
-    calibration = _calibration(workspace)
+    calibration = split_of(workspace.task.card).calibration
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
-        for event in workspace.runner.run(job):
+        for event in workspace.runner.run(job, said(progress)):
             assert not isinstance(event, Selected), "a job without selectors has outcomes only"
             points[event.index] = event.hyperparameters
             if event.scores is None:

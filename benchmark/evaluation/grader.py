@@ -30,7 +30,7 @@ from attriboard.scoring.bootstrap import bootstrap
 from attriboard.scoring.ceiling import Ceiling, noise_ceiling
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
-from attriboard.scoring.split import Split, split_test_points
+from attriboard.scoring.split import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,10 @@ class Grader:
 
     truth: GroundTruth
 
-    @cached_property
+    @property
     def split(self) -> Split:
         """Calibration and scoring points, from the task's card."""
-        spec = self.truth.card.task.split
-        return split_test_points(self.truth.card.n_test, spec.calibration, spec.seed)
+        return self.truth.split
 
     @cached_property
     def ceiling(self) -> Ceiling:

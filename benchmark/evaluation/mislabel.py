@@ -17,12 +17,12 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.plan import split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
 from attriboard.records.uses import MislabelRecord
 from attriboard.scoring.mislabel import INSPECTED, Detection, detect, suspicion_of_self, suspicion_of_sums
 from attriboard.scoring.removal import summed_scores
-from attriboard.scoring.split import split_test_points
 
 By = Literal["self", "summed"]
 BY: tuple[By, ...] = get_args(By)
@@ -63,8 +63,7 @@ class MislabelBench:
         """
         if self.by == "self":
             return detect(suspicion_of_self(scores), self.wrong)
-        card = self.task.card
-        points = split_test_points(card.data.n_test, card.split.calibration, card.split.seed).calibration
+        points = split_of(self.task.card).calibration
         return detect(suspicion_of_sums(summed_scores(scores, points)[0]), self.wrong)
 
     def record(self, attributed: Attributed[Detection]) -> MislabelRecord:

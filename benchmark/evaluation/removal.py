@@ -28,7 +28,7 @@ from attriboard.evaluation.variants import (
     record_fields,
 )
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.plan import removal_seed, shuffled_rows
+from attriboard.groundtruth.plan import removal_seed, shuffled_rows, split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
 from attriboard.records.uses import RemovalPoint, RemovalRecord
@@ -37,7 +37,7 @@ from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.scoring.removal import Direction, kept_rows, removal_order, removal_size, summed_scores
-from attriboard.scoring.split import Split, split_test_points
+from attriboard.scoring.split import Split
 
 Measured = dict[str, tuple[float, ...]]
 
@@ -108,8 +108,7 @@ class RemovalBench:
     @cached_property
     def split(self) -> Split:
         """Calibration and scoring points."""
-        card = self.task.card
-        return split_test_points(card.data.n_test, card.split.calibration, card.split.seed)
+        return split_of(self.task.card)
 
     def rank(self, scores: NDArray[np.float32]) -> Ranking:
         """The order in which scores (n_test, n_train) remove the training set.

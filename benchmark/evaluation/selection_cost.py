@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.runner import said
 from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
@@ -150,7 +151,7 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
     choices: dict[str, Selected] = {}
     info, asked = None, len(job.configurations)
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
-        for event in workspace.runner.run(job):
+        for event in workspace.runner.run(job, said(progress)):
             if isinstance(event, Selected):
                 # Of several fits, the first that let the selector choose answers for all.
                 if event.selector not in choices or choices[event.selector].reason is not None:

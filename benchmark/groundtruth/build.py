@@ -134,12 +134,12 @@ def keep_checkpoints(task: Task) -> Path:
     }
     for name, part in parts.items():
         tensors[f"{part}/{epoch}/{name}"] = np.stack([state[name].detach().cpu().numpy() for state in task.trained])
-    digest_ = content_digest(tensors)
-    path = cache_folder() / "checkpoints" / f"{card.name}-{card.fingerprint[:12]}-{digest_[:12]}.safetensors"
+    content = content_digest(tensors)
+    path = cache_folder() / "checkpoints" / f"{card.name}-{card.fingerprint[:12]}-{content[:12]}.safetensors"
     if not path.exists():
         sealed = checkpoints.CheckpointCard(
             format=checkpoints.FORMAT,
-            content_sha256=digest_,
+            content_sha256=content,
             n_models=len(task.trained),
             **_origin(task, provenance(), 0.0),
         )

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from attriboard.base.digests import digest_file
 from attriboard.base.errors import FormatError
+from attriboard.groundtruth.plan import split_of
 from attriboard.groundtruth.sealed import (
     REMEDY,
     Layout,
@@ -26,7 +27,7 @@ from attriboard.groundtruth.sealed import (
     read_sealed,
     write_sealed,
 )
-from attriboard.scoring.split import Split, split_test_points
+from attriboard.scoring.split import Split
 
 FORMAT = "attriboard-groundtruth/1"
 
@@ -73,19 +74,19 @@ class GroundTruth:
         )
 
     @cached_property
-    def _split(self) -> Split:
-        spec = self.card.task.split
-        return split_test_points(self.card.n_test, spec.calibration, spec.seed)
+    def split(self) -> Split:
+        """Calibration and scoring points, from the task's card."""
+        return split_of(self.card.task)
 
     @property
     def calibration(self) -> NDArray[np.int64]:
         """Test points that selectors and the oracle may see, ascending."""
-        return self._split.calibration
+        return self.split.calibration
 
     @property
     def scoring(self) -> NDArray[np.int64]:
         """Test points that every published number is on, ascending."""
-        return self._split.scoring
+        return self.split.scoring
 
     @cached_property
     def sha256(self) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from attriboard.base.errors import InputError
 from attriboard.contracts.card import TaskCard
 from attriboard.retraining.request import RetrainRequest, random_order, random_subset
+from attriboard.scoring.split import Split, split_test_points
 
 MAX_MASKS = 1_000_000
 _HALF_SEED = 500_000
@@ -66,6 +67,11 @@ def tuning_requests(card: TaskCard, count: int) -> list[RetrainRequest]:
 def removal_seed(s: int) -> int:
     """The s-th seed of retrains on what is left after a removal, and of the full-data models beside them."""
     return _REMOVAL_SEED + s
+
+
+def split_of(card: TaskCard) -> Split:
+    """The calibration and scoring points of a task."""
+    return split_test_points(card.data.n_test, card.split.calibration, card.split.seed)
 
 
 def shuffled_rows(card: TaskCard, s: int) -> NDArray[np.int64]:
