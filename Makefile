@@ -2,8 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Byte code is made when a module is first imported: most modules of most packages never are.
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 # A tree of links to the checkout's files, which type checkers and editors follow.
 EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editable
 LINKED := $(shell find benchmark tasks attributors leaderboard -type f -not -name '*.pyc' \
