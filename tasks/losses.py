@@ -91,15 +91,13 @@ def _classes(outputs: torch.Tensor, targets: torch.Tensor) -> None:
     if outputs.dim() < 2 or outputs.shape[:-1] != targets.shape:
         raise InputError(
             f"loss = cross_entropy: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; "
-            "it takes "
-            "logits (n, n_classes) and class numbers (n,)"
+            "it takes logits (n, n_classes) and class numbers (n,): squeeze a column, take argmax(1) of one-hot rows"
         )
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= outputs.shape[-1]:
         raise InputError(
             f"targets {low} … {high}: the model has {outputs.shape[-1]} classes, numbered from 0; renumber the "
-            "targets or "
-            "widen the last layer"
+            "targets or widen the last layer"
         )
 
 
@@ -108,8 +106,7 @@ def _same_shape(name: str) -> Callable[[torch.Tensor, torch.Tensor], None]:
         if outputs.numel() != targets.numel() or len(outputs) != len(targets):
             raise InputError(
                 f"loss = {name}: outputs {_shape(outputs)} and targets {_shape(targets)} do not go together; it "
-                "takes one "
-                "output for each target"
+                "takes one output for each target: widen or narrow the last layer"
             )
         if name == "binary_cross_entropy" and not bool(((targets == 0) | (targets == 1)).all()):
             raise InputError("loss = binary_cross_entropy: targets must be 0 or 1; for classes use cross_entropy")

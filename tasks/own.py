@@ -7,24 +7,23 @@ numbers of it, which the store of retrains compares within a tolerance.
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
-from attriboard.contracts.card import UNTRAINED, Recipe, TaskCard, load_card
-from attriboard.contracts.task import Dataset, Examples, Task
+from attriboard.contracts.card import NAME, UNTRAINED, Recipe, TaskCard, load_card
+from attriboard.contracts.task import Dataset, Task
 from attriboard.tasks.examples import read_examples
+from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models
 from attriboard.tasks.losses import LOSSES, NamedLoss
 
 if TYPE_CHECKING:
     import torch
 
     PerExample = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-N_PROBED = 4  # examples that are looked at when a task is defined
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,59 +168,18 @@ def define_task(
         InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says
             what to change.
     """
-    import torch
-
-    build, states = _models(model, checkpoints)
-    if recipe is not None and isinstance(model, torch.nn.Module):
-        raise InputError(
-            "model: an instance cannot be trained anew; give a function that builds it, such as model=build"
-        )
-    if recipe is None and not states:
-        raise InputError("recipe: without one there is nothing to train; give recipe=ab.Recipe(…), or checkpoints=[…]")
+    if not re.fullmatch(NAME, name):
+        raise InputError(f"name = {name!r}: must be lower-case letters, digits and underscores, as in my_task")
+    build, states = read_models(model, checkpoints)
+    check_recipe(recipe, model, len(states))
     named = _loss(loss)
-    data = Dataset(_prepared(read_examples("train", train), named), _prepared(read_examples("test", test), named))
+    sides = [prepared(side, read_examples(side, given), named) for side, given in (("train", train), ("test", test))]
+    data = Dataset(sides[0], sides[1])
     chosen, own = _target(loss, named, target, data.train.targets)
     probe = build()
-    _check_fit(probe, data, named, own)
+    check_fit(probe, data, named, own)
     card = _card(name, data, probe, loss if isinstance(loss, str) else "own", chosen, recipe, len(states))
     return DefinedTask(Definition(card, build, data, named, own, states, tuple(vocabulary)))
-
-
-def _models(
-    model: Any, checkpoints: Sequence[Any]
-) -> tuple[Callable[[], torch.nn.Module], tuple[Mapping[str, torch.Tensor], ...]]:
-    """How a model is made, and the states of the trained ones."""
-    import torch
-
-    states = [given.state_dict() if isinstance(given, torch.nn.Module) else dict(given) for given in checkpoints]
-    if isinstance(model, torch.nn.Module):
-        frozen = copy.deepcopy(model)
-        build: Callable[[], torch.nn.Module] = lambda: copy.deepcopy(frozen)  # noqa: E731 - one line, like a builder
-        states = states or [frozen.state_dict()]
-    elif callable(model):
-        build = model
-    else:
-        raise InputError(
-            f"model of type {type(model).__name__}: give a function that builds the model, or a trained model"
-        )
-    try:
-        built = build()
-    except TypeError as error:
-        raise InputError(
-            f"model: calling it without arguments raised {error}; give a function without arguments"
-        ) from error
-    if not isinstance(built, torch.nn.Module):
-        raise InputError(f"model: the function returned {type(built).__name__}; it must return a torch.nn.Module")
-    expected = {key: tuple(value.shape) for key, value in built.state_dict().items()}
-    for number, state in enumerate(states):
-        found = {key: tuple(value.shape) for key, value in state.items()}
-        if found != expected:
-            wrong = next(key for key in sorted(expected | found) if expected.get(key) != found.get(key))
-            raise InputError(
-                f"checkpoints[{number}]: {wrong} is {found.get(wrong, 'missing')}, the model has "
-                f"{expected.get(wrong, 'none')}"
-            )
-    return build, tuple({key: value.detach().clone() for key, value in state.items()} for state in states)
 
 
 def _loss(loss: Any) -> NamedLoss | PerExample:
@@ -233,10 +191,6 @@ def _loss(loss: Any) -> NamedLoss | PerExample:
         raise InputError(f"loss of type {type(loss).__name__}: must be a name or a function (outputs, targets) → (n,)")
     function: PerExample = loss
     return function
-
-
-def _prepared(examples: Examples, loss: NamedLoss | PerExample) -> Examples:
-    return Examples(examples.inputs, loss.prepare(examples.targets)) if isinstance(loss, NamedLoss) else examples
 
 
 def _target(
@@ -256,63 +210,6 @@ def _target(
             f"target = margin: loss = {shown} has no margin here; use target='negative_loss' or a function"
         )
     return target, None
-
-
-def _check_fit(model: torch.nn.Module, data: Dataset, loss: NamedLoss | PerExample, target: PerExample | None) -> None:
-    """Run the model on a few examples.
-
-    Raises:
-        InputError: it does not run, or its outputs, the targets and the functions do not go together.
-    """
-    import torch
-
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError("model: no parameter requires a gradient; there is nothing to train or attribute")
-    functions = {"loss": loss.loss if isinstance(loss, NamedLoss) else loss} | ({"target": target} if target else {})
-    model.eval()
-    for side, examples in (("train", data.train), ("test", data.test)):
-        few = examples[:N_PROBED]
-        try:
-            with torch.no_grad():
-                outputs = model(few.inputs.clone())
-        except Exception as error:  # the model is the user's own code
-            raise InputError(
-                f"model: running it on {side} inputs {tuple(few.inputs.shape)} {few.inputs.dtype} raised "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(outputs, torch.Tensor) or len(outputs) != len(few):
-            shown = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-            raise InputError(f"model: returned {shown} for {len(few)} examples; it must return one tensor, a row each")
-        if isinstance(loss, NamedLoss):
-            _check_targets(loss, outputs, examples.targets)
-        for name, function in functions.items():
-            _check_function(name, function, outputs, few.targets)
-
-
-def _check_targets(loss: NamedLoss, outputs: torch.Tensor, targets: torch.Tensor) -> None:
-    """Check all targets against the shape of the outputs of a few examples."""
-    shape = (len(targets), *outputs.shape[1:])
-    loss.check(outputs[:1].expand(shape) if len(outputs) else outputs, targets)
-
-
-def _check_function(name: str, function: PerExample, outputs: torch.Tensor, targets: torch.Tensor) -> None:
-    import torch
-
-    try:
-        values = function(outputs, targets)
-    except Exception as error:  # the user's own code
-        raise InputError(
-            f"{name}: calling it with outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} "
-            f"{targets.dtype} "
-            f"raised {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(values, torch.Tensor) or values.shape != (len(targets),):
-        shown = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
-        raise InputError(
-            f"{name}: returned {shown} for {len(targets)} examples; must be one value each, ({len(targets)},)"
-        )
-    if not bool(values.isfinite().all()):
-        raise InputError(f"{name}: is NaN or infinite on the first examples, before any training")
 
 
 def _card(

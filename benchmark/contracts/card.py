@@ -20,7 +20,8 @@ MAX_BYTES = 256 << 10  # of a card's file
 
 Scalar = bool | int | float | str
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+NAME = r"^[a-z][a-z0-9_]{1,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class _Spec(BaseModel):
@@ -206,7 +207,9 @@ def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
         return TaskCard.model_validate(raw)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'card'} = {reprlib.repr(item['input'])}: {item['msg']}"
+            f"{'.'.join(map(str, item['loc']))} = {reprlib.repr(item['input'])}: {item['msg']}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")  # of several fields together, which it names itself
             for item in error.errors()
         )
         raise CardError(f"{origin}: {problems}") from error
