@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 
-from attriboard.scoring.bootstrap import bootstrap
+from attriboard.scoring.bootstrap import Bootstrap
 from attriboard.scoring.lds import lds
 from bench.report import Comparison, Measured, interleaved, seconds
 
@@ -37,7 +37,9 @@ def measure(repetitions: int = 5) -> Measured:
 
     predictions = generator.standard_normal((BOOTSTRAP_MASKS, BOOTSTRAP_TEST))
     targets = predictions + 2.0 * generator.standard_normal(predictions.shape)
-    boots = [seconds(lambda: bootstrap(predictions, targets, n_resamples=N_RESAMPLES)) for _ in range(repetitions)]
+    boots = [
+        seconds(lambda: Bootstrap(targets, n_resamples=N_RESAMPLES).interval(predictions)) for _ in range(repetitions)
+    ]
     what = f"LDS, {N_MASKS} masks × {N_TRAIN:,} train × {N_TEST} test"
     return Measured(
         [Comparison(what, "dattri 0.3.0", *pairs)],

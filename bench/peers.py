@@ -74,7 +74,7 @@ def run_case(key: str) -> None:
     from attriboard.evaluation.catalog import attributor_spec, load_task
     from attriboard.evaluation.grader import Grader
     from attriboard.groundtruth.listing import BundleRegistry
-    from attriboard.scoring.bootstrap import bootstrap
+    from attriboard.scoring.bootstrap import Bootstrap
     from attriboard.scoring.lds import correlate, predict
 
     torch.set_num_threads(1)
@@ -105,7 +105,7 @@ def run_case(key: str) -> None:
         "peak_bytes": peak * 1024,
         "resident_before": before * 1024,
         "lds": lds.mean,
-        "ci95": list(bootstrap(predictions, outputs).ci95),
+        "ci95": list(Bootstrap(outputs).interval(predictions).ci95),
         "not_finite": float(np.mean(~np.isfinite(scores.numpy()))),
     }
     _keep(key, result)

@@ -26,7 +26,7 @@ from attriboard.records.model import (
     Variant,
 )
 from attriboard.records.provenance import provenance
-from attriboard.scoring.bootstrap import bootstrap
+from attriboard.scoring.bootstrap import Bootstrap
 from attriboard.scoring.ceiling import Ceiling, noise_ceiling
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
@@ -52,6 +52,11 @@ class Grader:
     def ceiling(self) -> Ceiling:
         """Noise ceiling on the scoring points."""
         return noise_ceiling(self.truth.target[:, :, self.split.scoring])
+
+    @cached_property
+    def resamples(self) -> Bootstrap:
+        """Resamples of the masks on the scoring points, the same for everything that is graded here."""
+        return Bootstrap(self.truth.target[:, :, self.split.scoring])
 
     def predict(self, scores: Any) -> NDArray[np.float64]:
         """Scores summed over every mask, (n_masks, n_test).
@@ -89,7 +94,7 @@ class Grader:
         result = correlate(predictions, outputs)
         return LdsResult(
             mean=result.mean,
-            ci95=bootstrap(predictions, outputs).ci95,
+            ci95=self.resamples.interval(predictions).ci95,
             pearson=result.mean_pearson,
             n_degenerate=result.n_degenerate,
             n_scoring=len(points),

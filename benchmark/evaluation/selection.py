@@ -24,7 +24,6 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord, Variant
-from attriboard.scoring.bootstrap import paired_bootstrap
 
 HEADLINE_SELECTOR = "surrogate"  # whose pick is the `selected` column of every table
 ORACLE = "oracle"
@@ -241,9 +240,7 @@ class _Report:
         assert better.predictions is not None
         assert worse.predictions is not None
         points = self.grader.split.scoring
-        found = paired_bootstrap(
-            better.predictions[:, points], worse.predictions[:, points], self.grader.truth.target[:, :, points]
-        )
+        found = self.grader.resamples.difference(better.predictions[:, points], worse.predictions[:, points])
         return Difference(mean=found.mean, ci95=found.ci95)
 
     def _configuration(self, point: _Point) -> GradedConfiguration:

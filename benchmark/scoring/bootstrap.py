@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 from attriboard.scoring.differences import PairedDifference, student_difference, t_quantile
-from attriboard.scoring.lds import paired_columns
-from attriboard.scoring.ranks import sort_rows, weighted_spearman
+from attriboard.scoring.lds import mean_outputs, paired_columns
+from attriboard.scoring.ranks import WeightedRanks, sort_rows
 
 _STREAM = 1  # second key word of Philox; the split of the test points uses another
 
@@ -53,64 +53,63 @@ class Interval:
     bias: float
 
 
-def bootstrap(predictions: NDArray[Any], outputs: NDArray[Any], *, n_resamples: int = 1000, seed: int = 0) -> Interval:
-    """95 % interval of the mean LDS.
+class Bootstrap:
+    """Resamples of the masks of one ground truth, which any number of methods are graded under.
+
+    The same resamples for all make every difference a paired one, and the outputs are ranked under them once.
 
     Args:
-        predictions: (n_masks, n_test), from `predict`.
         outputs: (n_masks, n_test) or (n_masks, n_repeats, n_test).
         n_resamples: bootstrap resamples of the masks, ≥ 2.
         seed: of the resamples.
+        keep: remember the ranks of the outputs for further calls, n_masks · n_test · n_resamples · 4 bytes.
 
     Raises:
-        InputError: the shapes do not fit together, an output is not finite, or there are fewer than two
-            test points.
+        InputError: an output is not finite, or there are fewer than two test points or resamples.
     """
-    values = _resampled_lds(predictions, outputs, n_resamples, seed)
-    estimate, se, bias = _two_way(values)
-    reach = t_quantile(min(predictions.shape) - 1) * se
-    low, high = min(estimate - bias - reach, estimate), max(estimate - bias + reach, estimate)
-    return Interval(estimate, se, (max(low, -1.0), min(high, 1.0)), bias)
 
+    def __init__(self, outputs: NDArray[Any], *, n_resamples: int = 1000, seed: int = 0, keep: bool = True) -> None:
+        mean = mean_outputs(outputs)
+        n_masks, n_test = mean.shape
+        if n_test < 2:
+            raise InputError(f"outputs {outputs.shape}: an interval needs at least two test points")
+        if n_resamples < 2:
+            raise InputError(f"n_resamples = {n_resamples}: must be at least 2")
+        self._outputs = mean
+        weights = np.vstack([np.ones((1, n_masks)), _multiplicities(n_resamples, n_masks, seed)])
+        self._ranks = WeightedRanks(sort_rows(np.ascontiguousarray(mean.T)), weights, keep=keep)
 
-def paired_bootstrap(
-    predictions_a: NDArray[Any],
-    predictions_b: NDArray[Any],
-    outputs: NDArray[Any],
-    *,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> PairedDifference:
-    """Difference between two methods, both graded under the same resamples.
+    def interval(self, predictions: NDArray[Any]) -> Interval:
+        """95 % interval of the mean LDS.
 
-    Args:
-        predictions_a: (n_masks, n_test) of the first method, from `predict`.
-        predictions_b: (n_masks, n_test) of the second, with the same masks.
-        outputs: (n_masks, n_test) or (n_masks, n_repeats, n_test).
-        n_resamples: bootstrap resamples of the masks, ≥ 2.
-        seed: of the resamples.
+        Args:
+            predictions: (n_masks, n_test), from `predict`.
 
-    Raises:
-        InputError: as for `bootstrap`.
-    """
-    values_a = _resampled_lds(predictions_a, outputs, n_resamples, seed)
-    values_b = _resampled_lds(predictions_b, outputs, n_resamples, seed)
-    difference, se, bias = _two_way(values_a - values_b)
-    return student_difference(difference, se, min(predictions_a.shape) - 1, bias)
+        Raises:
+            InputError: the shapes do not fit together.
+        """
+        estimate, se, bias = _two_way(self._lds(predictions))
+        reach = t_quantile(min(predictions.shape) - 1) * se
+        low, high = min(estimate - bias - reach, estimate), max(estimate - bias + reach, estimate)
+        return Interval(estimate, se, (max(low, -1.0), min(high, 1.0)), bias)
 
+    def difference(self, predictions_a: NDArray[Any], predictions_b: NDArray[Any]) -> PairedDifference:
+        """Mean LDS of one method minus that of another, under the same resamples.
 
-def _resampled_lds(
-    predictions: NDArray[Any], outputs: NDArray[Any], n_resamples: int, seed: int
-) -> NDArray[np.float64]:
-    """Spearman per test point: column 0 on the masks themselves, then one column per resample."""
-    x, y, _ = paired_columns(predictions, outputs)
-    n_test, n_masks = x.shape
-    if n_test < 2:
-        raise InputError(f"predictions {predictions.shape}: an interval needs at least two test points")
-    if n_resamples < 2:
-        raise InputError(f"n_resamples = {n_resamples}: must be at least 2")
-    weights = np.vstack([np.ones((1, n_masks)), _multiplicities(n_resamples, n_masks, seed)])
-    return weighted_spearman(sort_rows(x), sort_rows(y), weights)
+        Args:
+            predictions_a: (n_masks, n_test) of the first method, from `predict`.
+            predictions_b: (n_masks, n_test) of the second.
+
+        Raises:
+            InputError: the shapes do not fit together.
+        """
+        difference, se, bias = _two_way(self._lds(predictions_a) - self._lds(predictions_b))
+        return student_difference(difference, se, min(predictions_a.shape) - 1, bias)
+
+    def _lds(self, predictions: NDArray[Any]) -> NDArray[np.float64]:
+        """Spearman per test point: column 0 on the masks themselves, then one column per resample."""
+        x, _, _ = paired_columns(predictions, self._outputs)
+        return self._ranks.spearman(sort_rows(x))
 
 
 def _multiplicities(n_resamples: int, n_items: int, seed: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ factors make a mask effect, random a_t and b_t a test effect.
 import numpy as np
 import pytest
 
-from attriboard.scoring.bootstrap import bootstrap
+from attriboard.scoring.bootstrap import Bootstrap
 
 
 def draw_points(rng, n_test, rank, strength, spread):
@@ -37,7 +37,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100(n_masks, n_test, ra
         a, b = draw_points(rng, n_test, rank, strength, spread)
         masks = rng.standard_normal((n_masks, rank))
         outputs = masks @ b.T + noise * rng.standard_normal((n_masks, n_test))
-        interval = bootstrap(masks @ a.T, outputs, n_resamples=100, seed=seed)
+        interval = Bootstrap(outputs, n_resamples=100, seed=seed).interval(masks @ a.T)
         hits += interval.ci95[0] <= truth <= interval.ci95[1]
         errors.append(interval.estimate - truth)
         widths.append(interval.se)

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
 from attriboard.base.errors import InputError
-from attriboard.scoring.bootstrap import paired_bootstrap
+from attriboard.scoring.bootstrap import Bootstrap
 from attriboard.scoring.differences import lds_difference, student_difference
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate
@@ -60,7 +60,7 @@ def test_what_records_hold_gives_the_bootstraps_paired_error_or_a_little_more(ra
         y = masks @ truth.T / rank**0.5 + noise * rng.standard_normal((80, 80))
         a, b = (masks @ (s * truth + shared + own).T for s, own in ((0.8, own_a), (0.6, own_b)))
         stored = lds_difference(graded(a, y), graded(b, y))
-        direct = paired_bootstrap(a, b, y, n_resamples=200)
+        direct = Bootstrap(y, n_resamples=200).difference(a, b)
         assert stored.mean == pytest.approx(direct.mean, abs=1e-12)
         ratios.append(stored.se / direct.se)
     assert 0.95 < np.mean(ratios) < highest

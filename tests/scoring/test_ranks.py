@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
-from attriboard.scoring.ranks import average_ranks, sort_rows, weighted_spearman
+from attriboard.scoring.ranks import WeightedRanks, average_ranks, sort_rows, weighted_spearman
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.integers(0, 5).map(float)))
@@ -34,10 +34,19 @@ def test_multiplicities_equal_repeating_the_items(problem):
             np.testing.assert_allclose(ours[t, k], expected, atol=1e-12)
 
 
-def test_blocks_of_weightings_do_not_change_results(monkeypatch):
+def test_what_is_kept_between_calls_changes_no_bit(monkeypatch):
     rng = np.random.default_rng(0)
-    x, y = (sort_rows(rng.integers(0, 9, (3, 20)).astype(float)) for _ in range(2))
+    x, y, z = (sort_rows(rng.integers(0, 9, (3, 20)).astype(float)) for _ in range(3))
     weights = rng.integers(0, 3, (11, 20)).astype(float)
-    whole = weighted_spearman(x, y, weights)
-    monkeypatch.setattr("attriboard.scoring.ranks._BLOCK_ELEMENTS", 60)
-    np.testing.assert_array_equal(weighted_spearman(x, y, weights), whole)
+    monkeypatch.setattr("attriboard.scoring.ranks._KEPT_BYTES", 2000)  # room for two rows of three
+    ranked = WeightedRanks(y, weights)
+    for other in (x, z, x):
+        np.testing.assert_array_equal(ranked.spearman(other), weighted_spearman(other, y, weights))
+
+
+def test_sums_stay_exact_where_single_precision_and_short_integers_end():
+    """All the weight on two tie groups makes the largest sums: n³ in the covariance, 2n in the ranks."""
+    for total in (256, 257, 16_383, 16_384, 40_000):
+        x = sort_rows(np.array([[0.0, 1.0, 1.0, 2.0]]))
+        weights = np.array([[total // 2, 0.0, 0.0, total - total // 2], [1.0, 1.0, 1.0, total - 3.0]])
+        np.testing.assert_allclose(WeightedRanks(x, weights).spearman(x), 1.0, rtol=0, atol=1e-15)
