@@ -79,7 +79,6 @@ def run(
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
-    from attriboard.evaluation.ungraded import run_ungraded
     from attriboard.records.files import write_record
 
     values = parse_assignments(hp or [])
@@ -105,6 +104,8 @@ def run(
         _debug(workspace, job, graded, save)
         return
     if not graded:
+        from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without
+
         found = run_ungraded(workspace, job)
         save(found.outcome)
         finish_ungraded(workspace, job, found, scores=save_scores, json=json)

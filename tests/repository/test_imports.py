@@ -129,8 +129,21 @@ def test_only_the_catalog_knows_concrete_tasks_and_attributors():
         "import attriboard.scoring.lds",
         "import attriboard.groundtruth.bundle",
         "import attriboard.evaluation.catalog",
+        "import attriboard.evaluation.selection, attriboard.evaluation.sweeps, attriboard.evaluation.selection_cost",
     ],
 )
 def test_import_does_not_load_torch(statement):
     code = f"{statement}\nimport sys\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_graded_run_loads_torch_in_the_attributors_process_only(tmp_path):
+    code = (
+        "import sys; from attriboard.cli import main\n"
+        f"sys.argv = ['attriboard', 'run', 'digits_mlp', 'random', '--out', {str(tmp_path)!r}]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert list(tmp_path.rglob("*.json"))
