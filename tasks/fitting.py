@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
@@ -42,6 +43,17 @@ def check_recipe(recipe: Any, model: Any, n_trained: int) -> None:
         raise InputError("recipe: without one there is nothing to train; give recipe=ab.Recipe(…), or checkpoints=[…]")
 
 
+@dataclass(frozen=True)
+class CopiesOf:
+    """A builder whose models are copies of a trained one."""
+
+    model: torch.nn.Module
+
+    def __call__(self) -> torch.nn.Module:
+        """A copy."""
+        return copy.deepcopy(self.model)
+
+
 def read_models(
     model: Any, checkpoints: Any
 ) -> tuple[Callable[[], torch.nn.Module], tuple[Mapping[str, torch.Tensor], ...]]:
@@ -54,9 +66,8 @@ def read_models(
 
     states = _states(checkpoints)
     if isinstance(model, torch.nn.Module):
-        frozen = copy.deepcopy(model)
-        build: Callable[[], torch.nn.Module] = lambda: copy.deepcopy(frozen)  # noqa: E731 - one line, like a builder
-        states = states or [frozen.state_dict()]
+        build: Callable[[], torch.nn.Module] = CopiesOf(copy.deepcopy(model))
+        states = states or [model.state_dict()]
     elif callable(model):
         build = model
     else:

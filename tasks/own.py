@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
@@ -19,6 +22,7 @@ from attriboard.contracts.task import Dataset, Task
 from attriboard.tasks.examples import read_examples
 from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models
 from attriboard.tasks.losses import LOSSES, NamedLoss
+from attriboard.tasks.saving import Definition, read_definition, write_definition
 
 if TYPE_CHECKING:
     import torch
@@ -26,31 +30,8 @@ if TYPE_CHECKING:
     PerExample = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True, eq=False)
-class Definition:
-    """Everything that `define_task` was given, checked.
-
-    Attributes:
-        card: what it amounts to.
-        build: makes a new model, or copies the trained one.
-        data: training and test examples.
-        loss: by name or as a function.
-        target: the attributed function, where it is the task's own.
-        trained: states of models that were trained elsewhere.
-        vocabulary: token number → token.
-    """
-
-    card: TaskCard
-    build: Callable[[], torch.nn.Module]
-    data: Dataset
-    loss: NamedLoss | PerExample
-    target: PerExample | None
-    trained: tuple[Mapping[str, torch.Tensor], ...]
-    vocabulary: tuple[str, ...] = ()
-
-
 class DefinedTask(Task):
-    """A task from `define_task`; it lives in the process that defined it.
+    """A task from `define_task`; other processes make it again where they find its functions by name.
 
     Args:
         definition: what it is.
@@ -59,6 +40,7 @@ class DefinedTask(Task):
     def __init__(self, definition: Definition) -> None:
         super().__init__(definition.card)
         self._definition = definition
+        self._folder: Path | None = None
         loss = definition.loss
         self._named = loss if isinstance(loss, NamedLoss) else None
         self._loss: PerExample = loss.loss if isinstance(loss, NamedLoss) else loss
@@ -69,10 +51,23 @@ class DefinedTask(Task):
             names.append("target")
         self.measurements = tuple(names)  # type: ignore[misc]  # of this task, not of the class
 
-    @property
-    def portable(self) -> bool:
-        """Whether it lives in a file that other processes can run."""
-        return self.home is not None
+    def saved(self) -> Path:
+        """A folder with data and models as tensors and functions by name, which goes when the task does.
+
+        Raises:
+            InputError: another process would not find its functions, or not the same ones.
+        """
+        if self._folder is None:
+            folder = Path(mkdtemp(prefix="attriboard-task-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            write_definition(self._definition, folder)
+            self._folder = folder
+        return self._folder
+
+    @classmethod
+    def from_saved(cls, card: TaskCard, folder: Path) -> DefinedTask:
+        """See `Task.from_saved`."""
+        return cls(read_definition(card, folder))
 
     @property
     def trained(self) -> tuple[Mapping[str, torch.Tensor], ...]:

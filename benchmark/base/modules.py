@@ -6,10 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 from attriboard.base.errors import InputError
+from attriboard.base.processes import definitions_only
 
 
 def module_from_file(path: Path, kind: str) -> ModuleType:
-    """Import a Python file under a name of its own; it can import modules that lie beside it.
+    """Import a Python file under a name of its own, up to where it begins work; it can import modules beside it.
 
     Args:
         path: a `.py` file.
@@ -28,5 +29,6 @@ def module_from_file(path: Path, kind: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up here
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last, so that nothing installed is hidden
-    spec.loader.exec_module(module)
+    with definitions_only(path):
+        spec.loader.exec_module(module)
     return module

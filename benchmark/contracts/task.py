@@ -7,7 +7,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from attriboard.base.errors import InputError
 from attriboard.base.modules import module_from_file
-from attriboard.base.processes import SCRIPT, load_script
+from attriboard.base.scripts import PREFIX, definitions
 from attriboard.contracts.card import TaskCard
 
 if TYPE_CHECKING:
@@ -73,10 +73,32 @@ class Task(ABC):
     def __init__(self, card: TaskCard) -> None:
         self.card = card
 
+    @cached_property
+    def stays(self) -> str | None:
+        """Why no other process can bring the task to life, so that all runs in this one; `None` where one can."""
+        try:
+            TaskSpec.of(self)
+        except InputError as error:
+            return str(error)
+        return None
+
     @property
     def portable(self) -> bool:
         """Whether another process can bring the task to life; else everything runs in this one."""
-        return self.home is not None or type(self).__module__ != "__main__"
+        return self.home is not None or self.stays is None
+
+    def saved(self) -> Path | None:
+        """Folder with what the class and the card do not say, for `from_saved`; `None` where they say all."""
+        return None
+
+    @classmethod
+    def from_saved(cls, card: TaskCard, folder: Path) -> Task:
+        """The task whose `saved` gave the folder.
+
+        Raises:
+            InputError: what the folder refers to is not what it was.
+        """
+        raise NotImplementedError(f"{cls.__name__} has a method `saved`, and needs `from_saved`")
 
     @property
     def score_shape(self) -> tuple[int, int]:
@@ -154,6 +176,7 @@ class TaskSpec(BaseModel):
         reference: of the class, `module:qualified name`.
         card: the card.
         script: path of the script that defines the class, where it is no module that can be imported.
+        folder: what the class and the card do not say; see `Task.saved`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -161,6 +184,7 @@ class TaskSpec(BaseModel):
     reference: str
     card: TaskCard
     script: str | None = None
+    folder: str | None = None
 
     @classmethod
     def of(cls, task: Task) -> TaskSpec:
@@ -171,24 +195,24 @@ class TaskSpec(BaseModel):
         """
         if task.home is not None:
             return cls(reference=f"{FILE}{task.home}", card=task.card)
-        if not task.portable:
-            key = f"{LIVE}{id(task):x}"
-            _LIVE[key] = task
-            return cls(reference=key, card=task.card)
         kind = type(task)
         module, name = kind.__module__, kind.__qualname__
         what = f"task {task.card.name}: its class {name}"
         if "<locals>" in name:
             raise InputError(f"{what} is defined inside a function; define it at the top level of a .py file")
-        script = None
-        if module in ("__main__", SCRIPT):
+        if module == "__main__" or module.startswith(PREFIX):
             path = getattr(sys.modules[module], "__file__", None)
             if path is None or not Path(path).is_file():
                 raise InputError(
                     f"{what} is defined in a notebook or an interactive session, where no other process finds it; put "
                     "it into a .py file and import it"
                 )
-            module, script = SCRIPT, str(Path(path).absolute())
+            script = str(Path(path).absolute())
+            kind = _resolved(definitions(Path(script), name), name)
+        else:
+            script = None
+        if (folder := task.saved()) is not None:
+            return cls(reference=f"{module}:{name}", card=task.card, folder=str(folder))
         try:
             kind(task.card)
         except Exception as error:
@@ -197,6 +221,15 @@ class TaskSpec(BaseModel):
                 "arguments in a subclass"
             ) from error
         return cls(reference=f"{module}:{name}", card=task.card, script=script)
+
+    @classmethod
+    def here(cls, task: Task) -> TaskSpec:
+        """The specification of a live task for a job that runs in this process, whatever the task."""
+        if task.portable:
+            return cls.of(task)
+        key = f"{LIVE}{id(task):x}"
+        _LIVE[key] = task
+        return cls(reference=key, card=task.card)
 
     def load(self) -> Task:
         """The live task.
@@ -215,19 +248,20 @@ class TaskSpec(BaseModel):
         if self.reference.startswith(FILE):
             path, _, name = self.reference.removeprefix(FILE).rpartition(":")
             return task_in_file(Path(path), name)
-        if self.script is None:
-            task: Task = pkgutil.resolve_name(self.reference)(self.card)
-            return task
-        found: Any = load_script(Path(self.script))
-        for part in self.reference.partition(":")[2].split("."):
-            found = getattr(found, part, None)
-        if found is None:
-            raise InputError(
-                f"script {self.script}: begins work before it defines {self.reference.partition(':')[2]}; define "
-                'classes first, or put the work under if __name__ == "__main__":'
-            )
-        made: Task = found(self.card)
+        name = self.reference.partition(":")[2]
+        kind: Any = (
+            pkgutil.resolve_name(self.reference)
+            if self.script is None
+            else _resolved(definitions(Path(self.script), name), name)
+        )
+        made: Task = kind(self.card) if self.folder is None else kind.from_saved(self.card, Path(self.folder))
         return made
+
+
+def _resolved(found: Any, name: str) -> Any:
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def task_in_file(path: Path, name: str = "") -> Task:

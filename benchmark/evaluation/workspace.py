@@ -11,6 +11,7 @@ from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Runner
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import InputError
+from attriboard.base.processes import begin_work
 from attriboard.contracts.task import Task, TaskSpec
 from attriboard.evaluation.catalog import attributor_spec, load_task, selector_spec, spectrum_donors
 from attriboard.evaluation.grader import Grader
@@ -58,12 +59,13 @@ class Workspace:
         cluster: str | None = None,
         display: Display | None = None,
     ) -> None:
+        begin_work()
         self.task = task if isinstance(task, Task) else load_task(task)
         self.seed, self.device = seed, device
         self.threads = threads or usable_cores()
         self.display = display or Silent()
         if not self.task.portable:
-            self.display.note(f"{self.task.card.name} is defined in this process: everything runs here, for you alone")
+            self.display.note(f"everything runs in this process, and is not for a board: {self.task.stays}")
         here = isolated and not self.task.portable
         self.runner = Runner(ThisProcess(False) if here else _attribution_executor(limits, isolated, log), self.display)
         self._workers, self._cluster = workers, cluster
@@ -123,7 +125,7 @@ class Workspace:
             parameters: glob patterns of the attributed parameters; the task's own by default.
         """
         return Job(
-            task=TaskSpec.of(self.task),
+            task=TaskSpec.here(self.task),
             attributor=attributor_spec(attributor),
             configurations=tuple(configurations),
             checkpoints=self.bundles.checkpoints(self.executor),

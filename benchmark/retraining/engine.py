@@ -105,7 +105,8 @@ def _results(task: Task, requests: Sequence[RetrainRequest], executor: Executor)
         except InputError:
             if not isinstance(executor, LocalProcesses):
                 raise
-    here = spec is None or not task.portable or (task.home is None and not _same_elsewhere(task, spec))
+    by_class = spec is not None and task.home is None and spec.folder is None
+    here = spec is None or not task.portable or (by_class and not _same_elsewhere(task, spec))
     if here or spec is None:
         stacks = list(_stacks(task, requests, 1))
         numbers = [str(number) for number in range(len(stacks))]
@@ -117,7 +118,7 @@ def _results(task: Task, requests: Sequence[RetrainRequest], executor: Executor)
 
 def _same_elsewhere(task: Task, spec: TaskSpec) -> bool:
     """Whether what another process makes from the class and the card is this task, and not one with other arguments."""
-    twin = type(task)(spec.card)
+    twin = spec.load()
     for name in vars(task).keys() | vars(twin).keys():
         if isinstance(getattr(type(task), name, None), cached_property):
             continue
