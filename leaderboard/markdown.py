@@ -13,6 +13,8 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from attriboard.leaderboard.diagrams import flowchart
+
 _SCROLLING = '<div class="scroll" role="region" aria-label="Table {}" tabindex="0"><table>'
 
 
@@ -65,6 +67,7 @@ def render_markdown(text: str, pages: Iterable[str] = (), shown: Mapping[str, Pi
             token.children = [_picture(child, shown or {}) for child in _relinked(token.children, known)]
     _anchor(tokens)
     _keep_whole(tokens)
+    _draw(tokens)
     html = parser.renderer.render(tokens, parser.options, {})
     count = itertools.count(1)
     html = re.sub("<table>", lambda _: _SCROLLING.format(next(count)), html)
@@ -84,6 +87,13 @@ def _keep_whole(tokens: Sequence[Token]) -> None:
     for cell, content in itertools.pairwise(tokens):
         if cell.type == "td_open" and " " not in content.content:
             cell.attrJoin("class", "word")
+
+
+def _draw(tokens: Sequence[Token]) -> None:
+    """Diagrams become drawings."""
+    for token in tokens:
+        if token.type == "fence" and token.info.strip() == "mermaid":
+            token.type, token.content = "html_block", f'<div class="scroll diagram">{flowchart(token.content)}</div>'
 
 
 def _relinked(children: list[Token], pages: set[str]) -> list[Token]:

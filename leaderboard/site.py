@@ -184,10 +184,11 @@ def _model_size(study: TaskStudy) -> int:
 
 
 def read_documents(folder: Path | None) -> dict[str, Document]:
-    """The Markdown documents of a folder, in the order in which they are offered, then those of its folder `tasks`."""
+    """The documents of a folder in the order in which they are offered, its folder `tasks`, and the architecture."""
     if folder is None:
         return {}
     own = sorted(folder.glob("*.md"), key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem))
-    found = {path.stem.lower(): path for path in (*own, *sorted(folder.glob("tasks/*.md")))}
+    paths = (*own, *sorted(folder.glob("tasks/*.md")), *folder.parent.glob("ARCHITECTURE.md"))
+    found = {path.stem.lower(): path for path in paths}
     texts = {name: path.read_text(encoding="utf-8") for name, path in found.items() if DOCUMENT.fullmatch(name)}
     return {name: Document(name, title_of(t), t, pictures(t, found[name].parent)) for name, t in texts.items()}
