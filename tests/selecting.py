@@ -14,12 +14,11 @@ from tiny import Published, tiny_task
 from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.job import Job
 from attriboard.contracts.task import TaskSpec
-from attriboard.evaluation import grader as evaluation
-from attriboard.evaluation import selection, workspace
+from attriboard.evaluation import grader, workspace
 from attriboard.evaluation.catalog import attributor_spec, selector_spec, spectrum_donors
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.retraining.executors import InProcess
-from attriboard.scoring.bootstrap import bootstrap, paired_bootstrap
+from attriboard.scoring.bootstrap import Bootstrap
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -102,8 +101,7 @@ def retrain_inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on bootstrap intervals come from 20 resamples; tests/scoring has the tests of what they are."""
-    monkeypatch.setattr(evaluation, "bootstrap", partial(bootstrap, n_resamples=20))
-    monkeypatch.setattr(selection, "paired_bootstrap", partial(paired_bootstrap, n_resamples=20))
+    monkeypatch.setattr(grader, "Bootstrap", partial(Bootstrap, n_resamples=20))
 
 
 def write_ridge(

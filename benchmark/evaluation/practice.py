@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attriboard.attribution.job import Selected
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
@@ -15,6 +14,7 @@ from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
 from attriboard.evaluation.catalog import load_oracle
 from attriboard.evaluation.selection import HEADLINE_SELECTOR, study_selection
 from attriboard.evaluation.sweeps import grid_configurations
+from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.variants import VARIANTS
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import build_ground_truth, open_store
@@ -114,26 +114,20 @@ def _by_surrogate(
         names = ", ".join(grid)
         raise InputError(f"grid of {names}: without retrains only {REGULARIZATION} can be chosen; give budget=16")
     job = workspace.job(attributor, [dict(fixed)], selectors=(HEADLINE_SELECTOR,))
-    reason = "nothing was chosen"
-    with workspace.runner.open(job) as attribution:
-        candidates = {} if grid is None else {REGULARIZATION: tuple(map(float, grid[REGULARIZATION]))}
-        for event in attribution.run(attribution.described.configurations, candidates):
-            if not isinstance(event, Selected):
-                reason = event.reason or reason
-            elif event.reason is not None:
-                reason = event.reason
-            else:
-                (value,) = event.values.values()
-                return SurrogateChoice(
-                    attributor=attribution.described.name,
-                    regularization=float(value or 0.0),
-                    hyperparameters=attribution.described.configurations[0] | event.values,
-                    candidates=event.candidates,
-                    xi=event.criterion or (),
-                    transferred=event.transferred,
-                    note=event.note,
-                )
-    raise AttriboardError(f"{attributor} on {workspace.task.card.name}: {reason}")
+    found = run_and_choose(workspace.runner, job, None if grid is None else grid[REGULARIZATION])
+    if found.reason is not None:
+        raise AttriboardError(f"{attributor} on {workspace.task.card.name}: {found.reason}")
+    (choice,) = found.choices
+    (value,) = choice.values.values()
+    return SurrogateChoice(
+        attributor=found.outcome.attributor.name,
+        regularization=float(value or 0.0),
+        hyperparameters=found.outcome.hyperparameters | choice.values,
+        candidates=choice.candidates,
+        xi=choice.criterion or (),
+        transferred=choice.transferred,
+        note=choice.note,
+    )
 
 
 def build_own_truth(

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attriboard.attribution.job import Job, Selected
-from attriboard.attribution.runner import Outcome, said
+from attriboard.attribution.runner import Outcome, Runner, said
+from attriboard.base.display import NOTHING, Progress
 from attriboard.base.errors import InputError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.grader import attributor_info, heading
@@ -25,6 +26,11 @@ class Ungraded:
 
     outcome: Outcome
     choices: list[Selected] = field(default_factory=list)
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing was chosen, of a single selector: its own reason, or that of the run."""
+        return self.choices[0].reason if self.choices else self.outcome.reason or "not_applicable: nothing was chosen"
 
     def document(self, workspace: Workspace, job: Job) -> dict[str, Any]:
         """The fields that a record has, with `lds` and `ground_truth` null, and the selectors' choices."""
@@ -60,20 +66,28 @@ class Ungraded:
 
 
 def run_ungraded(workspace: Workspace, job: Job, candidates: Sequence[Any] | None = None) -> Ungraded:
+    """Run a job's one configuration and let its selectors choose; see `run_and_choose`."""
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
+        return run_and_choose(workspace.runner, job, candidates, progress)
+
+
+def run_and_choose(
+    runner: Runner, job: Job, candidates: Sequence[Any] | None = None, progress: Progress = NOTHING
+) -> Ungraded:
     """Run a job's one configuration and let its selectors choose.
 
     Args:
-        workspace: the task.
+        runner: how it is run.
         job: one configuration, and selectors.
         candidates: values of λ; by default the attributor's grid.
+        progress: of the work.
 
     Raises:
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
     choices: dict[str, Selected] = {}
     outcomes: dict[int, Outcome] = {}
-    title = f"{job.attributor.name} on {workspace.task.card.name}"
-    with workspace.display.progress(title) as progress, workspace.runner.open(job, said(progress)) as attribution:
+    with runner.open(job, said(progress)) as attribution:
         described = attribution.described
         start = described.configurations[0]
         values: dict[str, tuple[float, ...]] = {}

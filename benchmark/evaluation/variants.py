@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.attribution.job import Described, Job, Selected
+from attriboard.attribution.job import Described, Job
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
 from attriboard.base.digests import digest_bytes
 from attriboard.base.display import NOTHING, Progress
@@ -23,6 +23,7 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.evaluation.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
+from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
@@ -201,11 +202,11 @@ def answering_records(
     job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
 ) -> list[R | None]:
     """For every part, the last record of the same code, configuration, seed and checkpoints that `answers` accepts."""
-    yardstick = (described.code_sha256, job.seed, job.checkpoints_sha256)
+    identity = (described.code_sha256, job.seed, job.checkpoints_sha256)
     usable = [
         record
         for record in records
-        if (record.attributor.digest, record.seed, record.checkpoints_sha256) == yardstick and answers(record)
+        if (record.attributor.digest, record.seed, record.checkpoints_sha256) == identity and answers(record)
     ]
 
     def answer(part: Part) -> R | None:
@@ -288,21 +289,21 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     start = described.configurations[0]
     values = described.grid(REGULARIZATION)
     grid = tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
-    yardstick = (described.code_sha256, job.seed, grader.truth.sha256)
+    identity = (described.code_sha256, job.seed, grader.truth.sha256)
     checkpoints = job.checkpoints_sha256
     # Selections do not name their checkpoints; the graded configurations beside them do.
     graded = [
         record.hyperparameters
         for record in records
         if isinstance(record, AttributionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == identity
         and record.checkpoints_sha256 == checkpoints
     ]
     found = [
         record
         for record in records
         if isinstance(record, SelectionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == yardstick
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == identity
         and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
         and record.default.hyperparameters == start
         and record.selected is not None
@@ -313,9 +314,7 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
 
 def _asked(job: Job, start: Mapping[str, HyperparameterValue], runner: Runner, progress: Progress) -> Part:
     """The headline selector's choice, by the selector alone."""
-    reason: str | None = None
-    for event in runner.run(job.model_copy(update={"configurations": (dict(start),)}), said(progress)):
-        if isinstance(event, Selected) and event.reason is None:
-            return Part("selected", event.selector, dict(start) | event.values)
-        reason = event.reason or reason
-    return Part("selected", HEADLINE_SELECTOR, start, reason or "not_applicable: nothing was chosen")
+    found = run_and_choose(runner, job.model_copy(update={"configurations": (dict(start),)}), None, progress)
+    if found.reason is not None:
+        return Part("selected", HEADLINE_SELECTOR, start, found.reason)
+    return Part("selected", found.choices[0].selector, dict(start) | found.choices[0].values)
