@@ -66,7 +66,7 @@ bench: setup  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench
 
 board: $(VENV)/links  ## The site, from the committed records
-	$(BIN)/attriboard board build --out site $(BOARD_FLAGS)
+	$(BIN)/attriboard board build --published-only --out site $(BOARD_FLAGS)
 
 release: setup  ## URL=https://…: in dist/ the wheel, the bundles to upload to that place, and their list with its URLs
 	@test -n "$(URL)" || { echo "make release URL=https://…: the place where $(DIST)/bundles will be"; exit 2; }

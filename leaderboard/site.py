@@ -19,7 +19,7 @@ from attriboard.records.files import AnyRecord
 MATRIX_ROWS = 20
 HEADLINE_ORDER = ("iffim", "trak")
 DOCUMENT = re.compile(r"[a-z0-9_-]+")
-ORDER = ("protocol", "formulas", "submit", "faq")  # of documents; others follow by name
+ORDER = ("readme", "first-attributor", "protocol", "formulas", "submit", "faq")  # of documents; others follow by name
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ def _model_size(study: TaskStudy) -> int:
 
 
 def read_documents(folder: Path | None) -> dict[str, Document]:
-    """The documents of a folder in the order in which they are offered, its folder `tasks`, and the architecture."""
+    """The documents of a folder in the order in which they are offered, its folders' pages, and the architecture."""
     if folder is None:
         return {}
     own = sorted(folder.glob("*.md"), key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem))
-    paths = (*own, *sorted(folder.glob("tasks/*.md")), *folder.parent.glob("ARCHITECTURE.md"))
-    found = {path.stem.lower(): path for path in paths}
+    below = [*sorted(folder.glob("tasks/*.md")), *sorted(folder.glob("findings/*.md"))]
+    found = {path.stem.lower(): path for path in (*own, *below, *folder.parent.glob("ARCHITECTURE.md"))}
     texts = {name: path.read_text(encoding="utf-8") for name, path in found.items() if DOCUMENT.fullmatch(name)}
     return {name: Document(name, title_of(t), t, pictures(t, found[name].parent)) for name, t in texts.items()}

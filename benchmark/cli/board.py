@@ -5,7 +5,10 @@ from typing import Annotated
 
 import typer
 
+from attriboard.base.terminal import note
 from attriboard.cli.shell import Json, command, emit
+
+RESULTS = Path("attriboard-results")  # where run, select and others write records
 
 app = typer.Typer(help="Build the static site.", no_args_is_help=True)
 
@@ -25,6 +28,14 @@ def build(
             file_okay=False,
         ),
     ] = None,
+    with_my_results: Annotated[
+        bool,
+        typer.Option(
+            "--with-my-results/--published-only",
+            help="Whether records in attriboard-results, where run and select write them, stand beside the published "
+            "ones. Not with --results.",
+        ),
+    ] = True,
     url: Annotated[
         str,
         typer.Option(
@@ -39,11 +50,14 @@ def build(
     from attriboard.leaderboard.board import build_board
     from attriboard.records.published import published_folders
 
+    mine = [RESULTS] if with_my_results and RESULTS.is_dir() and not results else []
     bundles = groundtruth if results or groundtruth else published_folder()
-    summary = build_board(results or published_folders(), out, bundles, url=url)
+    summary = build_board([*(results or published_folders()), *mine], out, bundles, url=url)
     if json:
         emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
     else:
+        if mine:
+            note(f"with your records in {RESULTS}; --published-only leaves them out")
         print(f"{summary.n_records} records of {len(summary.tasks)} tasks; open {summary.index.resolve()}")
 
 

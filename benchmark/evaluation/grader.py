@@ -134,7 +134,7 @@ class Grader:
                 "scores_sha256": scores_digest(outcome.scores),
             }
         return AttributionRecord(
-            **heading(task, self.truth, attributor_info(outcome, job), job.seed),
+            **heading(task, self.truth, attributor_info(outcome, job), job.seed, job.threads),
             variant=variant,
             selector=selector,
             hyperparameters=outcome.hyperparameters,
@@ -189,8 +189,10 @@ class Grader:
         )
 
 
-def heading(task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: int) -> dict[str, Any]:
-    """What every record begins with; without ground truth where it has none to name."""
+def heading(
+    task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: int, threads: int | None = None
+) -> dict[str, Any]:
+    """What every record begins with; without ground truth where it has none to name, with the attributor's threads."""
     card = task.card
     graded = truth and GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats)
     return {
@@ -199,7 +201,7 @@ def heading(task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: i
         "ground_truth": graded,
         "attributor": info,
         "seed": seed,
-        "provenance": provenance(),
+        "provenance": provenance(threads),
     }
 
 

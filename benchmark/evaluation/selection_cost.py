@@ -87,7 +87,7 @@ def selection_cost(
         return _cost(budget_curve(run.predictions, target, grader.split, budgets, rule=rule, n_draws=n_draws))
 
     return SelectionCostRecord(
-        **heading(workspace.task, grader.truth, run.info, job.seed),
+        **heading(workspace.task, grader.truth, run.info, job.seed, job.threads),
         swept=swept,
         configurations=tuple(run.points),
         lds=_rounded(scoring),

@@ -270,7 +270,7 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
     """What every record of a use begins with."""
     part, outcome, job = attributed.part, attributed.outcome, attributed.job
     return {
-        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job.seed),
+        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job.seed, job.threads),
         "variant": part.variant,
         "selector": part.selector,
         "hyperparameters": outcome.hyperparameters,

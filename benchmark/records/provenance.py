@@ -17,10 +17,13 @@ from attriboard.records.model import GitState, Hardware, Provenance
 PACKAGES = ("numpy", "pydantic", "safetensors", "scikit-learn", "scipy", "torch", "transformers")
 
 
-def provenance() -> Provenance:
+def provenance(threads: int | None = None) -> Provenance:
     """Collect the provenance of this process; what cannot change is looked up once.
 
-    Thread count and GPU are PyTorch's where it is loaded already; it is never imported for them.
+    The GPU is PyTorch's where it is loaded already; it is never imported for it.
+
+    Args:
+        threads: of the process that did the work; by default those of this one.
     """
     return Provenance(
         attriboard=importlib.metadata.version("attriboard"),
@@ -33,7 +36,7 @@ def provenance() -> Provenance:
             memory_bytes=psutil.virtual_memory().total,
             gpu=_gpu(),
         ),
-        threads=_threads(),
+        threads=threads or _threads(),
         platform="-".join(part for part in (platform.system(), platform.machine(), *platform.libc_ver()) if part),
         command_line=_anonymous(sys.argv),
     )

@@ -125,6 +125,13 @@ DESCRIBED = Described(
 )
 
 
+def test_a_record_has_the_threads_of_the_attributors_process(grader, task, job):
+    outcome = Outcome(DESCRIBED, 0, {"width": 2}, "nan: everywhere")
+    for threads in (1, 3):
+        asked = job.model_copy(update={"threads": threads})
+        assert grader.record(task, outcome, asked, variant="default").provenance.threads == threads
+
+
 def test_record_says_what_was_run_on_what_with_what_result(task, grader, job, signal, tmp_path):
     outcome = Outcome(DESCRIBED, 0, {"width": 2}, None, signal, 1.5, 0.5, 1000)
     record = grader.record(task, outcome, job, variant="custom", criteria={"surrogate": 0.4})

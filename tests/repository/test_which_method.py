@@ -1,0 +1,82 @@
+"""The numbers of docs/which-method.md are those of the committed records.
+
+`python tests/repository/test_which_method.py` writes them anew.
+"""
+
+import re
+from pathlib import Path
+
+from attriboard.leaderboard.metrics import headline_result
+from attriboard.leaderboard.reading import read_bundles, read_entries
+from attriboard.leaderboard.study import SIGN_FLIPPED, TaskStudy, studies
+from attriboard.records.published import published_folders
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "which-method.md"
+START, END = "<!-- records -->\n", "<!-- end of records -->\n"
+
+
+def tables() -> str:
+    """Share of the ceiling and seconds, method by task."""
+    entries = read_entries(published_folders())
+    found = studies(entries, read_bundles(ROOT / "leaderboard" / "groundtruth"))
+    graded = {name: study for name, study in found.items() if study.ceiling}
+    return f"{_shares(graded)}\n{_ceilings(graded)}\n\n{_seconds(graded)}\n"
+
+
+def _shares(graded: dict[str, TaskStudy]) -> str:
+    share: dict[str, dict[str, float]] = {}
+    for task, study in graded.items():
+        for method in study.methods.values():
+            if (lds := headline_result(method)) and method.name != SIGN_FLIPPED:
+                share.setdefault(method.name, {})[task] = 100 * lds.mean / (study.ceiling or 1.0)
+    best = {task: max(row[task] for row in share.values() if task in row) for task in graded}
+    order = sorted(share, key=lambda name: (-sum(share[name].values()) / len(graded), name))
+    lines = [
+        f"| LDS, % of the ceiling | {' | '.join(f'`{task}`' for task in graded)} |",
+        "|---" * (len(graded) + 1) + "|",
+    ]
+    for name in order:
+        cells = []
+        for task in graded:
+            value = share[name].get(task)
+            text = "–" if value is None else f"{value:.0f}".replace("-", "−")
+            cells.append(f"**{text}**" if value == best[task] else text)
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _ceilings(graded: dict[str, TaskStudy]) -> str:
+    return "Ceilings: " + ", ".join(f"`{name}` {study.ceiling:.3f}" for name, study in graded.items()) + "."
+
+
+def _seconds(graded: dict[str, TaskStudy]) -> str:
+    """Time of the default run, with the threads that it had."""
+    lines = [f"| seconds (threads) | {' | '.join(f'`{task}`' for task in graded)} |", "|---" * (len(graded) + 1) + "|"]
+    names = sorted({m.name for s in graded.values() for m in s.run if not m.control})
+    for name in names:
+        cells = []
+        for study in graded.values():
+            entry = study.methods[name].variants.get("default") if name in study.methods else None
+            record = entry.record if entry else None
+            known = record and record.status == "ok" and record.fit_seconds is not None
+            cells.append(
+                f"{record.fit_seconds + (record.score_seconds or 0):.1f} ({record.provenance.threads})"
+                if record and known and record.fit_seconds is not None
+                else "–"
+            )
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_numbers_are_those_of_the_records() -> None:
+    found = re.search(f"{START}(.*?){END}", PAGE.read_text(encoding="utf-8"), re.S)
+    assert found, "the page has no place for the numbers"
+    assert found[1].strip() == tables().strip(), "run: python tests/repository/test_which_method.py"
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(
+        re.sub(f"{START}.*?{END}", lambda _: f"{START}{tables()}\n{END}", text, flags=re.S), encoding="utf-8"
+    )
