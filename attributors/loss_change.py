@@ -12,7 +12,7 @@ from torch import Tensor
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
-from attriboard.toolkit.gradients import evaluate
+from attriboard.toolkit.running import evaluate
 
 
 class LossChange(MeanOfScores):

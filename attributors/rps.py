@@ -23,6 +23,8 @@ from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context, 
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.embeddings import class_labels, embeddings_need, head_inputs
+from attriboard.toolkit.placed import values
+from attriboard.toolkit.running import accepted_precision, outputs_of
 
 GRADIENT = 1e-9
 """L-BFGS ends when no entry of the gradient is larger."""
@@ -67,22 +69,25 @@ class RPS(MeanOfScores):
             raise NotApplicableError("regularization = 0: representer values are divided by λ; choose a positive one")
         labels, explained = class_labels(context)
         train, test = (head_inputs(context, checkpoint, side) for side in (context.train, context.test))
-        W = last_layer(train, labels, n_outputs(context, checkpoint), context.loss, regularization, max_iterations)
-        values = slopes(train @ W.T, labels, context.loss) / (-regularization * len(train))
-        return (test @ train.T).mul_(values[:, explained].T)
+        outputs = outputs_of(context, checkpoint, context.train[:1])
+        precision = accepted_precision(context.loss, outputs, labels[:1])
+
+        def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+            return values(context.loss, outputs, labels, precision)
+
+        W = last_layer(train, labels, outputs.shape[1], loss, regularization, max_iterations)
+        dual = slopes(train @ W.T, labels, loss) / (-regularization * len(train))
+        return (test @ train.T).mul_(dual[:, explained].T)
 
     def memory_need(self, context: Context, **others: object) -> dict[str, int]:
         """Activations, outputs, and the scores."""
-        outputs = 16 * needs.DOUBLE * len(context.train) * max(one.shape[0] for one in context.model.parameters())
+        outputs = (
+            16
+            * needs.DOUBLE
+            * len(context.train)
+            * max(1, *(len(one) for one in context.model.parameters() if one.dim()))
+        )
         return {**embeddings_need(context), "outputs": outputs, "scores": 5 * needs.pairs(context, needs.DOUBLE)}
-
-
-@torch.no_grad()
-def n_outputs(context: Context, checkpoint: Checkpoint) -> int:
-    """Classes that the model knows."""
-    state = {**checkpoint.buffers, **checkpoint.parameters}
-    outputs: Tensor = torch.func.functional_call(context.model, state, (context.train.inputs[:1],))
-    return outputs.shape[1]
 
 
 def slopes(outputs: Tensor, labels: Tensor, loss: BatchFunction) -> Tensor:

@@ -25,8 +25,8 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits
-from attriboard.toolkit.gradients import evaluate
 from attriboard.toolkit.outputs import kernel_notes
+from attriboard.toolkit.running import evaluate
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution
 

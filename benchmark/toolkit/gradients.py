@@ -33,7 +33,6 @@ from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.factored import GRADIENT_BYTES, FactoredGradients, factors_of, layer_parameters
 from attriboard.toolkit.layers import LayerGradients
-from attriboard.toolkit.memory import affordable_rows
 from attriboard.toolkit.placed import CopiedModel, FunctionalModel, own_precision, values
 from attriboard.toolkit.reference import (
     Reference,
@@ -44,7 +43,6 @@ from attriboard.toolkit.reference import (
     reason_of,
     reference,
     remembered,
-    runnable,
     with_axis,
 )
 from attriboard.toolkit.terms import Dense, Part
@@ -152,26 +150,6 @@ def per_example_gradients(
         for start in range(0, len(chunk[0]), rows):
             layers = [layer.cut(slice(start, start + rows), dtype) for layer in chunk]
             yield torch.cat([part.gradient() for layer in layers for part in layer.parts], dim=1)
-
-
-@torch.no_grad()
-def evaluate(
-    context: Context,
-    checkpoint: Checkpoint,
-    function: BatchFunction,
-    examples: Examples,
-    *,
-    rows: int | None = None,
-) -> Tensor:
-    """Values (n,) of a function of (outputs, targets), in chunks of `rows` examples, or as many as fit."""
-    model = runnable(context, checkpoint)
-    if rows is None:
-        rows = affordable_rows(model, examples.inputs[:1], GRADIENT_BYTES // 16)
-    found = []
-    for start in range(0, len(examples), rows):
-        batch = examples[start : start + rows]
-        found.append(function(model(batch.inputs), batch.targets))
-    return torch.cat(found)
 
 
 def _dense_rows(context: Context, memory_bytes: int, dtype: torch.dtype) -> int:

@@ -3,7 +3,8 @@
 The true Fisher matrix is E_y[∇ℓ(y) ∇ℓ(y)ᵀ] with y drawn from the model and ℓ = −log p(y). For one label per example the
 expectation over all classes is taken exactly. For a label at every position, as in language models, one is drawn for
 each position, as in kronfluence; where the loss is a mean over m predictions, L = ℓ/m, the Fisher matrix of L's
-curvature is m E[∇L ∇Lᵀ]: the weight of a draw. No label is drawn where the loss ignores it.
+curvature is m E[∇L ∇Lᵀ]: the weight of a draw. No label is drawn where the loss ignores the position, nor one that the
+loss ignores wherever it stands, which has no −log p.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from torch.nn.functional import cross_entropy
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Examples
-from attriboard.toolkit.gradients import evaluate
-from attriboard.toolkit.reference import runnable
+from attriboard.toolkit.placed import values
+from attriboard.toolkit.running import accepted_precision, evaluate, outputs_of
 
-IGNORED = -100
-"""The label of an example that `cross_entropy` ignores."""
+REDRAWN = 8
+"""How often labels that the loss ignores are drawn again, without them."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ def labelled(context: Context, checkpoint: Checkpoint, *, own: bool) -> list[Dra
 
 
 def _every_class(context: Context, checkpoint: Checkpoint) -> list[Draw]:
-    inputs, targets = context.train.inputs, context.train.targets
-    n_classes = _outputs(context, checkpoint, inputs[:1]).shape[-1]
-    ignored = targets == IGNORED
-    candidates = [Examples(inputs, torch.full_like(targets, label)) for label in range(n_classes)]
+    train = context.train
+    outputs = outputs_of(context, checkpoint, train[:1])
+    candidates = [Examples(train.inputs, torch.full_like(train.targets, label)) for label in range(outputs.shape[-1])]
     likelihoods = [torch.exp(-evaluate(context, checkpoint, context.loss, one).double()) for one in candidates]
     total = torch.stack(likelihoods).sum(0)
     if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
         raise NotApplicableError("fisher = true: the loss must be −log p of the label; use fisher = empirical")
+    ignored = ~_counted(context, outputs.expand(len(train), *outputs.shape[1:]), train.targets)
     weights = [likelihood.masked_fill(ignored, 0) for likelihood in likelihoods]
     return [Draw(one, weight) for one, weight in zip(candidates, weights, strict=True)]
 
@@ -80,11 +81,20 @@ def _drawn(context: Context, checkpoint: Checkpoint) -> Draw:
     def draw(outputs: Tensor, rows: Tensor) -> Tensor:
         logits = outputs[:, : outputs.shape[1] - shift].double()
         uniform = torch.rand(logits.shape[:2], dtype=torch.float64, generator=generator).to(logits.device)
-        cumulative = logits.softmax(-1).cumsum(-1)
-        found = torch.searchsorted(cumulative, uniform[:, :, None]).squeeze(-1)
-        found = found.clamp_max(logits.shape[-1] - 1).to(labels.dtype)
-        counted = _counted(context, outputs, train.targets[rows])[:, : logits.shape[1]]
-        labels[rows, shift:] = found.where(counted, train.targets[rows, shift:])
+        given = train.targets[rows]
+        counted = _counted(context, outputs, given)[:, : logits.shape[1]]
+        labels[rows, shift:] = _sampled(logits, uniform).to(labels.dtype).where(counted, given[:, shift:])
+        for _ in range(REDRAWN):
+            ignored = counted & ~_counted(context, outputs, labels[rows])[:, : logits.shape[1]]
+            if not bool(ignored.any()):
+                break
+            found = labels[rows, shift:]
+            logits[..., found[ignored]] = -torch.inf
+            labels[rows, shift:] = found.where(~ignored, _sampled(logits, uniform).to(found.dtype))
+        else:
+            raise NotApplicableError(
+                "fisher = true: which positions the loss ignores depends on labels elsewhere; use fisher = empirical"
+            )
         if mean:
             weights[rows] = counted.sum(1).double()
         return outputs[:, 0, 0]
@@ -94,22 +104,29 @@ def _drawn(context: Context, checkpoint: Checkpoint) -> Draw:
     return Draw(Examples(train.inputs, labels), weights)
 
 
+def _sampled(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Labels (n, T) of softmax(logits), (n, T, V), by numbers in [0, 1)."""
+    cumulative = logits.softmax(-1).cumsum(-1)
+    last = logits.shape[-1] - 1 - logits.isfinite().flip(-1).int().argmax(-1)
+    return torch.searchsorted(cumulative, uniform[:, :, None], right=True).squeeze(-1).minimum(last)
+
+
 def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tuple[int, bool]:
     """By how many positions the loss shifts outputs against targets, and whether it is a mean over those that count.
 
     Raises:
         NotApplicableError: it is neither a sum nor a mean of −log p.
     """
-    outputs = _outputs(context, checkpoint, few.inputs)
+    outputs = outputs_of(context, checkpoint, few)
     if outputs.dim() == 3 and outputs.shape[:2] == few.targets.shape:
-        outputs = outputs.double()
-        loss, counted = context.loss(outputs, few.targets), _counted(context, outputs, few.targets)
+        loss = values(context.loss, outputs, few.targets, accepted_precision(context.loss, outputs, few.targets))
+        outputs, counted = outputs.double(), _counted(context, outputs, few.targets)
         for shift in (0, 1):
             logits, labels = outputs[:, : outputs.shape[1] - shift], few.targets[:, shift:]
-            each = cross_entropy(logits.transpose(1, 2), labels.clamp_min(0), reduction="none")
             here = counted[:, : labels.shape[1]]
+            each = cross_entropy(logits.transpose(1, 2), labels.where(here, 0), reduction="none")
             for predictions in (torch.ones(len(few)), here.sum(1)):
-                if torch.allclose((each * here).sum(1), predictions.to(loss) * loss, rtol=1e-5):
+                if torch.allclose((each * here).sum(1).to(loss), predictions.to(loss) * loss, rtol=1e-5):
                     return shift, bool((predictions > 1).any())
     raise NotApplicableError(
         "fisher = true: the loss must be a sum or mean of −log p over positions; use fisher = empirical"
@@ -118,13 +135,11 @@ def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tupl
 
 @torch.enable_grad()
 def _counted(context: Context, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Positions (n, T) whose outputs the loss looks at: not those with a label that it ignores."""
-    leaves = outputs.detach().double().requires_grad_()
-    (gradient,) = torch.autograd.grad(context.loss(leaves, targets).sum(), leaves)
+    """Examples, or positions (n, T), whose outputs the loss looks at: not those with a label that it ignores.
+
+    At outputs of zero, where all labels are equally likely: the gradient of a label that is certain vanishes too.
+    """
+    precision = accepted_precision(context.loss, outputs, targets)
+    leaves = torch.zeros_like(outputs, dtype=precision).requires_grad_()
+    (gradient,) = torch.autograd.grad(values(context.loss, leaves, targets, precision).sum(), leaves)
     return gradient.ne(0).any(-1)
-
-
-@torch.no_grad()
-def _outputs(context: Context, checkpoint: Checkpoint, inputs: Tensor) -> Tensor:
-    outputs: Tensor = runnable(context, checkpoint)(inputs)
-    return outputs

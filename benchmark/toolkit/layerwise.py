@@ -66,7 +66,11 @@ def matrix_layers(context: Context, checkpoint: Checkpoint) -> dict[str, tuple[i
             sizes[layer.name] = (one.extended.shape[-1], one.deltas.shape[-1])
     if not sizes:
         why = "; ".join(reason for reason in list(sides[0].reasons.values())[:MOST_NAMED] if reason is not None)
-        raise NotApplicableError(f"no layer is one matrix product, linear or convolution: {why or 'all are others'}")
+        modules = dict(context.model.named_modules())
+        kinds = {type(modules[name]).__name__ for name in list(sides[0].reasons)[:MOST_NAMED]}
+        raise NotApplicableError(
+            f"no layer is one matrix product, linear or convolution: {why or 'there is ' + ', '.join(sorted(kinds))}"
+        )
     return sizes
 
 

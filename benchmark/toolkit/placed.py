@@ -96,8 +96,8 @@ class CopiedModel:
 Runnable = FunctionalModel | CopiedModel
 
 
-def values(function: BatchFunction, outputs: Any, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """A function of outputs and targets in a precision of its own.
+def values(function: BatchFunction, outputs: Any, targets: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A function of outputs and targets in a precision of its own; in that of the outputs where `None`.
 
     1 − p of a well-fitted example is a difference of nearly equal numbers, so this is float64 wherever the function
     takes it.

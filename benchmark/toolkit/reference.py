@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
-from attriboard.toolkit.placed import CopiedModel, FunctionalModel, Runnable, own_precision, values
+from attriboard.toolkit.placed import CopiedModel, Runnable, own_precision, values
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ def differentiate_few(context: Context, checkpoint: Checkpoint, function: BatchF
             a batch see each other; the function does not return a value for each; parameters are complex; nothing
             that is attributed has a gradient.
     """
-    _check_model(context)
+    check_model(context)
     examples, failures = few_examples(context), []
     for dtype, precision in _precisions(context):
         try:
@@ -137,32 +137,6 @@ def differentiate_few(context: Context, checkpoint: Checkpoint, function: BatchF
         f"the model cannot be differentiated for a single example, inputs {tuple(examples.inputs[:1].shape)}: "
         f"{failures[-1]}"
     ) from last
-
-
-def runnable(context: Context, checkpoint: Checkpoint) -> Runnable:
-    """The model with a checkpoint's parameters, as they are: functional where that gives what a copy gives.
-
-    Raises:
-        NotApplicableError: it does not run.
-    """
-
-    def agree() -> bool:
-        few = few_examples(context).inputs
-        try:
-            expected = CopiedModel(context, checkpoint)(few)
-        except Exception as error:
-            raise NotApplicableError(
-                f"the model does not run on {len(few)} examples, inputs {tuple(few.shape)}: {reason_of(error)}"
-            ) from error
-        try:
-            return _same(FunctionalModel(context, checkpoint)(few), expected)
-        except Exception as error:
-            reason_of(error)
-            return False
-
-    with torch.no_grad():
-        functional = remembered(context, ("functional", checkpoint), agree)
-    return FunctionalModel(context, checkpoint) if functional else CopiedModel(context, checkpoint)
 
 
 def close(actual: Tensor, expected: Tensor, whole: Tensor, precision: torch.dtype) -> bool:
@@ -191,7 +165,12 @@ def _precisions(context: Context) -> Iterator[tuple[torch.dtype | None, torch.dt
     yield from dict.fromkeys(product(dtypes, (torch.float64, own)))
 
 
-def _check_model(context: Context) -> None:
+def check_model(context: Context) -> None:
+    """Refuse what no example of has a gradient.
+
+    Raises:
+        NotApplicableError: see `differentiate_few`.
+    """
     named = dict(context.model.named_parameters())
     for name in context.attributed:
         if name not in named:
@@ -227,17 +206,15 @@ def _differentiate(
     for row in range(len(examples)):
         one = examples[row : row + 1]
         value = values(function, model(one.inputs), one.targets, precision)
-        _check_shape(value, 1)
+        check_shape(value, 1)
         gradients = one_gradient(model, value)
         reached |= {name for name, gradient in gradients.items() if gradient is not None}
         rows.append([_filled(model.parameters[name], gradient) for name, gradient in gradients.items()])
         singles.append(value.detach().double())
-    # A single-precision segment may stand inside whatever precision the model runs in.
-    tolerance = 1e-3 if torch.finfo(own_precision(context.model)).bits > 16 else 0.1
     stacked = [with_axis(torch.stack(column)) for column in zip(*rows, strict=True)]
     if not all(bool(torch.isfinite(column).all()) for column in stacked):
         raise DivergedError("gradients of single examples are not finite: the model diverged")
-    batched = _check_independence(model, function, examples, torch.cat(singles), precision, tolerance)
+    batched = check_independence(model, function, examples, torch.cat(singles), precision, tolerance_of(context))
     return Reference(
         examples, dict(zip(model.parameters, stacked, strict=True)), frozenset(reached), dtype, precision, batched
     )
@@ -263,7 +240,12 @@ def _filled(parameter: Tensor, gradient: Tensor | None) -> Tensor:
     return gradient.to_dense() if gradient.is_sparse else gradient
 
 
-def _check_shape(value: Any, n: int) -> None:
+def check_shape(value: Any, n: int) -> None:
+    """Refuse what is no value for each of n examples.
+
+    Raises:
+        NotApplicableError: another shape.
+    """
     shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
     if shape != (n,):
         raise NotApplicableError(
@@ -273,15 +255,23 @@ def _check_shape(value: Any, n: int) -> None:
 
 
 @torch.no_grad()
-def _check_independence(
-    model: CopiedModel,
+def check_independence(
+    model: Runnable,
     function: BatchFunction,
     examples: Examples,
     singles: Tensor,
-    precision: torch.dtype,
+    precision: torch.dtype | None,
     tolerance: float,
 ) -> bool:
     """Whether the model takes batches.
+
+    Args:
+        model: with its parameters.
+        function: of outputs and targets.
+        examples: a few.
+        singles: its values for each of them alone.
+        precision: of the function, see `values`.
+        tolerance: relative, of values that are the same.
 
     Raises:
         NotApplicableError: a value changes from call to call, or with the other examples in its batch.
@@ -298,7 +288,7 @@ def _check_independence(
     except Exception as error:
         reason_of(error)
         return False
-    _check_shape(together, len(examples))
+    check_shape(together, len(examples))
     if not _near(together.double(), singles, tolerance):
         row = int((together.double() - singles).abs().argmax())
         raise NotApplicableError(
@@ -309,22 +299,10 @@ def _check_independence(
     return True
 
 
+def tolerance_of(context: Context) -> float:
+    """Of values that are the same: a single-precision segment may stand inside whatever precision a model runs in."""
+    return 1e-3 if torch.finfo(own_precision(context.model)).bits > 16 else 0.1
+
+
 def _near(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool(torch.isclose(actual, expected, rtol=tolerance, atol=tolerance * 0.1, equal_nan=True).all())
-
-
-def _same(actual: Any, expected: Any) -> bool:
-    """Outputs of any form, up to rounding."""
-    if isinstance(expected, Tensor):
-        if not isinstance(actual, Tensor) or actual.shape != expected.shape:
-            return False
-        if not expected.is_floating_point():
-            return torch.equal(actual, expected)
-        scale = float(expected.abs().max()) if expected.numel() else 0.0
-        tolerance = 10 * torch.finfo(expected.dtype).eps ** 0.5
-        return torch.allclose(actual, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-    if isinstance(expected, Mapping):
-        return all(_same(actual[name], value) for name, value in expected.items())
-    if isinstance(expected, (tuple, list)):
-        return all(_same(*pair) for pair in zip(actual, expected, strict=True))
-    return True

@@ -184,6 +184,6 @@ def test_last_layers_need_classes_a_final_linear_layer_and_a_lambda(name: str, d
     numbers = Examples(double_context.train.inputs, torch.zeros(len(double_context.train)))
     with pytest.raises(NotApplicableError, match="not one class per example"):
         attribute(name, replace(double_context, train=numbers))
-    softened = torch.nn.Sequential(*double_context.model, torch.nn.Unflatten(1, (2, 5)))  # type: ignore[arg-type]
+    softened = torch.nn.Sequential(*double_context.model, torch.nn.Softmax(1))  # type: ignore[arg-type]
     with pytest.raises(NotApplicableError, match="does not end with a linear layer"):
         attribute(name, replace(double_context, model=softened))

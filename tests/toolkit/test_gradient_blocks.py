@@ -13,8 +13,9 @@ from attriboard.contracts.task import Examples
 from attriboard.toolkit import factored as factored_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.factored import FactoredGradients
-from attriboard.toolkit.gradients import evaluate, layer_gradients, per_example_gradients
+from attriboard.toolkit.gradients import layer_gradients, per_example_gradients
 from attriboard.toolkit.kernel import gradient_kernels, gradient_products
+from attriboard.toolkit.running import evaluate
 
 N, N_TEST, D = 23, 7, 6
 

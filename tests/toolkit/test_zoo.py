@@ -1,90 +1,17 @@
 """Every row of the zoo, by every way that makes gradients or curvature, against float64 and one example at a time."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from zoo import ROWS, N, Row
+from zoo import ROWS, Row
+from zoo_oracle import Oracle, assert_close, context_of
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context, trained_parameters
-from attriboard.contracts.task import Examples
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.kernel import gradient_kernels
-from attriboard.toolkit.placed import CopiedModel
 from attriboard.toolkit.projection import FourierProjection
-from attriboard.toolkit.reference import reference
-
-N_TEST, TOLERANCE = 4, 1e-5
-
-
-def context_of(row: Row, seed: int = 0) -> Context:
-    """As the engine makes it: the model's own parameters stay behind, those of the checkpoint are its."""
-    torch.manual_seed(seed)
-    model = row.build().eval()
-    inputs, targets = row.inputs(N + N_TEST), row.targets(N + N_TEST)
-    parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
-    buffers = {name: value.detach().clone() for name, value in model.named_buffers()}
-    attributed = trained_parameters(model)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.mul_(0)
-    examples = Examples(inputs, targets)
-
-    def target(outputs: Any, wanted: Tensor) -> Tensor:
-        return -row.loss(outputs, wanted)
-
-    checkpoint = Checkpoint(parameters, 1, 0, buffers=buffers)
-    return Context(examples[:N], examples[N:], model, (checkpoint,), row.loss, target, target, parameters=attributed)
-
-
-class Oracle:
-    """Ordinary autograd in float64, one example at a time; in the model's own precision where it takes no other."""
-
-    def __init__(self, context: Context) -> None:
-        found = reference(context, context.checkpoints[0], context.loss)
-        self.context, self.precision = context, found.precision
-        self.model = CopiedModel(context, context.checkpoints[0], found.dtype)
-        self.parameters = list(self.model.parameters.values())
-
-    def loss(self, one: Examples) -> Tensor:
-        outputs, targets = self.model.module(self.model.cast(one.inputs).clone()), one.targets
-        if isinstance(outputs, Tensor):
-            outputs = outputs.to(self.precision)
-        if targets.is_floating_point():
-            targets = targets.to(self.precision)
-        return self.context.loss(outputs, targets).sum()
-
-    def gradients(self, examples: Examples) -> Tensor:
-        """(n, n_params), float64."""
-        rows = [self.flat(self.loss(examples[i : i + 1])) for i in range(len(examples))]
-        return torch.stack(rows)
-
-    def flat(self, value: Tensor, **settings: Any) -> Tensor:
-        if not value.requires_grad:
-            return torch.cat([torch.zeros_like(one).flatten() for one in self.parameters]).double()
-        found = torch.autograd.grad(value, self.parameters, materialize_grads=True, allow_unused=True, **settings)
-        return torch.cat([one.flatten().double() for one in found])
-
-    def hessian_products(self, examples: Examples, directions: Tensor) -> Tensor:
-        """X H (k, n_params), H of the mean loss."""
-        total = torch.zeros_like(directions)
-        for i in range(len(examples)):
-            with sdpa_kernel(SDPBackend.MATH):
-                first = self.flat(self.loss(examples[i : i + 1]), create_graph=True)
-                for row, direction in enumerate(directions):
-                    total[row] += self.flat(first @ direction, retain_graph=True)
-        return total / len(examples)
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    error = float((actual.double() - expected).norm() / expected.norm().clamp_min(1e-12))
-    assert error <= TOLERANCE, error
-
 
 RIGHT = [row for row in ROWS if row.refused is None]
 
