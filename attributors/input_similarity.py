@@ -1,7 +1,7 @@
 """Similarity of inputs: the control that never looks at the model.
 
-τ(z', i) = cos(x' − x̄, x_i − x̄), with x flattened and x̄ the mean training input. For blocks of tokens, inputs of whole
-numbers, x is the bag of tokens: how often each token occurs, whatever its place.
+τ(z', i) = cos(x' − x̄, x_i − x̄), with x flattened and x̄ the mean training input. For blocks of tokens, inputs of
+whole numbers, x is the bag of tokens: how often each token occurs, whatever its place.
 
 The mean is subtracted from both sides: without it the cosine of two images is mostly the background they
 share. Labels play no part. Every similarity control here is centred in the same way.

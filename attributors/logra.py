@@ -22,7 +22,7 @@ and Conv1D whose weight no other layer shares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, groupby
 from math import inf, isqrt, sqrt
@@ -47,6 +47,9 @@ from attriboard.toolkit.layerwise import (
     second_moments,
 )
 from attriboard.toolkit.spectrum import KernelSolution, solve_features, solve_kernel
+
+Sketch = Callable[[LayerGradients], LayerGradients]
+"""A matrix layer's gradients, projected."""
 
 Projections = dict[str, tuple[Tensor | None, Tensor | None]]
 """By layer: P_i and P_o, transposed, float64."""
@@ -120,25 +123,18 @@ class LoGra(MeanOfFits):
     ) -> Layers:
         """Solve the projected kernels of one checkpoint's layers."""
         rank = None if projection_dim is None else isqrt(projection_dim)
-        return fit_layers(context, checkpoint, draw_projections(context, checkpoint, rank, initialization, stream))
+        projections = draw_projections(context, checkpoint, rank, initialization, stream)
+
+        def project(sides: tuple[Tensor | None, Tensor | None]) -> Sketch:
+            return lambda layer: projected(layer, *sides)
+
+        return fit_layers(context, checkpoint, {name: project(sides) for name, sides in projections.items()})
 
     def memory_need(
         self, context: Context, *, projection_dim: int | None, checkpoints: int, **others: object
     ) -> dict[str, int] | None:
         """Factors of every layer, one layer's kernel at work, and the solutions of all."""
-        sizes = needs.linear_sizes(context.model)
-        if sizes is None:
-            return None
-        n, rank = len(context.train), inf if projection_dim is None else isqrt(projection_dim)
-        dimensions = [int(min(d_in, rank) * min(d_out, rank)) for d_in, d_out in sizes]
-        sides = [min(n, dimension) for dimension in dimensions]
-        solutions = sum(needs.FLOAT * n * side + 2 * needs.pairs(context, needs.DOUBLE) for side in sides)
-        return {
-            "factors": needs.factors(context, sizes),
-            "projected gradients": max(needs.features(context, side) for side in sides),
-            "the solutions of all layers": checkpoints * solutions,
-            **needs.kernel_solution(context, max(sides)),
-        }
+        return projected_need(context, projection_dim, checkpoints)
 
     def notes(self, state: Fits) -> tuple[str, ...]:
         """Which parameters are left out."""
@@ -161,13 +157,46 @@ def draw_projections(
     return projections
 
 
-def fit_layers(context: Context, checkpoint: Checkpoint, projections: Projections) -> Layers:
-    """Every matrix layer of one checkpoint, projected."""
+def projected_need(
+    context: Context, projection_dim: int | None, checkpoints: int, *, square: bool = True
+) -> dict[str, int] | None:
+    """What `fit_layers` and the scores hold.
+
+    Args:
+        context: data and model.
+        projection_dim: of a layer.
+        checkpoints: how many models.
+        square: whether it is k² with k on either side of a layer.
+    """
+    sizes = needs.linear_sizes(context.model)
+    if sizes is None:
+        return None
+    n, most = len(context.train), inf if projection_dim is None else projection_dim
+    rank = inf if projection_dim is None or not square else isqrt(projection_dim)
+    dimensions = [int(min(min(d_in, rank) * min(d_out, rank), most)) for d_in, d_out in sizes]
+    sides = [min(n, dimension) for dimension in dimensions]
+    solutions = sum(needs.FLOAT * n * side + 2 * needs.pairs(context, needs.DOUBLE) for side in sides)
+    return {
+        "factors": needs.factors(context, sizes),
+        "projected gradients": max(needs.features(context, side) for side in sides),
+        "the solutions of all layers": checkpoints * solutions,
+        **needs.kernel_solution(context, max(sides)),
+    }
+
+
+def fit_layers(context: Context, checkpoint: Checkpoint, sketches: Mapping[str, Sketch]) -> Layers:
+    """Every matrix layer of one checkpoint, projected.
+
+    Args:
+        context: data and model.
+        checkpoint: the parameters.
+        sketches: layer → what makes its projected gradients.
+    """
 
     def project(layer: LayerGradients) -> list[LayerGradients]:
-        return [projected(one, *projections[one.name]) for one in layer.matrices() if one.name in projections]
+        return [sketches[one.name](one) for one in layer.matrices() if one.name in sketches]
 
-    modules = modules_of(projections)
+    modules = modules_of(sketches)
     pieces = kernel_pieces(context, checkpoint, context.loss, context.target, change=project, layers=modules)
     return Layers(
         {

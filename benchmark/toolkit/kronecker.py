@@ -10,7 +10,7 @@ Gradient Descent in a Kronecker-factored Eigenbasis", NeurIPS 2018 (arXiv 1806.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,9 +72,15 @@ def eigenbasis(A: Tensor, S: Tensor) -> KroneckerBasis:
 
     There every training gradient is zero, and so is their share of a score.
     """
+    return eigenpairs(A, S)[0]
+
+
+def eigenpairs(A: Tensor, S: Tensor) -> tuple[KroneckerBasis, Tensor]:
+    """`eigenbasis`, and the products of both sides' eigenvalues, (P, Q)."""
     values, vectors = torch.linalg.eigh(A)
+    others, rotation = torch.linalg.eigh(S)
     occurring = values > len(A) * torch.finfo(torch.float64).eps * values[-1]
-    return KroneckerBasis(vectors[:, occurring], torch.linalg.eigh(S)[1])
+    return KroneckerBasis(vectors[:, occurring], rotation), torch.outer(values[occurring], others.clamp_min(0))
 
 
 def mean_squares(
@@ -89,3 +95,35 @@ def mean_squares(
                 squares = bases[name].squares(factors, weights).div_(n)
                 totals[name] = totals[name] + squares if name in totals else squares
     return totals
+
+
+def gradient_moments(
+    context: Context, checkpoint: Checkpoint, draws: Sequence[Draw], layers: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """E[G Gᵀ] (d_out, d_out), E[Gᵀ G] (d_in, d_in) and E[G] (d_out, d_in) of matrix layers, float64.
+
+    Means over training examples, sums over draws.
+    """
+    n = len(context.train)
+    moments: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    for draw in draws:
+        for weights, chunk in weighted_factors(context, checkpoint, draw, layers):
+            for name, factors in chunk.items():
+                found = _moments(factors, weights / n)
+                if name in moments:
+                    for total, part in zip(moments[name], found, strict=True):
+                        total += part
+                else:
+                    moments[name] = found
+    return moments
+
+
+def _moments(factors: LayerFactors, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ_i w_i G_i G_iᵀ, Σ_i w_i G_iᵀ G_i and Σ_i w_i G_i."""
+    if factors.deltas.dim() == 2:
+        a, δ, w = factors.extended.double(), factors.deltas.double(), weights[:, None]
+        by_input, by_delta = (w * side.square().sum(1, keepdim=True) for side in (a, δ))
+        return δ.T @ (δ * by_input), a.T @ (a * by_delta), (δ * w).T @ a
+    G = factors.matrices().double()
+    weighted = G * weights[:, None, None]
+    return torch.einsum("nij,nkj->ik", weighted, G), torch.einsum("nij,nik->jk", weighted, G), weighted.sum(0)

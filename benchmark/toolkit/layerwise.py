@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -24,16 +25,24 @@ MOST_NAMED = 12
 
 
 def layer_regularization(
-    default: float | None, source: str, *, stage: Stage = "score", aliases: tuple[str, ...] = ()
+    default: float | None, source: str, *, stage: Stage = "score", aliases: tuple[str, ...] = (), every: int = 1
 ) -> Hyperparameter:
-    """λ of every layer's (F_l + λI)⁻¹: absolute, or relative to the layer's mean eigenvalue."""
+    """λ of every layer's (F_l + λI)⁻¹: absolute, or relative to the layer's mean eigenvalue.
+
+    Args:
+        default: λ; `None` for the heuristic.
+        source: of the default.
+        stage: whether it needs a new fit.
+        aliases: other names.
+        every: which values of the common grid are worth their price.
+    """
     return Hyperparameter(
         "regularization",
         default,
         source,
         type=float,
         stage=stage,
-        grid=REGULARIZATION_GRID,
+        grid=REGULARIZATION_GRID[::every],
         optional=True,
         minimum=0.0,
         description="λ, absolute, added to the curvature normalised by 1/n; none for 0.1 × each layer's mean",
@@ -72,6 +81,68 @@ def matrix_layers(context: Context, checkpoint: Checkpoint) -> dict[str, tuple[i
             f"no layer is one matrix product, linear or convolution: {why or 'there is ' + ', '.join(sorted(kinds))}"
         )
     return sizes
+
+
+def matrix_positions(context: Context, checkpoint: Checkpoint, layers: Collection[str]) -> dict[str, int]:
+    """At how many positions each matrix layer stands: pixels, tokens, or one."""
+    chunk = FactoredGradients(context, checkpoint, context.loss).chunk(context.train[:1], modules_of(layers))
+    found = {layer.name: layer.factors for layer in matrices(chunk)}
+    return {name: one.deltas.shape[1] if one.deltas.dim() == 3 else 1 for name, one in found.items() if one is not None}
+
+
+@dataclass(frozen=True)
+class MatrixLayout:
+    """How matrix layers make up the parameters of their modules.
+
+    Attributes:
+        modules: name → its matrix layers, in the order of groups.
+        shapes: weight or bias → its shape.
+        transposed: modules whose weight is (d_in, d_out).
+    """
+
+    modules: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    transposed: frozenset[str]
+
+    def parameters(self, layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Layer → (k, d_out, d_in), a bias as the last column, to parameter → (k, *shape)."""
+        found: dict[str, Tensor] = {}
+        for module, parts in self.modules.items():
+            whole = torch.cat([layers[part] for part in parts], 1) if len(parts) > 1 else layers[parts[0]]
+            weight, *biases = self._names(module)
+            columns = whole[:, :, :-1] if biases else whole
+            columns = columns.transpose(1, 2) if module in self.transposed else columns
+            found[weight] = columns.reshape(len(whole), *self.shapes[weight])
+            found |= {bias: whole[:, :, -1].reshape(len(whole), *self.shapes[bias]) for bias in biases}
+        return found
+
+    def layers(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `parameters`."""
+        found: dict[str, Tensor] = {}
+        for module, parts in self.modules.items():
+            weight, *biases = self._names(module)
+            columns = parameters[weight]
+            columns = columns.transpose(1, 2) if module in self.transposed else columns.flatten(2)
+            whole = torch.cat([columns, *(parameters[bias][:, :, None] for bias in biases)], 2)
+            found |= dict(zip(parts, whole.chunk(len(parts), 1), strict=True))
+        return found
+
+    def _names(self, module: str) -> list[str]:
+        """Weight, and bias where there is one."""
+        own = (f"{module}.{kind}" if module else kind for kind in ("weight", "bias"))
+        return [name for name in own if name in self.shapes]
+
+
+def matrix_layout(context: Context, checkpoint: Checkpoint, layers: Collection[str]) -> MatrixLayout:
+    """Of some matrix layers, all groups of a module among them."""
+    modules: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        modules[module_of(layer)] = (*modules.get(module_of(layer), ()), layer)
+    own = layer_parameters(context)
+    chunk = FactoredGradients(context, checkpoint, context.loss).chunk(context.train[:1], set(modules))
+    transposed = frozenset(layer.name for layer in chunk if layer.outer is not None and layer.outer.transposed)
+    shapes = {name: shape for module in modules for name, shape in own[module].items()}
+    return MatrixLayout(modules, shapes, transposed)
 
 
 def matrices(chunk: Iterable[LayerGradients]) -> list[LayerGradients]:

@@ -10,7 +10,11 @@ from attriboard.contracts.attributor import Attributor
 REGISTRY: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 
 # Where the published defaults take minutes.
-QUICK: dict[str, dict[str, object]] = {"if_lissa": {"recursion_depth": 12}, "if_arnoldi": {"max_iterations": 15}}
+QUICK: dict[str, dict[str, object]] = {
+    "if_lissa": {"recursion_depth": 12},
+    "if_arnoldi": {"max_iterations": 15},
+    "astra": {"max_iterations": 5},
+}
 
 # Away from λ = 0, where the smallest kept eigenvalue amplifies rounding, and negative ones turn scores around; and
 # without draws by position.
@@ -19,6 +23,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "if_lissa": {"batch_size": 60},
     "if_arnoldi": {"regularization": 1e-2},
     "ekfac": {"regularization": 1e-4},
+    "astra": {"batch_size": 60},
     "iffim": {"regularization": 1e-3},
     "trak": {"regularization": 1e-2, "projection_dim": None},
     "dual_svm": {"regularization": 10.0},  # every example is a support vector

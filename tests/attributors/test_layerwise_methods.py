@@ -4,68 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense import assert_rows_close
+from dense import assert_rows_close, class_draws, correlation, dense_layers, layer_inputs, with_model
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
-from torch.nn.functional import pad
 
-from attriboard.attributors import ekfac, logra
+from attriboard.attributors import logra
 from attriboard.attributors.ekfac import EKFAC
 from attriboard.attributors.iffim import IFFIM
 from attriboard.attributors.logra import LoGra
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
-from attriboard.contracts.task import Examples
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.toolkit import eigenbasis
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from attriboard.toolkit.layerwise import matrix_layers
 
 ONE = {"checkpoints": 1, "epoch": None}
 WHOLE = {**ONE, "projection_dim": None, "initialization": "random"}
-
-
-def dense_layers(context: Context, function: BatchFunction, data: Examples) -> list[Tensor]:
-    """Gradients (n, d_out, d_in + 1) of every layer, the bias last, by reverse-mode Jacobians: no hooks, no factors."""
-
-    def values(parameters: dict[str, Tensor]) -> Tensor:
-        return function(functional_call(context.model, parameters, (data.inputs,)), data.targets)
-
-    jacobian = jacrev(values)(dict(context.checkpoints[0].parameters))
-    weights = [name for name in jacobian if name.endswith("weight")]
-    return [
-        torch.cat([jacobian[name], jacobian[name.replace("weight", "bias")][:, :, None]], dim=2)
-        if name.replace("weight", "bias") in jacobian
-        else jacobian[name]
-        for name in weights
-    ]
-
-
-def layer_inputs(context: Context) -> list[Tensor]:
-    """Training inputs (n, d_in + 1) of every layer of an `nn.Sequential`, by running it piece by piece."""
-    assert isinstance(context.model, nn.Sequential)
-    found, hidden = [], context.train.inputs
-    for position, module in enumerate(context.model):
-        own = {
-            name.split(".")[1]: value
-            for name, value in context.checkpoints[0].parameters.items()
-            if name.startswith(f"{position}.")
-        }
-        if own:
-            found.append(pad(hidden, (0, 1), value=1.0) if "bias" in own else hidden)
-        hidden = functional_call(module, own, (hidden,))
-    return found
-
-
-def class_draws(context: Context, fisher: str) -> list[tuple[Tensor, list[Tensor]]]:
-    """Weights (n,) and gradients of the labels that the Fisher matrix is an expectation over."""
-    if fisher == "empirical":
-        ones = torch.ones(len(context.train), dtype=torch.float64)
-        return [(ones, dense_layers(context, context.loss, context.train))]
-    outputs = functional_call(context.model, dict(context.checkpoints[0].parameters), (context.train.inputs,))
-    draws = []
-    for label in range(outputs.shape[1]):
-        examples = Examples(context.train.inputs, torch.full_like(context.train.targets, label))
-        draws.append((outputs.softmax(1)[:, label], dense_layers(context, context.loss, examples)))
-    return draws
 
 
 def dense_ekfac(context: Context, fisher: str, damping: float | None) -> Tensor:
@@ -100,23 +53,6 @@ def dense_blocks(context: Context, regularization: float) -> Tensor:
     return scores
 
 
-def correlation(one: Tensor, other: Tensor) -> float:
-    return float(torch.corrcoef(torch.stack([one.double().flatten(), other.double().flatten()]))[0, 1])
-
-
-def with_model(context: Context, model: nn.Module, epochs: int = 100) -> Context:
-    """The same examples with one trained float64 model of another architecture."""
-    model = model.double()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(epochs):
-        optimizer.zero_grad()
-        context.loss(model(context.train.inputs), context.train.targets).mean().backward()
-        optimizer.step()
-    parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
-    checkpoint = Checkpoint(parameters, epoch=epochs, seed=0)
-    return replace(context, model=model.eval().requires_grad_(False), checkpoints=(checkpoint,))
-
-
 @pytest.fixture(scope="module")
 def one_layer(double_context: Context) -> Context:
     torch.manual_seed(0)
@@ -147,7 +83,7 @@ def test_ekfac_does_not_depend_on_how_test_points_are_grouped(
     method = EKFAC()
     state = method.fit(double_context, **ONE, fisher="true")
     expected = method.score(state, regularization=1e-4)
-    monkeypatch.setattr(ekfac, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(eigenbasis, "BLOCK_BYTES", 1)
     assert_rows_close(method.score(state, regularization=1e-4), expected.double(), 1e-6)
 
 
@@ -213,7 +149,7 @@ def test_ekfac_spectrum_has_the_moments_of_its_eigenbasis(
             Λ = layer.curvature.corrected
             expected += len(double_context.train) * (v.square() * Λ / (Λ + λ) ** 2).sum((1, 2))
         torch.testing.assert_close(whole.moment(2, λ), expected, rtol=1e-5, atol=0)
-    monkeypatch.setattr(ekfac, "SPECTRUM_BYTES", 8 * len(double_context.test) * 100)
+    monkeypatch.setattr(eigenbasis, "SPECTRUM_BYTES", 8 * len(double_context.test) * 100)
     (cut,) = method.spectrum(state)
     assert len(cut.eigenvalues) == 100
     large = 1e3 * cut.floor

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import normalize
 
-from attriboard.attributors import ekfac, logra
+from attriboard.attributors import logra
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
+from attriboard.toolkit import eigenbasis
 from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.curvature import TrainingLoss
@@ -156,7 +157,7 @@ def test_ekfac_is_the_dense_kronecker_eigenbasis(
     make: Make, kept: bool, fisher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Λ is made of whole gradients, of sampled labels too; only the eigenbasis sees positions."""
-    monkeypatch.setattr(ekfac, "KEPT_BYTES", 2**30 if kept else 0)
+    monkeypatch.setattr(eigenbasis, "KEPT_BYTES", 2**30 if kept else 0)
     context, (train, test) = make(), gradients(make)
     checkpoint, layers = context.checkpoints[0], MATRIX_LAYERS[make.__name__]
     draws = labelled(context, checkpoint, own=fisher == "true")
