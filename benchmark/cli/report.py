@@ -95,7 +95,7 @@ def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
     budgets = sorted({k for record in records for k in record.budgets})
     rows = []
     for record in records:
-        rule = record.rules.get("smoothed") or record.rules["best"]
+        _, rule = record.headline
         by_budget = dict(zip(record.budgets, zip(rule.mean, rule.p90, strict=True), strict=True))
         surrogate, oracle = record.picks.get("surrogate"), record.picks["oracle"]
         cells = [f"{by_budget[k][0]:.4f} ({by_budget[k][1]:.4f})" if k in by_budget else "–" for k in budgets]

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.model import GradedConfiguration, SelectionRecord
 
+RULE_WORDS = {
+    "best": "the largest LDS",
+    "smoothed": "LDS smoothed over λ",
+    "posterior": "by pooled correlations",
+    "pooled": "by pooled correlations and ξ",
+    "between": "by pooled correlations and ξ, between grid points",
+}
+
 
 @command
 def select(
@@ -103,14 +111,23 @@ def _by_budget(
 def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
     """Print the grid with its LDS, the choice, and what it is worth."""
     names = [n for n in found.configurations[0] if len({str(c[n]) for c in found.configurations}) > 1]
+    nearest = found.nearest
     rows = [
-        (*(setting(c[n]) for n in names), f"{lds:.3f}", "chosen" if c == found.hyperparameters else "")
+        (*(setting(c[n]) for n in names), f"{lds:.3f}", "chosen" if c == nearest else "")
         for c, lds in zip(found.configurations, found.lds, strict=True)
     ]
     title = f"{method} on {task}: LDS by {found.budget} retrains, calibration points"
     show_table(title, (*names, "LDS", ""), rows, numeric=range(len(names) + 1))
     chosen = ", ".join(f"{name} = {setting(found.hyperparameters[name])}" for name in names)
-    print(f"chosen: {chosen}" + (" (LDS smoothed over λ)" if found.rule == "smoothed" else ""))
+    print(f"chosen: {chosen} ({RULE_WORDS[found.rule]})")
+    if found.xi_pick is not None:
+        omega = ""
+        if found.omega is not None and found.omega_ci95 is not None:
+            low, high = found.omega_ci95
+            omega = f", where ω = {found.omega:.2f} ({low:.2f} … {high:.2f}); one half: ξ is right"
+        print(f"ξ picks λ = {setting(found.xi_pick)}{omega}")
+    if found.warning:
+        print(f"warning: {found.warning}")
     more = f"; {found.halving_budget} retrains would about halve it" if found.halving_budget else ""
     print(f"expected regret: {found.expected_regret:.3f} of LDS{more}")
     if found.failed:

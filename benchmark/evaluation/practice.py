@@ -78,7 +78,7 @@ def choose(
         workspace: the task.
         attributor: its name or file.
         budget: number of retrains; without one, ξ chooses λ.
-        grid: name → values to choose from; by default the method's own grid of λ.
+        grid: name → values to choose from; by default the method's own grid of λ, and with a budget what lies between.
         fixed: values that differ from the defaults.
         store: folder of the task's retrains; the shared one by default.
 
@@ -91,6 +91,7 @@ def choose(
     regularized = REGULARIZATION in described.configurations[0]
     if budget is None:
         return _by_surrogate(workspace, attributor, fixed, grid, regularized)
+    own = grid is None
     if grid is None:
         if not regularized:
             raise InputError(
@@ -98,7 +99,7 @@ def choose(
             )
         grid = {REGULARIZATION: described.grid(REGULARIZATION)}
     points = grid_configurations([(key, tuple(values)) for key, values in grid.items()], fixed)
-    return choose_by_budget(workspace, attributor, points, budget, store=store)
+    return choose_by_budget(workspace, attributor, points, budget, between=own, store=store)
 
 
 def _by_surrogate(

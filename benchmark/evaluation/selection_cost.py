@@ -4,7 +4,6 @@ One run of the attributor over the grid gives every score matrix. Selectors choo
 `attriboard.scoring.budget` draws k single retrains of the truth at random and lets a rule choose from them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,17 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
+from attriboard.evaluation.choice_rules import centers, choice_rules, positions, varying
 from attriboard.evaluation.grader import attributor_info, heading
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import Pick, RuleCost, SelectionCostRecord
 from attriboard.records.files import write_record
 from attriboard.records.model import AttributorInfo
-from attriboard.scoring.budget import BudgetCurve, Rule, best, budget_curve, default_budgets, smoothed
+from attriboard.scoring.budget import BudgetCurve, budget_curves, default_budgets
+from attriboard.scoring.rules import geometry, peak_offsets, values_beside
 
 Configuration = dict[str, HyperparameterValue]
+HEADLINE_SELECTOR = "surrogate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,7 @@ class GridRun:
         predictions: (n_points, n_masks, n_test) their scores summed over every mask.
         extra: configurations that selectors added to the grid, with their predictions (n_masks, n_test).
         choices: selector → its choice: the values that it changes, or the reason why there is none.
+        centers: (n_points,) log₁₀ of ξ's λ on the fit of every grid point; see `choice_rules.centers`.
         n_failed: grid points that failed.
     """
 
@@ -47,6 +50,7 @@ class GridRun:
     predictions: NDArray[np.float64]
     extra: list[tuple[Configuration, NDArray[np.float64]]]
     choices: dict[str, Selected]
+    centers: NDArray[np.float64]
     n_failed: int
 
 
@@ -82,10 +86,8 @@ def selection_cost(
     oracle = int(np.argmax(calibration))
     truth = grader.truth.card
 
-    def cost(rule: Rule) -> RuleCost:
-        target = grader.truth.target
-        return _cost(budget_curve(run.predictions, target, grader.split, budgets, rule=rule, n_draws=n_draws))
-
+    rules = choice_rules(run.points, geometry(run.predictions[:, :, grader.split.calibration]), run.centers)
+    curves = budget_curves(run.predictions, grader.truth.target, grader.split, budgets, rules, n_draws=n_draws)
     return SelectionCostRecord(
         **heading(workspace.task, grader.truth, run.info, job.seed, job.threads),
         swept=swept,
@@ -93,12 +95,8 @@ def selection_cost(
         lds=_rounded(scoring),
         picks={**_picks(workspace, run, scoring), "oracle": _pick(run.points[oracle], scoring[oracle], scoring)},
         budgets=budgets,
-        rules={
-            name: _cost(
-                budget_curve(run.predictions, grader.truth.target, grader.split, budgets, rule=rule, n_draws=n_draws)
-            )
-            for name, rule in choice_rules(run.points, swept).items()
-        },
+        rules={name: _cost(curve) for name, curve in curves.items()},
+        hidden=_hidden(run.points, scoring),
         n_draws=n_draws,
         n_failed=run.n_failed,
         retrain_seconds=round(truth.retrain_seconds / (truth.n_masks * truth.n_repeats), 3),
@@ -149,10 +147,12 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
     points: dict[int, Configuration] = {}
     predictions: dict[int, NDArray[np.float64]] = {}
     choices: dict[str, Selected] = {}
+    by_xi: list[Selected] = []
     info, asked = None, len(job.configurations)
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
         for event in workspace.runner.run(job, said(progress)):
             if isinstance(event, Selected):
+                by_xi += [event] if event.selector == HEADLINE_SELECTOR else []
                 # Of several fits, the first that let the selector choose answers for all.
                 if event.selector not in choices or choices[event.selector].reason is not None:
                     choices[event.selector] = event
@@ -167,28 +167,19 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
     grid = [index for index in sorted(predictions) if index < asked]
     stacked = np.stack([predictions[index] for index in grid]) if grid else np.empty((0, 0, 0))
     extra = [(points[index], predictions[index]) for index in sorted(predictions) if index >= asked]
-    return GridRun(info, [points[index] for index in grid], stacked, extra, choices, asked - len(grid))
+    return GridRun(
+        info, [points[index] for index in grid], stacked, extra, choices, centers(asked, by_xi)[grid], asked - len(grid)
+    )
 
 
-def choice_rules(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> dict[str, Rule]:
-    """The rules that fit a grid: smoothing needs λ alone to be swept."""
-    positions = decades(points, swept)
-    return {"best": best} | ({} if positions is None else {"smoothed": smoothed(positions)})
-
-
-def varying(configurations: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the hyperparameters that differ."""
-    first = configurations[0]
-    return tuple(name for name in first if any(c[name] != first[name] for c in configurations))
-
-
-def decades(points: Sequence[Mapping[str, Any]], swept: Sequence[str]) -> list[float] | None:
-    """log₁₀ λ of a grid that differs in λ alone, 0 at a tenth of the smallest; `None` of any other grid."""
-    if list(swept) != [REGULARIZATION]:
+def _hidden(points: Sequence[Configuration], scoring: Sequence[float]) -> float | None:
+    """What the grid hides: LDS at the peak of the parabola through the best grid point and its neighbors, above its."""
+    place, values = positions(points), np.array(scoring)[None]
+    if varying(points) != (REGULARIZATION,) or np.isnan(place).all():
         return None
-    values = [float(point[swept[0]]) for point in points]
-    smallest = min((value for value in values if value > 0), default=None)
-    return None if smallest is None else [math.log10(max(value, smallest / 10)) for value in values]
+    at = values.argmax(axis=1)
+    between = values_beside(values, at, peak_offsets(values, at, place), place)
+    return round(float(between[0] - values.max()), 6)
 
 
 def _picks(workspace: Workspace, run: GridRun, scoring: Sequence[float]) -> dict[str, Pick]:

@@ -21,6 +21,7 @@ _REMOVAL_SEED = 10**12
 _REMOVAL_ORDER = 2 * MAX_MASKS
 _TUNING_SEED = 10**13
 _TUNING_MASK = 4 * MAX_MASKS
+_UNTRAINED_MASK = 5 * MAX_MASKS
 
 
 def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
@@ -62,6 +63,14 @@ def tuning_requests(card: TaskCard, count: int) -> list[RetrainRequest]:
     The first requests of a larger count are those of a smaller one.
     """
     return [RetrainRequest(mask_indices(card, _TUNING_MASK + j), _TUNING_SEED + j) for j in range(count)]
+
+
+def untrained_masks(card: TaskCard, count: int) -> NDArray[np.bool_]:
+    """Random subsets on which no model is trained, (count, n_train): how scores behave on subsets needs no retrain."""
+    masks = np.zeros((count, card.data.n_train), dtype=bool)
+    for j, mask in enumerate(masks):
+        mask[mask_indices(card, _UNTRAINED_MASK + j)] = True
+    return masks
 
 
 def removal_seed(s: int) -> int:

@@ -20,6 +20,9 @@ from attriboard.records.model import (
     Text,
 )
 
+RULES = ("between", "pooled", "posterior", "smoothed", "best")
+"""Rules that choose from k retrains, the best first."""
+
 
 class Pick(RecordPart):
     """What a selector chose without single retrains, and what that gives away."""
@@ -32,7 +35,11 @@ class Pick(RecordPart):
 
 
 class RuleCost(RecordPart):
-    """Regret of one rule that chooses from k retrains, for every k: over random draws of masks and repeats."""
+    """Regret of one rule that chooses from k retrains, for every k: over random draws of masks and repeats.
+
+    `best`: the largest LDS; `smoothed`: after averaging over neighboring λ; `posterior`: by pooled correlations;
+    `pooled`: the same with ξ's pick as a prior; `between`: the same between grid points as well.
+    """
 
     mean: tuple[float, ...]
     p90: tuple[float, ...] = Field(description="90th percentile")
@@ -49,15 +56,26 @@ class SelectionCostRecord(GradedRecord):
     picks: dict[Name, Pick] = Field(description="selector → its choice; default and oracle are among them")
     budgets: tuple[Integer, ...] = Field(description="numbers of retrains k, ascending")
     rules: dict[Name, RuleCost] = Field(description="rule → regret for every k, on the masks that did not choose")
+    hidden: float | None = Field(
+        default=None, description="LDS at the peak of the parabola through the best grid point of λ, above that point's"
+    )
     n_draws: Count
     n_failed: Count = Field(description="grid points that failed and are left out")
     retrain_seconds: Seconds = Field(description="of one retrain of the ground truth, on one core")
     checkpoints_sha256: Sha256
 
+    @property
+    def headline(self) -> tuple[str, RuleCost]:
+        """The best rule that fits the grid, and its regret: what `select --budget` does."""
+        name = next(name for name in RULES if name in self.rules)
+        return name, self.rules[name]
+
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
         if len(self.lds) != len(self.configurations):
             raise ValueError(f"lds has {len(self.lds)} values for {len(self.configurations)} configurations")
+        if not set(RULES) & set(self.rules):
+            raise ValueError(f"rules: at least one of {', '.join(RULES)} is required")
         for name, rule in self.rules.items():
             if {len(rule.mean), len(rule.p90), len(rule.worst)} != {len(self.budgets)}:
                 raise ValueError(f"rules.{name}: one value for each of the {len(self.budgets)} budgets is required")

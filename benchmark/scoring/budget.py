@@ -7,13 +7,10 @@ by the masks that took no part in it, with all their repeats, on the scoring poi
     regret = max_g LDS_rest(g) − LDS_rest(chosen)
 
 Over many random draws this gives the mean, the spread and the worst case of the regret at every k. Nothing is trained.
-
-A choice rule turns the LDS over the grid, as k retrains measure it, into a grid point. `best` takes the maximum;
-`smoothed` first averages over neighboring λ with a Gaussian in log λ, since LDS is smooth in log λ and the
-noise of k retrains is not.
+How k retrains become a choice is a `Rule` of `attriboard.scoring.rules`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,13 +19,11 @@ from numpy.typing import NDArray
 from attriboard.base.errors import InputError
 from attriboard.scoring.lds import mean_outputs
 from attriboard.scoring.ranks import average_ranks, sort_rows, weighted_spearman
+from attriboard.scoring.rules import Geometry, Rule, geometry, jackknife_variance, pooled_correlations, values_beside
 from attriboard.scoring.split import Split
 
 _STREAM = 2  # second key word of Philox; the split and the bootstrap use others
 _SMALLEST = 2  # a correlation over fewer masks does not exist
-
-Rule = Callable[[NDArray[np.float64]], NDArray[np.int64]]
-"""LDS curves (n_draws, n_grid) → chosen grid points (n_draws,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,43 +62,27 @@ def default_budgets(n_masks: int) -> tuple[int, ...]:
     return tuple(2**power for power in range(1, n_masks.bit_length()) if 2**power <= n_masks // 2)
 
 
-def best(curves: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The grid point with the largest LDS; of equal ones the first."""
-    chosen: NDArray[np.int64] = curves.argmax(axis=1)
-    return chosen
-
-
-def smoothed(positions: Sequence[float], width: float = 0.5) -> Rule:
-    """The largest LDS after averaging over the grid with a Gaussian.
-
-    Args:
-        positions: of the grid points, in decades (log₁₀ λ).
-        width: standard deviation of the Gaussian, in decades.
-    """
-    place = np.asarray(positions, dtype=np.float64)
-    kernel = np.exp(-0.5 * ((place[:, None] - place[None, :]) / width) ** 2)
-    kernel /= kernel.sum(axis=1, keepdims=True)
-    return lambda curves: best(curves @ kernel.T)
-
-
-def budget_curve(
+def budget_curves(
     predictions: NDArray[np.float64],
     outputs: NDArray[np.floating],
     split: Split,
     budgets: Sequence[int],
+    rules: Mapping[str, Rule],
     *,
-    rule: Rule = best,
     n_draws: int = 200,
     seed: int = 0,
-) -> BudgetCurve:
-    """Regret of choosing a grid point by k single retrains, for several k.
+) -> dict[str, BudgetCurve]:
+    """Regret of choosing a grid point by k single retrains, for several k and several rules on the same draws.
+
+    A choice between grid points is judged by the parabola through the nearest point and its neighbors; its regret,
+    against the best grid point, may be below 0.
 
     Args:
         predictions: (n_grid, n_masks, n_test), scores summed over every mask, for every grid point.
         outputs: (n_masks, n_repeats, n_test) targets of the retrained models.
         split: calibration points choose, scoring points judge.
         budgets: numbers of retrains k, each from 2 to n_masks − 2.
-        rule: how k retrains' LDS curve becomes a choice.
+        rules: how k retrains become a choice.
         n_draws: random draws of masks and repeats.
         seed: of the draws. The draws of a smaller budget are parts of those of a larger one.
 
@@ -121,18 +100,35 @@ def budget_curve(
         raise InputError(f"budgets = {tuple(budgets)}: each must lie in 2 … n_masks − 2 = {n_masks - _SMALLEST}")
     masks, repeats = draw_retrains(n_masks, outputs.shape[1], n_draws, seed)
     rest = rest_lds(predictions[:, :, split.scoring], outputs[:, :, split.scoring], masks, budgets)
-    chosen = np.empty((len(budgets), n_draws), dtype=np.int64)
-    regret = np.empty((len(budgets), n_draws))
-    for row, (k, judged) in enumerate(zip(budgets, rest, strict=True)):
-        curves = np.stack(
-            [
-                few_lds(predictions[:, m, :][:, :, split.calibration], outputs[m, r][:, split.calibration])
-                for m, r in zip(masks[:, :k], repeats[:, :k], strict=True)
-            ]
-        )
-        chosen[row] = rule(curves)
-        regret[row] = judged.max(axis=1) - judged[np.arange(n_draws), chosen[row]]
-    return BudgetCurve(tuple(budgets), chosen, regret, rest)
+    known = predictions[:, :, split.calibration]
+    shape = geometry(known)
+    found: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = {name: [] for name in rules}
+    for k, judged in zip(budgets, rest, strict=True):
+        drawn = [
+            (known[:, m], outputs[m, r][:, split.calibration])
+            for m, r in zip(masks[:, :k], repeats[:, :k], strict=True)
+        ]
+        measured = {pooled: _curves(drawn, shape, pooled=pooled) for pooled in {r.pooled for r in rules.values()}}
+        for name, rule in rules.items():
+            chosen, offsets = rule.choose(*measured[rule.pooled])
+            got = judged[np.arange(n_draws), chosen]
+            if rule.positions is not None:
+                got = values_beside(judged, chosen, offsets, rule.positions)
+            found[name].append((chosen, judged.max(axis=1) - got))
+    return {
+        name: BudgetCurve(tuple(budgets), np.stack([c for c, _ in rows]), np.stack([r for _, r in rows]), rest)
+        for name, rows in found.items()
+    }
+
+
+def _curves(
+    drawn: Sequence[tuple[NDArray[np.float64], NDArray[np.floating]]], shape: Geometry, *, pooled: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What every draw measures on the grid, (n_draws, n_grid), and its variances, (n_draws,)."""
+    if not pooled:
+        return np.stack([few_lds(p, y) for p, y in drawn]), np.zeros(len(drawn))
+    curves = [pooled_correlations(p, y, shape.spreads, np.ones((1, len(y))))[0] for p, y in drawn]
+    return np.stack(curves), np.array([jackknife_variance(p, y, shape.spreads) for p, y in drawn])
 
 
 def draw_retrains(n_masks: int, n_repeats: int, n_draws: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -200,20 +196,22 @@ def expected_regret(
     predictions: NDArray[np.float64],
     outputs: NDArray[np.floating],
     rule: Rule,
+    shape: Geometry,
     *,
     n_resamples: int = 200,
     seed: int = 0,
 ) -> tuple[float, int | None]:
     """What a choice by k retrains gives away on average, and how many would halve it; from the k retrains alone.
 
-    The k models are resampled with replacement. A resample chooses, and the LDS over all k models judges:
-    regret* = LDS(chosen) − LDS(chosen*), averaged over resamples. Resamples of half as many models give the regret at
-    k/2, and with it the rate a in regret ∝ k^(−a), kept within ½ … 2.
+    The k models are resampled with replacement. A resample chooses, and what all k models measure judges:
+    regret* = curve(chosen) − curve(chosen*), averaged over resamples. Resamples of half as many models give the regret
+    at k/2, and with it the rate a in regret ∝ k^(−a), kept within ½ … 2.
 
     Args:
         predictions: (n_grid, k, n_test).
         outputs: (k, n_test).
         rule: how a curve becomes a choice.
+        shape: of the grid.
         n_resamples: bootstrap resamples.
         seed: of the resamples.
 
@@ -223,15 +221,21 @@ def expected_regret(
     k = outputs.shape[0]
     generator = np.random.Philox(key=np.array([seed, _STREAM + 1], dtype=np.uint64))
     drawn = (generator.random_raw(n_resamples * k) % np.uint64(k)).astype(np.int64).reshape(n_resamples, k)
-    y = sort_rows(np.ascontiguousarray(outputs.T, dtype=np.float64))
-    rows = [sort_rows(_usable(np.ascontiguousarray(point.T))) for point in predictions]
+    variance = jackknife_variance(predictions, outputs, shape.spreads) if rule.pooled else 0.0
 
     def regret(size: int) -> float:
         weights = np.stack([np.bincount(row[:size], minlength=k) for row in drawn]).astype(np.float64)
         weights = np.vstack([np.ones((1, k)), weights])
-        curves = np.stack([weighted_spearman(row, y, weights).mean(axis=0) for row in rows], axis=1)
-        judged, chosen = curves[0], rule(curves[1:])
-        return float(np.maximum(judged[rule(curves[:1])[0]] - judged[chosen], 0.0).mean())
+        if rule.pooled:
+            curves = pooled_correlations(predictions, outputs, shape.spreads, weights)
+        else:
+            y = sort_rows(np.ascontiguousarray(outputs.T, dtype=np.float64))
+            rows = [sort_rows(_usable(np.ascontiguousarray(point.T))) for point in predictions]
+            curves = np.stack([weighted_spearman(row, y, weights).mean(axis=0) for row in rows], axis=1)
+        variances = np.full(len(curves), variance * k / size)
+        variances[0] = variance
+        chosen, _ = rule.choose(curves, variances)
+        return float(np.maximum(curves[0, chosen[0]] - curves[0, chosen[1:]], 0.0).mean())
 
     full, half = regret(k), regret(max(k // 2, _SMALLEST))
     if full <= 0.0:

@@ -25,7 +25,7 @@ def draw_selection_cost(records: Sequence[SelectionCostRecord], title: str) -> C
         raise InputError("a figure of what choosing costs needs at least one record")
     rows: list[dict[str, Any]] = []
     for record in records:
-        rule = record.rules.get("smoothed") or record.rules["best"]
+        _, rule = record.headline
         name = record.attributor.name
         pick = record.picks.get(SURROGATE)
         if pick is not None and pick.regret is not None:

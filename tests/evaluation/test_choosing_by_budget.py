@@ -45,6 +45,11 @@ def test_the_curve_is_what_retraining_and_correlating_by_hand_gives(workspace: W
         assert lds == pytest.approx(np.mean(by_hand), abs=1e-6)
     assert found.trained == 6
     assert found.hyperparameters in found.configurations
+    assert found.rule == "pooled"
+    assert found.xi_pick in [configuration["regularization"] for configuration in GRID]
+    between = choose_by_budget(workspace, method, GRID, 6, between=True, store=tmp_path / "store")
+    assert between.nearest == found.hyperparameters
+    assert between.lds == found.lds
 
 
 def test_a_larger_budget_keeps_the_models_of_a_smaller_one(workspace: Workspace, tmp_path: Path) -> None:
@@ -68,7 +73,8 @@ def test_grid_points_that_fail_are_left_out_with_their_reason(workspace: Workspa
     )
     assert [c["checkpoints"] for c in found.configurations] == [1, 2]
     assert len(found.failed) == 1
-    assert found.rule == "best"
+    assert found.rule == "posterior"
+    assert found.xi_pick is found.omega is None
 
 
 def test_what_cannot_be_chosen_is_refused(workspace: Workspace, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from selecting import write_ridge
 from tiny import Published
 
 from attriboard.base.errors import InputError
-from attriboard.evaluation.selection_cost import decades, run_grid, selection_cost
+from attriboard.evaluation.choice_rules import positions
+from attriboard.evaluation.selection_cost import run_grid, selection_cost
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.records import read_record, write_record
@@ -34,13 +35,17 @@ def test_the_record_has_the_regret_of_every_selector_and_budget(workspace: Works
     lds = [grader.mean_lds(p, grader.split.scoring) for p in predictions]
     assert record.lds == pytest.approx(lds, abs=1e-6)
     assert record.swept == ("regularization",)
-    assert set(record.rules) == {"best", "smoothed"}
+    assert set(record.rules) == {"best", "smoothed", "posterior", "pooled", "between"}
+    assert record.headline == ("between", record.rules["between"])
     assert {"default", "surrogate", "oracle"} <= set(record.picks)
     default = record.picks["default"]
     assert default.regret == pytest.approx(max(lds) - lds[0], abs=2e-6)
     oracle = int(np.argmax([grader.mean_lds(p, grader.split.calibration) for p in predictions]))
     assert record.picks["oracle"].hyperparameters == record.configurations[oracle]
-    assert all(regret >= 0 for rule in record.rules.values() for regret in (*rule.mean, *rule.worst))
+    on_the_grid = [rule for name, rule in record.rules.items() if name != "between"]
+    assert all(regret >= 0 for rule in on_the_grid for regret in (*rule.mean, *rule.worst))
+    assert record.hidden is not None
+    assert record.hidden >= 0
     assert read_record(write_record(record, tmp_path)) == record
 
 
@@ -53,8 +58,15 @@ def test_grid_points_that_fail_are_counted_and_left_out(workspace: Workspace, tm
         selection_cost(workspace, method, GRID[1:3], budgets=(2,), n_draws=5)
 
 
-def test_only_a_grid_of_lambda_alone_is_smoothed() -> None:
-    points = [{"regularization": 0.0, "d": 1}, {"regularization": 1e-2, "d": 1}, {"regularization": 1.0, "d": 1}]
-    assert decades(points, ("regularization",)) == pytest.approx([-3, -2, 0])
-    assert decades(points, ("regularization", "d")) is None
-    assert decades([{"d": 1}, {"d": 2}], ("d",)) is None
+def test_grid_points_have_places_on_the_log_axis_of_lambda() -> None:
+    points = [{"regularization": value} for value in (0.0, 1e-2, None, 1.0)]
+    assert positions(points) == pytest.approx([-3, -2, float("nan"), 0], nan_ok=True)
+    assert np.isnan(positions([{"d": 1}, {"d": 2}])).all()
+
+
+def test_smoothing_and_places_between_points_need_a_grid_of_lambda_alone(workspace: Workspace) -> None:
+    other = [{"checkpoints": 1}, {"checkpoints": 2}]
+    assert set(selection_cost(workspace, "grad_dot", other, budgets=(2,), n_draws=3).rules) == {"best", "posterior"}
+    both = [{"checkpoints": c, "regularization": value} for c in (1, 2) for value in (1e-3, 1e-1)]
+    rules = selection_cost(workspace, "iffim", both, budgets=(2,), n_draws=3).rules
+    assert set(rules) == {"best", "posterior", "pooled"}

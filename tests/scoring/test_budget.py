@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from attriboard.base.errors import InputError
-from attriboard.scoring.budget import best, budget_curve, default_budgets, draw_retrains, few_lds, smoothed
+from attriboard.scoring.budget import budget_curves, default_budgets, draw_retrains, expected_regret, few_lds
+from attriboard.scoring.rules import BEST, geometry, posterior
 from attriboard.scoring.split import split_test_points
 
 N_GRID, N_MASKS, N_REPEATS, N_TEST = 5, 14, 3, 20
@@ -21,6 +22,10 @@ def problem(seed: int = 0, noise: float = 1.0):
     distances = np.abs(np.arange(N_GRID) - 2)[:, None, None]
     predictions = signal[None] + noise * (0.2 + distances) * random.normal(size=(N_GRID, N_MASKS, N_TEST))
     return predictions, outputs, split_test_points(N_TEST, 0.4, 0)
+
+
+def budget_curve(predictions, outputs, split, budgets, rule=BEST, **options):
+    return budget_curves(predictions, outputs, split, budgets, {"rule": rule}, **options)["rule"]
 
 
 def spearman(x, y):
@@ -98,13 +103,38 @@ def test_scores_that_are_not_finite_or_constant_count_as_zero():
     assert np.isfinite(budget_curve(predictions, outputs, split, [4], n_draws=3).regret).all()
 
 
-def test_smoothing_keeps_a_broad_maximum_and_forgets_a_spike():
-    positions = np.arange(9) / 2
-    broad = np.exp(-0.5 * ((positions - 3) / 0.7) ** 2)
-    spike = broad + 1.1 * (positions == 0.5)
-    assert best(spike[None])[0] == 1
-    assert smoothed(positions)(spike[None])[0] == 6
-    assert smoothed(positions, 1e-6)(spike[None])[0] == 1
+@pytest.mark.parametrize("pooled", [False, True])
+def test_the_expected_regret_is_zero_where_one_grid_point_is_far_ahead_and_not_where_two_are_close(pooled):
+    predictions, outputs, _ = problem(noise=4.0)
+    y = outputs[:, 0]
+    shape = geometry(predictions)
+    rule = posterior(shape.similarity) if pooled else BEST
+    far = predictions.copy()
+    far[2] = y
+    regret, halving = expected_regret(far, y, rule, geometry(far))
+    assert regret == pytest.approx(0.0, abs=1e-9)
+    assert halving is None
+    close = predictions.copy()
+    random = np.random.default_rng(1)
+    close[1], close[2] = (y + 2.0 * random.normal(size=y.shape) for _ in range(2))
+    regret, halving = expected_regret(close, y, rule, geometry(close))
+    assert regret > 0
+    assert halving > N_MASKS
+
+
+def test_a_choice_between_grid_points_is_judged_by_the_parabola():
+    predictions, outputs, split = problem(noise=0.3)
+    place = np.arange(N_GRID) / 2
+    similarity = np.exp(-np.abs(np.subtract.outer(place, place)))
+    # Predictions that change slowly along the grid, best between its second and third point.
+    signal, off = outputs.mean(axis=1), predictions[0]
+    predictions = np.stack([signal * np.cos(x - 0.7) + off * np.sin(x - 0.7) for x in place])
+    budgets = [8]
+    on = budget_curve(predictions, outputs, split, budgets, posterior(similarity), n_draws=30)
+    between = budget_curve(predictions, outputs, split, budgets, posterior(similarity, positions=place), n_draws=30)
+    assert (on.chosen == between.chosen).all()
+    assert (on.regret >= 0).all()
+    assert between.regret.mean() < on.regret.mean()
 
 
 def test_default_budgets_double_up_to_half_of_the_masks():
