@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH = 0.5  # decades: of smoothing
-PRIOR_WIDTH = 0.7  # decades: how far from ξ's λ the best one lies, where ξ is to be trusted
-PRIOR_DISTRUST = 0.2  # how often ξ is not to be trusted, and any λ as likely as another
+PRIOR_WIDTH = 0.5  # decades: how far from ξ's λ the best one lies, where ξ is to be trusted
+PRIOR_DISTRUST = 0.6  # how often ξ is not to be trusted, and any λ as likely as another
 PRIOR_SPAN = 12.0  # decades over which "any λ" is spread
 TEMPERATURE = 2.0  # the noise of neighboring grid points is less alike than the model has it
 _SMALLEST_TOP = 0.02  # a correlation; below, nothing is known of the signal

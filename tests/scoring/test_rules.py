@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from attriboard.scoring.rules import (
     BEST,
+    PRIOR_DISTRUST,
     geometry,
     jackknife_variance,
     peak_offsets,
@@ -88,8 +89,8 @@ def test_the_variance_is_the_jackknifes_and_never_below_that_of_independent_poin
 def test_the_prior_is_a_bump_at_xis_pick_over_a_floor():
     prior = np.exp(prior_of_center([-2.0, -1.0, 3.0, np.nan], [-2.0] * 4))
     assert prior[0] > prior[1] > prior[2]
-    assert prior[2] == pytest.approx(prior[3], rel=1e-6) == pytest.approx(0.2 / 12, rel=1e-6)
-    assert prior_of_center([0.0, 1.0], [np.nan] * 2) == pytest.approx(np.log(0.2 / 12))
+    assert prior[2] == pytest.approx(prior[3], rel=1e-6) == pytest.approx(PRIOR_DISTRUST / 12, rel=1e-6)
+    assert prior_of_center([0.0, 1.0], [np.nan] * 2) == pytest.approx(np.log(PRIOR_DISTRUST / 12))
     fine = np.linspace(-6, 6, 2401)
     assert np.exp(prior_of_center(fine, np.zeros(2401))).sum() * 0.005 == pytest.approx(1.0, rel=1e-2)
 
@@ -110,7 +111,7 @@ def test_a_wrong_prior_wins_against_noise_and_loses_against_evidence():
     similarity = np.exp(-0.5 * (np.subtract.outer(place, place) / 1.5) ** 2)
     curve = 0.5 * similarity[np.flatnonzero(place == 2.0)[0]]
     rule = posterior(similarity, prior_of_center(place, np.full(len(place), -2.0)))
-    (few,), _ = rule.choose(curve[None], np.array([0.05]))
+    (few,), _ = rule.choose(curve[None], np.array([0.5]))
     (many,), _ = rule.choose(curve[None], np.array([1e-4]))
     assert abs(place[few] + 2.0) <= 0.5
     assert place[many] == 2.0
