@@ -129,6 +129,11 @@ def select_regularization(
             "select_regularization: give train_gradients and test_gradients, "
             "or eigenvalues=, coefficients= and n_train=, and not both"
         )
+    return _choice(spectrum, dimension, candidates)
+
+
+def _choice(spectrum: Spectrum, dimension: int, candidates: Sequence[float] | None) -> RegularizationChoice:
+    """The pick of ξ on a spectrum of F, of d = `dimension` eigenvalues."""
     values = _default_candidates(spectrum) if candidates is None else _checked_candidates(candidates)
     try:
         choice = pick_by_xi([spectrum], values)
