@@ -76,7 +76,7 @@ release: setup  ## URL=https://…: in dist/ the wheel, the bundles to upload to
 	@cp $(DIST)/bundles/registry.json $(DIST)
 	@cp $(DIST)/bundles/registry.json build/release/leaderboard/groundtruth
 	@$(BIN)/python -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir $(DIST) build/release
-	@cd build/release && ../../$(BIN)/python -c "from setuptools.build_meta import build_sdist; build_sdist('.')" >/dev/null
+	@cd build/release && $(abspath $(BIN))/python -c "from setuptools.build_meta import build_sdist; build_sdist('.')" >/dev/null
 	@mv build/release/*.tar.gz $(DIST) && rm -rf build/release && ls -l $(DIST)
 
 clean:  ## Remove everything that was made here
