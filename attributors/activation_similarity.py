@@ -8,7 +8,7 @@ training examples, C = HᵀH/n, and P = (C + λI)^(−½), or P = I:
 Preconditioned, directions that all examples share count less: what `iffim` does to gradients, done to activations. As
 λ grows the plain cosine is reached. bergson 2.5 has both as baselines.
 
-Deviations: λ is absolute, added to C, which is normalised by 1/n; λ = none is a tenth of C's mean eigenvalue, as
+Deviations: λ is absolute, added to C, which is normalized by 1/n; λ = none is a tenth of C's mean eigenvalue, as
 bergson is run. Unlike `embedding_similarity`, the mean is not subtracted.
 """
 

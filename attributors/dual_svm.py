@@ -56,7 +56,7 @@ class DualSVM(MeanOfScores):
             "ours; scikit-learn's LinearSVC, which runs LIBLINEAR, has tol=1e-4 for another quantity",
             minimum=1e-12,
             grid=(1e-4, 1e-3, 1e-2),
-            description="the duality gap, relative to the primal objective, that suffices",
+            description="the duality gap, relative to the primal objective, that is small enough",
         ),
         Hyperparameter(
             "max_iterations",
@@ -109,7 +109,7 @@ def solve_dual(features: Tensor, labels: Tensor, C: float, tolerance: float, max
         features: h (n, d), float64.
         labels: Y (n, n_classes), ones and zeros.
         C: weight of the losses.
-        tolerance: relative duality gap that suffices.
+        tolerance: relative duality gap that is small enough.
         max_iterations: at most.
     """
     dual = torch.zeros_like(labels)

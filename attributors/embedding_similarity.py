@@ -21,7 +21,7 @@ from attriboard.toolkit.embeddings import embeddings, embeddings_need
 
 
 class EmbeddingSimilarity(MeanOfScores):
-    """Centred cosine of the last hidden features."""
+    """Centered cosine of the last hidden features."""
 
     name = "embedding_similarity"
     family = "control"
@@ -38,5 +38,5 @@ class EmbeddingSimilarity(MeanOfScores):
         return normalize(test - mean) @ normalize(train - mean).T
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
-        """Both sides in float64, centred and normalised, a pass through the model, and the scores."""
+        """Both sides in float64, centered and normalized, a pass through the model, and the scores."""
         return {**embeddings_need(context), "scores": 4 * needs.pairs(context, needs.DOUBLE)}

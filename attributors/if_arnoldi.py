@@ -8,7 +8,7 @@ over the largest Ritz pairs (σ_j, u_j) of H, the Hessian of the mean training l
 start. What lies outside their span is left out, as in the paper.
 
 Deviations: g' is the gradient of the attributed f instead of the test loss; the Hessian being symmetric, its
-projection is symmetrised, so that Ritz values are real; Ritz values that are negative or zero to rounding are
+projection is symmetrized, so that Ritz values are real; Ritz values that are negative or zero to rounding are
 dropped (the paper ranks by size; at a minimum there would be none, and a negative one lets H + λI be singular); the
 whole training set is used. The basis is float64, and so are products with the Hessian of a network of linear layers;
 those of other networks have their parameters' precision.

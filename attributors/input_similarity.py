@@ -4,7 +4,7 @@
 whole numbers, x is the bag of tokens: how often each token occurs, whatever its place.
 
 The mean is subtracted from both sides: without it the cosine of two images is mostly the background they
-share. Labels play no part. Every similarity control here is centred in the same way.
+share. Labels play no part. Every similarity control here is centered in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attriboard.toolkit.averaging import FixedScores
 
 
 class InputSimilarity(FixedScores):
-    """Centred cosine of the inputs."""
+    """Centered cosine of the inputs."""
 
     name = "input_similarity"
     family = "control"
@@ -35,7 +35,7 @@ class InputSimilarity(FixedScores):
         return (test @ train.T).float()
 
     def memory_need(self, context: Context) -> dict[str, int] | None:
-        """Both sides in float64, centred and normalised, and the scores."""
+        """Both sides in float64, centered and normalized, and the scores."""
         if not context.train.inputs.is_floating_point():
             return None
         n_inputs = context.train.inputs[0].numel()

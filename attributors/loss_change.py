@@ -1,4 +1,4 @@
-"""The loss of a training example: how much there was to learn from it, whoever asks.
+"""The loss of a training example: how much there was to learn from it, for any test example.
 
     τ(z', i) = L(z_i; θ),  averaged over checkpoints
 

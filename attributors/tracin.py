@@ -9,7 +9,7 @@ over the checkpoints θ_t that were kept of a run, up to `epoch`.
 
 Deviations: η_t = 1, since tasks train at a constant learning rate, which only scales the scores; the test side is
 the gradient of the attributed f instead of the test loss; with `normalize`, which the paper does not have, gradients
-are divided by their lengths; the optional projection is a randomised Fourier transform.
+are divided by their lengths; the optional projection is a randomized Fourier transform.
 """
 
 from __future__ import annotations

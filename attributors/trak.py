@@ -10,7 +10,7 @@ r · mean(1 − p).
 
 Deviations: φ(z') is the gradient of the attributed f, which is the margin itself on most tasks and a multiple
 of its gradient where f is minus the loss; the Gram is divided by n, so that λ means the same as elsewhere (at
-λ = 0 this only scales the scores; traker and dattri do not divide); the projection is a randomised Fourier
+λ = 0 this only scales the scores; traker and dattri do not divide); the projection is a randomized Fourier
 transform, not Rademacher; λ = 0 is the pseudo-inverse over the numerical rank; scores are not sparsified.
 """
 

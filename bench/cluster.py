@@ -1,6 +1,6 @@
 """What a dask cluster costs beside the work: many one-thread workers on this machine, tasks that only sleep.
 
-Two numbers: the share by which `tasks` sleeps on `workers` workers take longer than the ideal time, and the processor
+Two numbers: the share by which `tasks` sleeps on `workers` workers take longer than the ideal time, and the CPU
 seconds of the scheduler per task. A cluster of W workers with tasks of d seconds asks for W/d tasks a second: the
 workers here ask for as many as 1,000 workers whose tasks are longer in the same ratio.
 """

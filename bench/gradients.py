@@ -1,6 +1,6 @@
 """Per-example gradients of MNIST + MLP and their projection, against what the peers run.
 
-dattri takes gradients by `vmap(grad)` and projects with a dense random matrix; traker's projector for processors does,
+dattri takes gradients by `vmap(grad)` and projects with a dense random matrix; traker's CPU projector does,
 too. Both draw the matrix anew in blocks. Two things of ours are compared: gradients alone, and gradients
 projected to 2,048 dimensions.
 """
@@ -95,7 +95,7 @@ def measure(repetitions: int = 5) -> Measured:
 
 
 def traker_projector(n_params: int) -> Callable[[Tensor], object] | None:
-    """Traker's projector for processors, where traker is installed."""
+    """Traker's CPU projector, where traker is installed."""
     try:
         from trak.projectors import BasicProjector, ProjectionType
     except ImportError:

@@ -2,7 +2,7 @@
 
 A card of this file, MNIST with 50,000 training examples, has no ground truth; nothing is published for it. For every
 n_train the kernel is solved by its leading 512 eigenpairs, and exactly as far as that is affordable; at 5,000 both are
-compared. Seconds are of the processor, with one thread: on a machine that others use, wall-clock time is theirs too.
+compared. Seconds are CPU seconds, with one thread: on a machine that others use, wall-clock time is theirs too.
 Exponents are slopes of a straight line through log seconds against log size, from the three largest sizes.
 """
 
@@ -87,7 +87,7 @@ def context_of(task: Task, epochs: int = EPOCHS) -> Context:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """A result and its processor seconds."""
+    """A result and its CPU seconds."""
     started = time.process_time()
     result = work()
     return result, time.process_time() - started

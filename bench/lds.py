@@ -15,7 +15,7 @@ BOOTSTRAP_MASKS, BOOTSTRAP_TEST, N_RESAMPLES = 200, 400, 1_000
 def measure(repetitions: int = 5) -> Measured:
     """Time both libraries in turn on the same arrays.
 
-    Differences are taken against dattri on float64 scores; on float32 scores its sums round, and neighbouring
+    Differences are taken against dattri on float64 scores; on float32 scores its sums round, and neighboring
     ranks can swap (`max_difference_float32`).
     """
     import torch

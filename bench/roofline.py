@@ -1,6 +1,6 @@
 """Where the time of stacked retraining goes on one core: operations, bytes, floors and what is achieved.
 
-For a stack of mnist_mlp, seconds of the processor per retrain: of the products at the rate of large ones, of the same
+For a stack of mnist_mlp, CPU seconds per retrain: of the products at the rate of large ones, of the same
 products at their own shapes, of the passes over parameters and momenta at the rate of the cache they live in, of
 gathering the batches, and of the trainer as it is.
 """
@@ -22,7 +22,7 @@ EPOCHS = 4  # of the recipe's; time is proportional
 
 
 def rate(work: Callable[[], Any], units: float, seconds: float = 1.0) -> float:
-    """Units per processor second of a repeated call."""
+    """Units per CPU second of a repeated call."""
     work()
     count, started = 0, time.process_time()
     while time.process_time() - started < seconds:

@@ -1,10 +1,10 @@
 """The sign rule on real ground truth: does Pearson LDS rise in λ exactly where ξ < ω?
 
 On `mnist_mlp`, with ψ estimated from the published masks: ψ_i is the covariance of "i is in the subset" with the
-retrained target. For every scoring point and every pair of neighbouring λ at which o₁, o₂ > 0, the sign of ω − ξ at
+retrained target. For every scoring point and every pair of neighboring λ at which o₁, o₂ > 0, the sign of ω − ξ at
 the pair's geometric mean is compared with the sign of the change of
 
-- c(λ) = ⟨τ_λ, ψ⟩ / ‖τ_λ‖, of which the rule is an identity where τ is centred, and
+- c(λ) = ⟨τ_λ, ψ⟩ / ‖τ_λ‖, of which the rule is an identity where τ is centered, and
 - the Pearson LDS over masks itself.
 """
 

@@ -1,6 +1,6 @@
 """What the site is built from: records with their ids, and the cards of bundles.
 
-Cards stand in the headers of safetensors files, so that no tensor is loaded.
+Cards are in the headers of safetensors files, so that no tensor is loaded.
 """
 
 from collections.abc import Sequence

@@ -125,7 +125,7 @@ class Table:
 
 
 def in_order(rows: Iterable[Row], keys: Sequence[str], best: str) -> list[Row]:
-    """Rows by the first number that they have among some columns, which is emphasised; what has none comes last.
+    """Rows by the first number that they have among some columns, which is emphasized; what has none comes last.
 
     Args:
         rows: in any order.

@@ -148,7 +148,7 @@ def _from_dataset(side: str, dataset: Any) -> tuple[torch.Tensor, torch.Tensor]:
     for index in range(len(dataset)):
         try:
             items.append(dataset[index])
-        except Exception as error:  # somebody else's code
+        except Exception as error:  # other people's code
             raise InputError(
                 f"{side}: reading example {index} of {type(dataset).__name__} raised {type(error).__name__}: {error}"
             ) from error

@@ -14,7 +14,7 @@ def lookup(field: str, name: str, table: Mapping[str, str]) -> str:
     """The reference, `module:attribute`, of a name in a card; imports nothing.
 
     Args:
-        field: where the name stands in the card, for messages: "data.dataset".
+        field: where the name is in the card, for messages: "data.dataset".
         name: the name.
         table: name → reference.
 
@@ -43,7 +43,7 @@ class Options(BaseModel):
         """Validate the options of a card.
 
         Args:
-            field: where they stand in the card, for messages: "data.options".
+            field: where they are in the card, for messages: "data.options".
             options: name → value.
 
         Raises:

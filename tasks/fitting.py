@@ -118,7 +118,7 @@ def _built(build: Callable[[], Any]) -> torch.nn.Module:
         raise InputError(
             f"model: calling it without arguments raised {error}; give a function without arguments"
         ) from error
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # other people's code
         raise InputError(f"model: calling it raised {type(error).__name__}: {error}") from error
     if not isinstance(built, torch.nn.Module):
         raise InputError(f"model: the function returned {type(built).__name__}; it must return a torch.nn.Module")

@@ -20,7 +20,7 @@ class Absent(Exception):  # noqa: N818 - an answer, not an error
     """A place does not have what is looked for; the message says why."""
 
 
-# Class name of an error, ours to explain wherever it stands in the chain of causes; the most telling first.
+# Class name of an error, ours to explain wherever it is in the chain of causes; the most telling first.
 _REASONS = {
     "GatedRepoError": "it is gated: accept its terms on {url}, then `hf auth login`",
     "RevisionNotFoundError": "it has no revision {revision} any more: its history was rewritten",

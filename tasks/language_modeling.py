@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class LanguageModelingTask(TabledTask):
-    """Causal language modelling; inputs and targets are the same blocks (n, length) int64.
+    """Causal language modeling; inputs and targets are the same blocks (n, length) int64.
 
     Outputs are logits (n, length, n_vocab); those after a block's last token are not used.
 
@@ -55,7 +55,7 @@ class LanguageModelingTask(TabledTask):
         """The checkpoint that the card names, read once; `None` where it names none.
 
         Raises:
-            DataError: the checkpoint is not to be had, or not the pinned one.
+            DataError: the checkpoint is unavailable, or not the pinned one.
         """
         return self._pretrained
 

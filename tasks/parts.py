@@ -82,7 +82,7 @@ def _imported(name: str) -> Any:
         with definitions_only(Path(name)):
             __import__(name)
             module = sys.modules[name]
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # other people's code
         raise InputError(f"module {name}: importing it raised {type(error).__name__}: {error}") from error
     if module is None:
         raise InputError(

@@ -154,7 +154,7 @@ def read_definition(card: TaskCard, folder: Path) -> Definition:
     known = load_file(folder / "probes.safetensors")
     try:
         found = _probes(definition) if known else {}
-    except Exception as error:  # somebody else's code, perhaps without what it refers to
+    except Exception as error:  # other people's code, perhaps without what it refers to
         raise InputError(
             f"task {card.name}: {document.model.name} raises {type(error).__name__} elsewhere: {error}; put model, "
             "loss and target into a module of their own"

@@ -1,4 +1,4 @@
-"""A language-modelling task that trains in well under a second; a module of its own, so that workers import it."""
+"""A language-modeling task that trains in well under a second; a module of its own, so that workers import it."""
 
 from functools import cache
 from typing import Any

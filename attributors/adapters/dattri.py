@@ -2,7 +2,7 @@
 
 The library gets the task's model, checkpoints, loss and f, and computes; nothing of ours touches its numerics. What is
 translated: the sign (dattri's influence and TracIn scores are ⟨∇L, …∇f⟩, ours are minus that), the axes (ours are
-(n_test, n_train)), and λ, which is always added to the curvature that is normalised by 1/n:
+(n_test, n_train)), and λ, which is always added to the curvature that is normalized by 1/n:
 
     dattri:trak    its Gram is ΦᵀΦ of gradients divided by √n_params: its regularization = λ · n_train / n_params
     dattri:if_cg   the same λ; with several cache batches it adds up the inverses of the batches' Hessians
@@ -58,7 +58,7 @@ def regularization(
         source,
         grid=grid,
         minimum=0.0,
-        description="λ, absolute, added to the curvature normalised by 1/n",
+        description="λ, absolute, added to the curvature normalized by 1/n",
         aliases=aliases,
     )
 
@@ -220,7 +220,7 @@ def task(
     *,
     single: bool = False,
 ) -> Any:
-    """What dattri is told of the task.
+    """The task as dattri sees it.
 
     Args:
         model: into which dattri loads checkpoints.

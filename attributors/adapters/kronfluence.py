@@ -102,7 +102,7 @@ class KronfluenceEKFAC(FixedScores):
 
 
 def problem_of(context: Context) -> Any:
-    """What kronfluence is told of the task: sums over a batch."""
+    """The task as kronfluence sees it: sums over a batch."""
 
     class Problem(Task):  # type: ignore[misc]  # kronfluence is untyped
         def compute_train_loss(self, batch: list[Tensor], model: nn.Module, sample: bool = False) -> Tensor:

@@ -53,7 +53,7 @@ class TrakerTRAK(FixedScores):
             f"{LIBRARY}: lambda_reg=0.0",
             grid=knobs.REGULARIZATION_GRID,
             minimum=0.0,
-            description="λ, absolute, added to the curvature normalised by 1/n",
+            description="λ, absolute, added to the curvature normalized by 1/n",
         ),
         knobs.projection_dim(2048, f"{LIBRARY}: proj_dim=2048"),
         knobs.checkpoints(5, "arXiv 2303.14186 averages over independent models; five is what a task card offers"),
@@ -113,7 +113,7 @@ class TrakerTRAK(FixedScores):
 
 
 class Problem(AbstractModelOutput):  # type: ignore[misc]  # traker is untyped
-    """What traker is told of the task: a model output to take gradients of, and 1 − p."""
+    """The task as traker sees it: a model output to take gradients of, and 1 − p."""
 
     output: BatchFunction
 

@@ -23,7 +23,7 @@ class EffectiveDimension(Selector):
         self._c = c
 
     def select(self, evidence: Evidence) -> Choice:
-        """Pick λ and d_proj; the largest candidate where none suffices."""
+        """Pick λ and d_proj; the largest candidate where none is large enough."""
         dimensions = evidence.options("projection_dim")
         first = pick_by_xi(evidence.spectra, evidence.options("regularization"))
         value = first.values["regularization"]

@@ -1,11 +1,11 @@
-"""`gcv`: generalised cross-validation of the kernel ridge regression that τ_λ solves.
+"""`gcv`: generalized cross-validation of the kernel ridge regression that τ_λ solves.
 
 −τ_λ = (K/n + λI)⁻¹ r are the dual weights of the kernel ridge regression of r on the training examples. With the
 smoother A = (K/n)(K/n + λI)⁻¹ (Golub, Heath & Wahba 1979, eq. 1.4)
 
     GCV(λ) = ‖(I − A) r‖²/n / (tr(I − A)/n)² = n λ² t₂(λ) / (n − Σ_j σ_j/(σ_j + λ))²
 
-Minimised over the candidates, after scaling each test point's curve by |r|²/n, so that no point dominates; points with
+Minimized over the candidates, after scaling each test point's curve by |r|²/n, so that no point dominates; points with
 r = 0 are left out.
 """
 
@@ -43,7 +43,7 @@ class GeneralizedCrossValidation(Selector):
     source = "Golub, Heath & Wahba 1979, Technometrics 21(2)"
 
     def select(self, evidence: Evidence) -> Choice:
-        """Minimise the mean GCV over test points and checkpoints."""
+        """Minimize the mean GCV over test points and checkpoints."""
         candidates = evidence.options("regularization")
         criterion = tuple(
             float(torch.cat([gcv(spectrum, value) for spectrum in evidence.spectra]).nanmean()) for value in candidates

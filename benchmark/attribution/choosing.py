@@ -42,7 +42,7 @@ class Chooser:
         card: of the task.
         context: of the run.
         attributor: whose hyperparameters are chosen.
-        donor: whose spectrum stands in where the attributor has none.
+        donor: whose spectrum is used where the attributor has none.
         candidates: hyperparameter → values to choose from; the attributor's own grids where absent.
     """
 

@@ -69,7 +69,7 @@ class Executor(ABC):
 
         Args:
             folder: the worker's own.
-            listen: is told how far a fit or a scoring is.
+            listen: called with the progress of each fit and scoring.
         """
 
 

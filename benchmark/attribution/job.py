@@ -19,7 +19,7 @@ from attriboard.contracts.task import TaskSpec
 
 
 class _Message(BaseModel):
-    # NaN and infinity travel as they are, so that whoever judges a hyperparameter sees what was asked.
+    # NaN and infinity travel as they are, so that a check of a hyperparameter sees what was asked.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
@@ -159,7 +159,7 @@ class Selected(_Message):
         transferred: whether the spectrum was a donor's.
         candidates: what it chose from, ascending.
         criterion: the quantity it looked at, per candidate.
-        objective: what it minimised, per candidate.
+        objective: what it minimized, per candidate.
         note: one sentence for the record.
         seconds: of choosing, with the donor's fit where there was one, without the attributor's own.
         reason: why it could not: `category: text`.

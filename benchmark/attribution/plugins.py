@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         reference = self.reference(name)
         try:
             loaded: T = resolve_reference(reference)
-        except Exception as error:  # it may be somebody else's module
+        except Exception as error:  # it may be other people's module
             raise InputError(
                 f"{self.kind} {name!r}: cannot import {reference}: {type(error).__name__}: {error}"
             ) from error
@@ -176,7 +176,7 @@ class PluginSpec(BaseModel):
             return load_plugin_file(Path(self.location), base, kind)
         try:
             loaded = resolve_reference(self.location)
-        except Exception as error:  # it is somebody else's module
+        except Exception as error:  # it is other people's module
             raise InputError(
                 f"{kind} {self.name!r}: cannot import {self.location}: {type(error).__name__}: {error}"
             ) from error

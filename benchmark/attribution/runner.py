@@ -84,7 +84,7 @@ class Runner:
 
         Args:
             job: its checkpoints' path must be absolute.
-            listen: is told how far a fit or a scoring is.
+            listen: called with the progress of each fit and scoring.
 
         Raises:
             InputError: it does not import, or does not have the job's hyperparameters.
@@ -135,7 +135,7 @@ class Attribution:
     Args:
         runner: how it is run.
         job: which, and on what.
-        listen: is told how far a fit or a scoring is.
+        listen: called with the progress of each fit and scoring.
 
     Attributes:
         described: what it says of itself, with the job's configurations completed.

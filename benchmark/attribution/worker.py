@@ -59,7 +59,7 @@ class Attributing:
     Args:
         job: which, and on what.
         folder: gets the scores.
-        listen: is told how far a fit or a scoring is.
+        listen: called with the progress of each fit and scoring.
         propagate: whether exceptions of the attributor pass through; else they are events.
     """
 
@@ -297,7 +297,7 @@ def _load(job: Job) -> tuple[Task, Context]:
         return task, context
     except AttriboardError:
         raise
-    except Exception as error:  # a task may be somebody else's code too
+    except Exception as error:  # a task may be other people's code too
         raise InputError(f"task {job.task.card.name!r} does not load: {type(error).__name__}: {error}") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """Serialise JSON-able data to the one text that its digest is taken of.
+    """Serialize JSON-able data to the one text that its digest is taken of.
 
     Keys are sorted, separators carry no spaces, text is UTF-8, floats take their shortest round-trip form.
 

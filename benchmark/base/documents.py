@@ -1,4 +1,4 @@
-"""Reading JSON and YAML that anybody may have written: bounded, strict, without the tricks that the formats allow.
+"""Reading JSON and YAML from untrusted sources: bounded, strict, without the tricks that the formats allow.
 
 Refused are files beyond a size, duplicate keys, NaN and infinity (also as 1e999), nesting without end, integers of
 thousands of digits, texts that lost characters on their way (U+FFFD, which decoders put where bytes were no text), and

@@ -75,7 +75,7 @@ class Check:
 
 
 def failures(subject: Subject) -> list[dict[str, str]]:
-    """Every rule that an attributor breaks: `where` the rule, `message` what was seen and how to mend it."""
+    """Every rule that an attributor breaks: `where` the rule, `message` what was seen and how to fix it."""
     found, raised = [], set()
     for check in CHECKS:
         try:

@@ -1,4 +1,4 @@
-"""Entries: what somebody hands in for the leaderboard, as a folder that a pull request adds.
+"""Entries: submissions to the leaderboard, each a folder that a pull request adds.
 
     <name>/method.yaml               the method card
     <name>/records/<record>.json     records, each named by its own digest
@@ -23,7 +23,7 @@ from attriboard.records.model import AttributionRecord
 
 CARD, RECORDS, SCORES = "method.yaml", "records", "scores"
 
-MAX_FILES = 5_000  # more below one folder are somebody's home, not results
+MAX_FILES = 5_000  # a folder with more is a home folder, not results
 MAX_NAMED = 20  # files at fault
 
 
@@ -77,7 +77,7 @@ def draft_entry(card_path: Path, places: Iterable[Path], score_paths: Iterable[P
         names = ", ".join(sorted({record.attributor.name for record, _ in found})) or "none at all"
         problems.append(
             f"records: there is none of {card.name} among those given (they are of: {names}); make one with attriboard "
-            f"score or attriboard run, or mend the card's name"
+            f"score or attriboard run, or correct the card's name"
         )
     scores = _scores(score_paths, [record for record, _ in records.values()], problems)
     if problems or card is None:

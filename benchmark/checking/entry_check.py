@@ -153,9 +153,9 @@ class _Check:
             self._wrong(where, f"created = {record.created}: lies in the future; set the clock and make it again")
         if twin := self._known_by_id.get(record.id):
             self._wrong(where, f"is published already, as {twin.path.name}; records are never handed in twice")
-        self._check_yardstick(where, record)
+        self._check_identity(where, record)
 
-    def _check_yardstick(self, where: str, record: AnyRecord) -> None:
+    def _check_identity(self, where: str, record: AnyRecord) -> None:
         """The task's fingerprint and the ground truth must be the current ones."""
         task = record.task
         if task.name not in task_names():

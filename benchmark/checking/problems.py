@@ -14,7 +14,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a file claims to be, what is wrong with it, and what somebody should look at."""
+    """What a file claims to be, what is wrong with it, and what a person should look at."""
 
     kind: str
     errors: tuple[Problem, ...]

@@ -103,7 +103,7 @@ def merge(
         return
     print(f"{folder}: {merged.n_added} retrains added, {merged.n_known} were there with the same bits")
     if merged.n_differing:
-        print(f"{merged.n_differing} were there with other bits, as from another kind of processor; ours were kept")
+        print(f"{merged.n_differing} were there with other bits, as from another kind of CPU; ours were kept")
     for path in merged.damaged:
         print(f"left out: {path} is damaged")
 

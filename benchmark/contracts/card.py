@@ -1,7 +1,7 @@
 """Task cards: everything that defines a task, as one validated YAML file.
 
 A card's *fingerprint* is the SHA-256 of its canonical JSON. Fields that only describe (title, description,
-licence) and the sizes of published artefacts (how many masks, how many checkpoints) are left out of it: a mended
+license) and the sizes of published artifacts (how many masks, how many checkpoints) are left out of it: a corrected
 typo must not orphan a ground truth, and 200 masks extend 100. Fields at their default are left out too, so that
 a field added to the schema later does not change the fingerprint of the cards that do not use it.
 """
@@ -37,7 +37,7 @@ class DataSpec(_Spec):
     options: dict[str, Scalar] = Field(default_factory=dict, description="arguments of the loader")
     sha256: dict[str, Sha256 | None] = Field(
         description="digest of each raw array's bytes (C order, little endian), whatever file it came from; null "
-        "where the bytes were not at hand when the card was written, and the source's pinned revision stands in"
+        "where the bytes were unavailable when the card was written, and the source's pinned revision is used instead"
     )
 
 

@@ -62,7 +62,7 @@ class Choice:
     Attributes:
         values: the hyperparameters to change.
         criterion: the quantity looked at, one number per candidate, for figures: ξ̄ for `surrogate`.
-        objective: what was minimised over the candidates; its rank correlation with the LDS curve is scored.
+        objective: what was minimized over the candidates; its rank correlation with the LDS curve is scored.
         note: one sentence for the record, where something is worth saying.
     """
 
@@ -92,7 +92,7 @@ class Selector(ABC):
         """Choose.
 
         Raises:
-            NotApplicableError: the evidence does not suffice; becomes a row.
+            NotApplicableError: the evidence is too weak; becomes a row.
         """
 
 

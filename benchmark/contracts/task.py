@@ -61,7 +61,7 @@ class Task(ABC):
     Attributes:
         measurements: names of what `measure` returns, at least `loss` and `margin`.
         measured_rows: test examples per forward pass after training, where outputs are large.
-        home: `FILE.py:name` of a task that lives in a Python file; set by whoever loads it from there.
+        home: `FILE.py:name` of a task that lives in a Python file; set by the code that loads it from there.
         parameters: glob patterns of the parameters that are attributed, such as `head.*`; all trained ones where empty.
     """
 
@@ -123,7 +123,7 @@ class Task(ABC):
 
     @abstractmethod
     def build_model(self) -> torch.nn.Module:
-        """A module of the card's architecture with arbitrary parameters (the engine initialises them)."""
+        """A module of the card's architecture with arbitrary parameters (the engine initializes them)."""
 
     @property
     def trained(self) -> Sequence[Mapping[str, torch.Tensor]]:
@@ -134,7 +134,7 @@ class Task(ABC):
         """Parameters by name that every retrain starts from; `None` where the retrain's seed draws them.
 
         Raises:
-            DataError: they are not to be had, or not the pinned ones.
+            DataError: they are unavailable, or not the pinned ones.
         """
         return None
 

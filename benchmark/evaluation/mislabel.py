@@ -38,7 +38,7 @@ class MislabelBench:
 
     Raises:
         InputError: the task has no wrong labels.
-        DataError: the data is not to be had.
+        DataError: the data is unavailable.
     """
 
     def __init__(self, task: Task, grader: Grader | None, by: By) -> None:

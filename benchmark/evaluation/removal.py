@@ -95,7 +95,7 @@ class RemovalBench:
 
     Raises:
         InputError: a rate removes nothing or everything, or classes are asked for that the task does not have.
-        DataError: the data is needed for its classes, and not to be had.
+        DataError: the data is needed for its classes, and unavailable.
     """
 
     def __init__(self, task: Task, grader: Grader | None, plan: RemovalPlan, store: RetrainStore) -> None:

@@ -1,4 +1,4 @@
-"""Building a task's published artefacts: requests to the engine, then one file from the store."""
+"""Building a task's published artifacts: requests to the engine, then one file from the store."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

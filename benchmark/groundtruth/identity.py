@@ -1,9 +1,8 @@
 """Is this still the task that the retrains in a folder are of?
 
 A fingerprint hashes what can be hashed: data, recipe, the names and shapes of parameters. What the code of a model, a
-loss or a target computes cannot be. So the folder of a task's retrains keeps a few numbers of it, `probes`, and whoever
-opens the folder compares. They are compared within a tolerance and never hashed, because rounding differs between
-machines.
+loss or a target computes cannot be. So the folder of a task's retrains keeps a few numbers of it, `probes`, which
+are compared when the folder is opened: within a tolerance and never hashed, because rounding differs between machines.
 
 The published tasks are pinned by their bundles and are not probed.
 """

@@ -1,6 +1,6 @@
 """The list of published bundles: what exists, which bytes it has, where to get it.
 
-`registry.json` stands in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
+`registry.json` is in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
 URLs of its entry. One version of a task has at most one bundle of a kind; another version is another fingerprint and
 another entry.
 """

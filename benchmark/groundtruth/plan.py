@@ -1,4 +1,4 @@
-"""Which retrains a task's published artefacts consist of: fixed by the card, extendable without change.
+"""Which retrains a task's published artifacts consist of: fixed by the card, extendable without change.
 
 Mask k is the k-th random subset under the card's subset seed; the seed of its repeat r is 10⁶ (r + 1) + k.
 Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth

@@ -1,6 +1,6 @@
 """Sealed safetensors files: tensors with a JSON card that carries a digest of them.
 
-The SHA-256 of the whole file belongs to whoever lists it; the digest inside covers the tensors alone, so two
+The SHA-256 of the whole file belongs to the list that names it; the digest inside covers the tensors alone, so two
 builds of the same numbers can be compared although their cards name different days and machines.
 """
 
@@ -90,7 +90,7 @@ def _same_already(path: Path, card: SealedCard) -> bool:
         _, old = read_sealed(path, type(card), card.format)
     except FormatError:
         return False
-    # By fingerprint: a mended word or another planned size makes no other bundle of the same tensors.
+    # By fingerprint: a corrected word or another planned size makes no other bundle of the same tensors.
     return (old.fingerprint, old.content_sha256) == (card.fingerprint, card.content_sha256)
 
 

@@ -2,7 +2,7 @@
 
 A record's *id* is the first 16 hexadecimal digits of the SHA-256 of its canonical JSON. Its file is
 `<task>/<attributor>/<task>-<attributor>-<id>.json`; a name that disagrees with the content says that the file
-was altered after it was written. The fields stand in `attriboard.records.model` and `attriboard.records.uses`.
+was altered after it was written. The fields are in `attriboard.records.model` and `attriboard.records.uses`.
 """
 
 import json

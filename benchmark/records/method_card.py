@@ -100,7 +100,7 @@ def load_method_card(path: Path) -> MethodCard:
         raise CardError(f"method card {path}: {error}{remedy}") from error
     if not isinstance(raw, dict):
         raise CardError(f"method card {path}: must be a YAML mapping, this is {type(raw).__name__}")
-    # What stands in the template without a value has not been filled in.
+    # A field of the template without a value has not been filled in.
     given = {key: value for key, value in raw.items() if key not in HINTS or value not in (None, [])}
     try:
         return MethodCard.model_validate(given)

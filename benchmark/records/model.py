@@ -308,7 +308,7 @@ class SelectionRecord(GradedRecord):
     transferred: bool = Field(description="whether the spectrum was another method's on the same models")
     candidates: tuple[float, ...]
     criterion: tuple[float, ...] | None = Field(description="what the selector looked at, per candidate")
-    objective: tuple[float, ...] | None = Field(description="what it minimised, per candidate")
+    objective: tuple[float, ...] | None = Field(description="what it minimized, per candidate")
     note: Text
     default: GradedConfiguration
     selected: GradedConfiguration | None

@@ -166,7 +166,7 @@ def _distance(found: State, wanted: State, start: State, tolerance: float) -> st
     if found.keys() != wanted.keys():
         return f"it keeps other tensors: {', '.join(sorted(found.keys() ^ wanted.keys())[:3])}"
     if not all(value.isfinite().all() for value in wanted.values()):
-        return None  # the recipe diverges from here, whoever trains
+        return None  # the recipe diverges from here, whichever trainer is used
     moved = {name: float((wanted[name] - start[name]).double().norm()) for name in start}
     whole = sum(distance**2 for distance in moved.values()) ** 0.5
     for name, value in wanted.items():

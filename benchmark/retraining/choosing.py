@@ -97,8 +97,8 @@ def opened(task: Task) -> Opened:
 def choose_trainer(task: Task) -> Choice:
     """The trainer of a task on a CPU.
 
-    Without data on this machine nothing can be tried, and the first candidate is named; whoever trains has data, and
-    tries it.
+    Without data on this machine nothing can be tried, and the first candidate is named; the process that trains
+    has data, and tries it.
     """
     candidates = [trainer for trainer in TRAINERS if trainer.supports(task)]
     if candidates[0] is LoopTrainer or not task.data_available():

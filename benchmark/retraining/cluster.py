@@ -3,7 +3,7 @@
 Workers get a reference to the task's class, its card and the requests, as JSON, and send back a shard's bytes. No path
 travels, and no file is written by them: a worker loads the data from its own ATTRIBOARD_DATA, cache or hub, checked
 against the digests in the card, and the store stays on the submitting side. dask pickles what it moves between its own
-processes, so whoever can reach a scheduler can run code on it and on everything connected to it: connect only to one
+processes, so anyone who can reach a scheduler can run code on it and on everything connected to it: connect only to one
 that you trust, in a network that you trust, or over tls://.
 
 Queueing, results and lost workers are dask's: its futures, `as_completed`, and its scheduler, which has the stacks of a
@@ -199,7 +199,7 @@ class _Run:
 
 
 def _failure(error: BaseException | None) -> Exception:
-    """What to raise for a future's error; without one it was cancelled, as all are once the scheduler is gone."""
+    """What to raise for a future's error; without one it was canceled, as all are once the scheduler is gone."""
     from distributed import KilledWorker
 
     if error is None:

@@ -1,4 +1,4 @@
-"""Where models are trained: the processor, or an accelerator that ATTRIBOARD_DEVICE names to the training process."""
+"""Where models are trained: the CPU, or an accelerator that ATTRIBOARD_DEVICE names to the training process."""
 
 import os
 
@@ -11,7 +11,7 @@ VARIABLE = "ATTRIBOARD_DEVICE"
 
 
 def training_device() -> torch.device:
-    """The device that the environment names; the processor where it names none.
+    """The device that the environment names; the CPU where it names none.
 
     Raises:
         InputError: PyTorch knows no such device, or this machine has none.

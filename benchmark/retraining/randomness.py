@@ -1,4 +1,4 @@
-"""Where random numbers in training come from: the request's seed, whoever draws them.
+"""Where random numbers in training come from: the request's seed, whichever code draws them.
 
 A model's dropout, stochastic depth or noise, and a task's initialization, may use PyTorch's, NumPy's and Python's
 global generators. All of them are seeded for the length of a retrain and given back afterwards as they were.

@@ -7,7 +7,7 @@ they are in the cache.
 
 A model's bits do not depend on its stack, as with stacked perceptrons (`stacked_mlp`): its arithmetic never involves
 another model's numbers, products have the same shapes whatever M is, and with a width that is a multiple of 32 each
-model's share of every array is whole cache lines and whole steps of the vectorised loops, which would treat a
+model's share of every array is whole cache lines and whole steps of the vectorized loops, which would treat a
 remainder differently. One thread is assumed.
 """
 
@@ -44,7 +44,7 @@ class StackedGPT2Trainer:
     """Stacked training of Hugging Face's GPT-2 without dropout, under AdamW and mean next-token cross-entropy.
 
     Args:
-        task: a language-modelling task whose model `supports` accepts.
+        task: a language-modeling task whose model `supports` accepts.
         data: its data; inputs and targets are the same blocks (n, length) int64.
     """
 
@@ -55,7 +55,7 @@ class StackedGPT2Trainer:
 
     @staticmethod
     def supports(task: Task) -> bool:
-        """Whether the task's model, loss and optimiser are what this trainer computes."""
+        """Whether the task's model, loss and optimizer are what this trainer computes."""
         card, recipe = task.card, task.card.recipe
         if card.kind != "language_modeling" or (recipe.optimizer, recipe.precision) != ("adamw", "float32"):
             return False

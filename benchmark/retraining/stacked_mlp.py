@@ -126,7 +126,7 @@ def _linear_names(model: nn.Module) -> list[str]:
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised stack (M, rows, columns) in which each matrix starts at a 64-byte boundary."""
+    """An uninitialized stack (M, rows, columns) in which each matrix starts at a 64-byte boundary."""
     M, rows, columns = shape
     unit = 64 // dtype.itemsize
     stride = -(-rows * columns // unit) * unit

@@ -4,7 +4,7 @@ A store is a folder of *shards*. A shard is a safetensors file with one row per 
 `outputs/<name>` (rows, n_test), and where wanted `parameters/<epoch>/<name>` and `buffers/<epoch>/<name>`
 (rows, *shape). Its file name holds the SHA-256 of its bytes, and it appears under that name only when it is
 whole (temporary file, fsync, rename). So a kill at any moment leaves either a whole shard or a leftover that
-nobody reads, and a torn or altered file is recognised, set aside and its retrains done again. Several
+nobody reads, and a torn or altered file is recognized, set aside and its retrains done again. Several
 processes may write into one store.
 """
 

@@ -24,7 +24,7 @@ class Trainer(Protocol):
 
     @staticmethod
     def stack_size(task: Task) -> int:
-        """How many requests to hand over at once for the best speed."""
+        """How many requests to pass at once for the best speed."""
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """For each request, epoch → state, for the given ascending epochs; the last is the recipe's."""

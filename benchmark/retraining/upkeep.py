@@ -55,7 +55,7 @@ class Merged:
     Attributes:
         n_added: retrains that were new here.
         n_known: retrains that were here already, with the same bits.
-        n_differing: retrains that are here with other bits, as from another kind of processor; ours were kept.
+        n_differing: retrains that are here with other bits, as from another kind of CPU; ours were kept.
         damaged: shards of the other store that were left out.
     """
 

@@ -1,12 +1,12 @@
 """Many small modules of any kind trained at once on one core, by `torch.func.vmap`.
 
-Every step is one vectorised forward and backward pass over the stacked parameters (M, …) of M models, and one update.
+Every step is one vectorized forward and backward pass over the stacked parameters (M, …) of M models, and one update.
 What a small module costs one at a time is mostly Python and kernel launches, which a stack shares: 2.2 times the speed
 of `loop.py` for a perceptron of 11,000 parameters, 1.1 times at 109,386 parameters, where memory is the limit; beyond
 that stacking is not tried. Modules with state that examples share, with dropout or with convolutions, which choose
 another algorithm for another number of models, are left to the plain trainer; `obstacle` says why.
 
-A model's bits do not depend on its stack. Behind the last model stands a copy of it that is thrown away: the vectorised
+A model's bits do not depend on its stack. Behind the last model stands a copy of it that is thrown away: the vectorized
 loops of elementwise functions treat the end of an array in another way, and a stack of one would take other kernels.
 """
 

@@ -13,7 +13,7 @@ known truth). Two effects push the plain percentile interval off, to 92.4–99.6
   Owen 2007, *Ann. Appl. Stat.* 1); for weak methods the interval is up to 1.6 times too wide. Each one-way
   variance holds it once, so V = V_test + V_mask − V_noise, with V_noise what the test points' variance gains
   under resampled masks (the multiway variance of Cameron, Gelbach & Miller 2011).
-- Bias. Repeated masks tie with themselves, which pulls Spearman towards Kendall by about 3(τ − ρ)/n_masks.
+- Bias. Repeated masks tie with themselves, which pulls Spearman toward Kendall by about 3(τ − ρ)/n_masks.
   The estimate has the same bias against infinitely many masks, so the bootstrap's own bias is subtracted
   once.
 

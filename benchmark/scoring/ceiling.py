@@ -13,7 +13,7 @@ becomes an expected Spearman correlation over n masks of (Moran 1948, *Biometrik
     6/(π(n + 1)) · [asin ρ + (n − 2) asin(ρ/2)]        (→ (6/π) asin(ρ/2) as n grows).
 
 The root of a noisy λ̂ is biased downwards, and cutting negative ones at 0 biases upwards. So the λ̂ are
-first drawn towards their mean until their variance is what remains after the sampling variance (1 −
+first drawn toward their mean until their variance is what remains after the sampling variance (1 −
 λ)²(2/(n_masks − 1) + 2/(n_masks(R − 1))) is taken out (constrained empirical Bayes: Louis 1984); then cut
 to [0, 1].
 
@@ -99,7 +99,7 @@ def _reliability(
 
 
 def _shrunk(reliability: NDArray[np.float64], n_masks: int, n_repeats: int) -> NDArray[np.float64]:
-    """Draw the λ̂ (n_test,) towards their mean, leaving the variance that sampling does not explain.
+    """Draw the λ̂ (n_test,) toward their mean, leaving the variance that sampling does not explain.
 
     Test points of constant outputs stay at 0.
     """

@@ -10,7 +10,7 @@ method does badly must cancel. For records a and b of the same ground truth
 
 with the Spearman correlations a_t of test points and the jackknife influences I_k of masks (see
 `attriboard.scoring.influence`). Against the bootstrap this counts the noise of single test points twice rather than
-once (see `attriboard.scoring.bootstrap`), so it errs towards "not significant".
+once (see `attriboard.scoring.bootstrap`), so it errs toward "not significant".
 """
 
 import math

@@ -7,7 +7,7 @@ REGULARIZATION_GRID = tuple(float(f"{10 ** (step / 2):.6g}") for step in range(-
 
 
 def regularization(default: float, source: str) -> Hyperparameter:
-    """λ of (K/n + λI)⁻¹ or (F + λI)⁻¹: absolute, added to the 1/n-normalised matrix."""
+    """λ of (K/n + λI)⁻¹ or (F + λI)⁻¹: absolute, added to the 1/n-normalized matrix."""
     return Hyperparameter(
         "regularization",
         default,
@@ -15,7 +15,7 @@ def regularization(default: float, source: str) -> Hyperparameter:
         stage="score",
         grid=REGULARIZATION_GRID,
         minimum=0.0,
-        description="λ, absolute, added to the curvature normalised by 1/n; 0 is the pseudo-inverse",
+        description="λ, absolute, added to the curvature normalized by 1/n; 0 is the pseudo-inverse",
     )
 
 

@@ -52,7 +52,7 @@ class KrylovSolution:
 
         Args:
             regularization: λ.
-            tolerance: relative size of the residual that suffices.
+            tolerance: relative size of the residual that is small enough.
         """
         k, m = self.diagonal.shape
         pivots, residual = self.diagonal[:, 0] + regularization, torch.ones_like(self.norms)
@@ -119,7 +119,7 @@ def rounding(size: int, precision: torch.dtype) -> float:
 
 
 def lanczos(loss: TrainingLoss, starts: Tensor, steps: int, *, memory_bytes: int = LANCZOS_BYTES) -> KrylovSolution:
-    """Run Lanczos from every row of `starts`, without reorthogonalisation, as CG does.
+    """Run Lanczos from every row of `starts`, without reorthogonalization, as CG does.
 
     Args:
         loss: whose Hessian and training gradients are meant.
@@ -164,7 +164,7 @@ def _lanczos(loss: TrainingLoss, starts: Tensor, steps: int) -> KrylovSolution:
 
 
 def krylov_basis(loss: TrainingLoss, start: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """An orthonormal basis of the Krylov space of one start, orthogonalised twice against all of itself (Arnoldi).
+    """An orthonormal basis of the Krylov space of one start, orthogonalized twice against all of itself (Arnoldi).
 
     Args:
         loss: whose Hessian and training gradients are meant.

@@ -1,6 +1,6 @@
 """Which gradients every kind of module makes, and what a layer's are good for.
 
-The forms stand in `attriboard.toolkit.terms`. A new kind of module is one row in `KINDS`.
+The forms are in `attriboard.toolkit.terms`. A new kind of module is one row in `KINDS`.
 """
 
 from __future__ import annotations
@@ -307,4 +307,4 @@ KINDS: tuple[tuple[Callable[[nn.Module], bool], Kind], ...] = (
     (_is_embedding, Kind(_same, _embedding)),
     (_is_frozen_norm, Kind(_normalised, _norm)),
 )
-"""Who recognises a module → its kind."""
+"""Who recognizes a module → its kind."""

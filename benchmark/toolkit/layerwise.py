@@ -45,7 +45,7 @@ def layer_regularization(
         grid=REGULARIZATION_GRID[::every],
         optional=True,
         minimum=0.0,
-        description="λ, absolute, added to the curvature normalised by 1/n; none for 0.1 × each layer's mean",
+        description="λ, absolute, added to the curvature normalized by 1/n; none for 0.1 × each layer's mean",
         aliases=aliases,
     )
 

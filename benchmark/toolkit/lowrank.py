@@ -1,4 +1,4 @@
-"""Kernels too large to decompose: the leading eigenpairs, by randomised subspace iteration and a Nyström step.
+"""Kernels too large to decompose: the leading eigenpairs, by randomized subspace iteration and a Nyström step.
 
 K (n, n) is summed up layer by layer from products in float64 and kept in float32, the lower triangle only: 2 n² bytes.
 Three passes over it give everything (Halko, Martinsson & Tropp 2011, section 5.5; Tropp, Yurtsever, Udell & Cevher

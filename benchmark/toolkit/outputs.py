@@ -19,7 +19,7 @@ BLOCK_BYTES = 256 * 2**20
 
 
 def score_matrix(n_test: int, n_train: int, budget: int | None = None) -> Tensor:
-    """An uninitialised (n_test, n_train) float32 matrix: in memory, or a mapped temporary file where it is large.
+    """An uninitialized (n_test, n_train) float32 matrix: in memory, or a mapped temporary file where it is large.
 
     Args:
         n_test: rows.

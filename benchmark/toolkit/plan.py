@@ -43,7 +43,7 @@ def plan_kernel(n_train: int, n_test: int, budget: int | None, work: int = 0) ->
     Args:
         n_train: examples of the kernel.
         n_test: columns of r.
-        budget: bytes that this process may use in all; by default half of the machine's memory, whoever uses it now, so
+        budget: bytes that this process may use in all; by default half of the machine's memory, free or not, so
             that results do not depend on what else runs.
         work: bytes that making the kernel takes beside it.
 

@@ -1,6 +1,6 @@
 """Random projection of gradients that never builds an n_params × d_proj matrix.
 
-The subsampled randomised Fourier transform: flip the sign of every coordinate at random, rotate by the real
+The subsampled randomized Fourier transform: flip the sign of every coordinate at random, rotate by the real
 orthonormal Fourier basis, keep d_proj of the N rotated coordinates drawn without replacement, scale by
 √(N/d_proj). Inner products are kept in expectation, ⟨Px, Py⟩ ≈ ⟨x, y⟩, with at most the variance of a
 Gaussian projection, at O(N log N) for a gradient whatever d_proj is.

@@ -33,7 +33,7 @@ class RegularizationChoice:
     """The chosen λ, and how every candidate did.
 
     Attributes:
-        regularization: λ, absolute, added to the matrix that is normalised by 1/n: F = GᵀG/n or K/n. Libraries that
+        regularization: λ, absolute, added to the matrix that is normalized by 1/n: F = GᵀG/n or K/n. Libraries that
             average over examples and add a number take it as it is: kronfluence's `damping_factor`, logix's `damping`.
         candidates: the λ that were compared, ascending.
         xi: ξ̄ of each.

@@ -118,7 +118,7 @@ def solve_features(train: Tensor, test: Tensor) -> KernelSolution:
 def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of a symmetric float64 matrix, which is overwritten.
 
-    On processors LAPACK's MRRR driver as SciPy ships it. 5,000 × 5,000 on two idle cores: 12 s, like divide and
+    On a CPU, LAPACK's MRRR driver as SciPy ships it. 5,000 × 5,000 on two idle cores: 12 s, like divide and
     conquer, against 19 s for torch.linalg.eigh. On two busy cores at 2,500: 8 s against 19 s and 23 s.
     Its vectors are orthogonal to 1e-12 only, but scores agree with the others' to 1e-7 at λ = 1e-9.
     """

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, search, filters, columns and exports of every table with tools; what was chosen stands in the link.
+// Sorting, search, filters, columns and exports of every table with tools; what was chosen is in the link.
 (() => {
   const { jQuery } = window.bundledTables;
   const PAGE = 100;
@@ -36,7 +36,7 @@
       columnDefs: [
         { targets: "best-first", orderSequence: ["desc", "asc"] },
         { targets: "_all", orderSequence: ["asc", "desc"] },
-        // Types are told, for guessing them reads every cell.
+        // Types are given, for guessing them reads every cell.
         ...["num", "string"].map((type) => ({ type, targets: columns.flatMap((column, i) => (column.numeric === (type === "num") ? [i] : [])) })),
         { targets: visible.flatMap((shown, i) => (shown ? [] : [i])), visible: false },
       ],

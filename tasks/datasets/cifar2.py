@@ -1,4 +1,4 @@
-"""CIFAR-2: the cats and dogs of CIFAR-10 in its order, the first of each split; 32×32 colour images.
+"""CIFAR-2: the cats and dogs of CIFAR-10 in its order, the first of each split; 32×32 color images.
 
 Source: Krizhevsky, *Learning Multiple Layers of Features from Tiny Images* (2009). Labels are 0 for a cat (class 3
 there) and 1 for a dog (class 5). Every source below carries the original order and the original bytes, the packed
@@ -69,7 +69,7 @@ class Cifar2Loader(Loader):
         )
 
     def prepare(self, arrays: Arrays) -> Dataset:
-        """Standardise with the card's constants."""
+        """Standardize with the card's constants."""
         return labelled_dataset(arrays, self._options, colour_examples)
 
 

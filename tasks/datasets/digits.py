@@ -51,7 +51,7 @@ class DigitsLoader(Loader):
         return (_Embedded(self.spec, self._options.seed),)
 
     def prepare(self, arrays: Arrays) -> Dataset:
-        """Standardise with the card's constants."""
+        """Standardize with the card's constants."""
         return labelled_dataset(arrays, self._options, flat_examples)
 
 

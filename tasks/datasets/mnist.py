@@ -1,4 +1,4 @@
-"""MNIST: the first rows of the published train and test files, 28×28 grey levels.
+"""MNIST: the first rows of the published train and test files, 28×28 gray levels.
 
 Source: LeCun, Cortes, Burges, *The MNIST database of handwritten digits* (1998). Every source below carries
 the original order and the original bytes; the card's digests decide.
@@ -54,7 +54,7 @@ class MnistLoader(Loader):
         )
 
     def prepare(self, arrays: Arrays) -> Dataset:
-        """Standardise with the card's constants."""
+        """Standardize with the card's constants."""
         return labelled_dataset(arrays, self._options, flat_examples)
 
 

@@ -1,4 +1,4 @@
-"""Images as standardised inputs: grey levels as flat vectors, colours as channels."""
+"""Images as standardized inputs: gray levels as flat vectors, colors as channels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def labelled_dataset(arrays: Arrays, options: PixelOptions, examples: Callable[.
 
 
 def flat_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOptions) -> Examples:
-    """Standardise in float32, in the order of operations that torchvision's ToTensor and Normalize have.
+    """Standardize in float32, in the order of operations that torchvision's ToTensor and Normalize have.
 
     Args:
         images: (n, height, width) uint8.
@@ -56,7 +56,7 @@ def flat_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOpti
 
 
 def colour_examples(images: NDArray[Any], labels: NDArray[Any], options: PixelOptions) -> Examples:
-    """Standardise as `flat_examples` does, all channels with the same constants.
+    """Standardize as `flat_examples` does, all channels with the same constants.
 
     Args:
         images: (n, height, width, channels) uint8.

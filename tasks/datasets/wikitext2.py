@@ -1,7 +1,7 @@
 """WikiText-2 (raw) as blocks of tokens of GPT-2's byte-level BPE, or of its first merges alone.
 
 Source: Merity et al., *Pointer Sentinel Mixture Models*, ICLR 2017 (arXiv 1609.07843), without its `<unk>`. The rows
-of a split are tokenised, their tokens joined, and cut into blocks of equal length; the remainder is dropped.
+of a split are tokenized, their tokens joined, and cut into blocks of equal length; the remainder is dropped.
 
 A small vocabulary is GPT-2's own, cut: token numbers are bytes first and then merges in the order in which BPE
 learned them, so the first V of them are a byte-level BPE of V tokens. It needs no unknown token and no training.
@@ -179,7 +179,7 @@ def text_rows(text: str) -> list[str]:
 
 
 def cut_blocks(tokenizer: Any, rows: Sequence[str], length: int, rows_per_group: int) -> NDArray[np.int64]:
-    """Tokenise rows, join their tokens, cut them; the remainder of each group is dropped.
+    """Tokenize rows, join their tokens, cut them; the remainder of each group is dropped.
 
     Args:
         tokenizer: a `tokenizers.Tokenizer`.

@@ -1,7 +1,7 @@
 """GPT-2: Hugging Face's `GPT2LMHeadModel`, from tokens to logits, without dropout.
 
 Radford et al., *Language Models are Unsupervised Multitask Learners* (2019). Input and output embeddings are tied.
-New models are initialised as GPT-2 was: normal, with a standard deviation that is smaller by a factor 1/√(2 · layers)
+New models are initialized as GPT-2 was: normal, with a standard deviation that is smaller by a factor 1/√(2 · layers)
 where a block adds to the residual stream; biases 0. It is done here, parameter by parameter, so that a seed means
 the same model in every version of transformers. Dropout is left out: the retrained model is the attributed model,
 and a seed moves nothing but the start and the order.
@@ -63,7 +63,7 @@ class TokenLogits(nn.Module):
 
 
 def gpt2(options: Mapping[str, Any]) -> nn.Module:
-    """Build the network, initialised by PyTorch's global generator.
+    """Build the network, initialized by PyTorch's global generator.
 
     Args:
         options: see `GPT2Options`.
@@ -92,7 +92,7 @@ def pretrained_gpt2(options: Mapping[str, Any]) -> dict[str, Tensor] | None:
 
     Raises:
         CardError: an option is unknown, missing or out of range.
-        DataError: the checkpoint is not to be had, is partial, or is not the pinned one.
+        DataError: the checkpoint is unavailable, partial, or not the pinned one.
     """
     parsed = GPT2Options.parse("model.options", options)
     if not parsed.pretrained:

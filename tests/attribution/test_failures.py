@@ -246,7 +246,7 @@ def test_code_that_cannot_start_is_the_callers_error(make_job, source, message):
     ("source", "message"),
     [
         ("def broken(:", r"importing it raised SyntaxError: .*my_method.py, line \d"),
-        ("raise OSError('no licence')", "importing it raised OSError: no licence"),
+        ("raise OSError('no license')", "importing it raised OSError: no license"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("X = 1", "must define exactly one Attributor subclass, found none$"),
         (

@@ -91,11 +91,11 @@ def test_one_package_that_is_found_twice_is_no_clash(installed):
             "attriboard.contracts.attributor:Missing",
             "AttributeError: module 'attriboard.contracts.attributor' has no attribute 'Missing'",
         ),
-        ("broken_on_import:Method", "RuntimeError: needs a licence"),
+        ("broken_on_import:Method", "RuntimeError: needs a license"),
     ],
 )
 def test_a_broken_reference_is_an_input_error_that_names_it(installed, tmp_path, monkeypatch, value, problem):
-    (tmp_path / "broken_on_import.py").write_text("raise RuntimeError('needs a licence')")
+    (tmp_path / "broken_on_import.py").write_text("raise RuntimeError('needs a license')")
     monkeypatch.syspath_prepend(tmp_path)
     doors = installed(("broken", value))
     with pytest.raises(InputError, match=f"attributor 'broken': cannot import {value}: {problem}"):

@@ -80,7 +80,7 @@ def test_sweep_lists_failures_and_draws_no_figure_of_nothing(run: Run, tmp_path:
     [
         ((), "--grid: give at least one"),
         (("--grid", "regularization=1:2"), "must be NAME=LO:HI:N"),
-        (("--grid", "regularisation=1,2"), "iffim has no hyperparameter 'regularisation'"),
+        (("--grid", "regularizaton=1,2"), "iffim has no hyperparameter 'regularizaton'"),
         (("--grid", "regularization=1,2", "--hp", "regularization=3"), "both fixed by --hp and swept"),
         (("--grid", "regularization=-1,2"), "regularization = -1.0: must be at least 0"),
     ],

@@ -37,7 +37,7 @@ def site(tmp_path):
         "[attriboard.attributors]\nones_and_two = third_party:Ones\nbroken_one = third_party_broken:Method\n"
     )
     (folder / "third_party.py").write_text(METHOD, encoding="utf-8")
-    (folder / "third_party_broken.py").write_text("raise RuntimeError('needs a licence')\n")
+    (folder / "third_party_broken.py").write_text("raise RuntimeError('needs a license')\n")
     return folder
 
 

@@ -213,7 +213,7 @@ def test_fit_stage_lambda_gets_xi_at_every_point(published: Published, grader: G
 def test_unknown_hyperparameter_is_refused_before_anything_runs(
     published: Published, grader: Grader, tmp_path: Path
 ) -> None:
-    job = make_job(published, write_ridge(tmp_path), {"regularisation": "1"})
-    with pytest.raises(InputError, match="ridge has no hyperparameter 'regularisation'"):
+    job = make_job(published, write_ridge(tmp_path), {"regularizaton": "1"})
+    with pytest.raises(InputError, match="ridge has no hyperparameter 'regularizaton'"):
         swept(published, grader, job, [])
     assert calls(tmp_path, "") == []

@@ -16,7 +16,7 @@ parser.add_argument("--inputs", type=int, default=10_000, help="different inputs
 parser.add_argument("--parser", action="append", choices=PARSERS, help="only this one; repeatable")
 arguments = parser.parse_args()
 bad = False
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was counted is printed, whoever ends this
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # the counts are printed, however this ends
 print(
     f"{'parser':<22}{'inputs':>8}{'refused':>9}{'accepted':>10}{'crashed':>9}{'slowest':>10}{'memory':>10}{'seconds':>9}"
 )

@@ -12,7 +12,7 @@ from fuzzing.parsers import Parser
 
 __all__ = ["HANG", "Tally", "feed"]
 
-HANG = 10.0  # seconds of the processor for one input
+HANG = 10.0  # CPU seconds for one input
 LONGEST_MESSAGE = 50_000
 
 

@@ -84,7 +84,7 @@ def test_a_published_bundle_is_left_as_it_is_where_only_words_and_planned_sizes_
     path.write_bytes(published.checkpoints.read_bytes())
     folder.register(task.card, "checkpoints")
     sizes = task.card.ground_truth.model_copy(update={"n_masks": 9})
-    reworded = type(task)(task.card.model_copy(update={"title": "Mended", "ground_truth": sizes}))
+    reworded = type(task)(task.card.model_copy(update={"title": "Corrected", "ground_truth": sizes}))
     build_checkpoints(reworded, path, store)
     assert path.read_bytes() == published.checkpoints.read_bytes()
     fewer = task.card.checkpoints.model_copy(update={"full": 1})

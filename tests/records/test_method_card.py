@@ -44,7 +44,7 @@ def test_the_template_as_it_is_names_all_that_is_missing(tmp_path):
         ({"commit": "main"}, "commit = 'main'"),
         ({"protocol": "best"}, "protocol = 'best': .*default, selected or tuned"),
         ({"protocol": "tuned"}, "protocol = tuned: say in tuned_on what chose the values"),
-        ({"licence": "MIT"}, "licence: no such field; there are name, paper"),
+        ({"license": "MIT"}, "license: no such field; there are name, paper"),
     ],
 )
 def test_a_field_that_breaks_a_rule_is_named_with_the_rule(tmp_path, changes, message):

@@ -58,7 +58,7 @@ def test_it_is_kept_beside_the_record_and_betrays_every_edit(tmp_path: Path) -> 
     assert write_verification(verification, tmp_path) == path
     assert record.read_bytes() == before
     data = json.loads(path.read_text())
-    for change in ({"by": "Somebody Else"}, {"status": "failed"}, {"found": 2}, {"more": 1}, {"record": "x"}):
+    for change in ({"by": "Another Person"}, {"status": "failed"}, {"found": 2}, {"more": 1}, {"record": "x"}):
         path.write_text(json.dumps(data | change))
         with pytest.raises(FormatError):
             read_verification(path)

@@ -1,4 +1,4 @@
-"""Anybody's model and loss: every trainer computes what they say, or the task is refused before any training."""
+"""Any model and loss: every trainer computes what they say, or the task is refused before any training."""
 
 import random
 from collections.abc import Callable

@@ -65,7 +65,7 @@ def train(
 
 
 def plain_loop(task: TinyTask, request: RetrainRequest, n_epochs: int) -> State:
-    """PyTorch's own modules, loss, optimisers and schedules; only the order of examples is AttriBoard's."""
+    """PyTorch's own modules, loss, optimizers and schedules; only the order of examples is AttriBoard's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.seed)
         model = task.build_model()

@@ -1,4 +1,4 @@
-"""Tasks with wrong labels: which ones, how many, for ever the same, and nothing else changed."""
+"""Tasks with wrong labels: which ones, how many, the same ones each time, and nothing else changed."""
 
 from pathlib import Path
 

@@ -37,7 +37,7 @@ def test_scores_solve_the_system_on_either_side(n: int, d: int, value: float) ->
     features = solve_features(G, g).scores(value)
     kernel = solve_kernel(G @ G.T, G @ g.T).scores(value)
     expected = -(G @ torch.linalg.solve(G.T @ G / n + value * identity(d), g.T)).T
-    # A small λ makes a badly conditioned system of F, whoever solves it.
+    # A small λ makes a badly conditioned system of F for any solver.
     tolerance = max(1e-8, 1e-13 / value) * float(expected.abs().max())
     torch.testing.assert_close(features, expected, rtol=0, atol=tolerance)
     torch.testing.assert_close(kernel, expected, rtol=0, atol=tolerance)
