@@ -5,6 +5,7 @@ SELECTORS: dict[str, str] = {
     "surrogate": "attriboard.attributors.selectors.surrogate:Surrogate",
     "deflated_surrogate": "attriboard.attributors.selectors.deflated_surrogate:DeflatedSurrogate",
     "mean_eigenvalue": "attriboard.attributors.selectors.mean_eigenvalue:MeanEigenvalue",
+    "mean_eigenvalue_10": "attriboard.attributors.selectors.mean_eigenvalue_10:TenMeanEigenvalues",
     "gcv": "attriboard.attributors.selectors.gcv:GeneralizedCrossValidation",
     "training_horizon": "attriboard.attributors.selectors.training_horizon:TrainingHorizon",
     "random_grid": "attriboard.attributors.selectors.random_grid:RandomGrid",

@@ -2,6 +2,8 @@
 
 A random projection preserves τ_λ once d_proj exceeds a small multiple of d_λ = Σ_j σ_j/(σ_j + λ) (arXiv 2602.10449). So
 λ is chosen first, by `surrogate`, on the spectrum at hand, and then the smallest d_proj ≥ c · d_λ among the candidates.
+For 95 % of the best LDS that paper needs c = 20.5, 11.0 and 7.4 on MNIST with logistic regression, MNIST with a
+perceptron and CIFAR-2; c is between them.
 """
 
 from attriboard.contracts.selector import Choice, Evidence, Selector
@@ -19,7 +21,7 @@ class EffectiveDimension(Selector):
     source = "arXiv:2602.10449"
     hyperparameter = "projection_dim"
 
-    def __init__(self, c: float = 4.0) -> None:
+    def __init__(self, c: float = 12.0) -> None:
         self._c = c
 
     def select(self, evidence: Evidence) -> Choice:

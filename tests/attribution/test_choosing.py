@@ -137,7 +137,12 @@ def test_an_empty_grid_refuses_only_selectors_of_candidates(
 ) -> None:
     method = attributor_spec(write_ridge(tmp_path, grid=())).load_attributor()
     choices = choose(published, context, method, selector_names())
-    assert {c.selector for c in choices if c.reason is None} == {"default", "mean_eigenvalue", "training_horizon"}
+    assert {c.selector for c in choices if c.reason is None} == {
+        "default",
+        "mean_eigenvalue",
+        "mean_eigenvalue_10",
+        "training_horizon",
+    }
     reasons = {c.reason for c in choices} - {None}
     assert all(reason and reason.startswith("not_applicable: ") for reason in reasons)
     assert any("no positive number to choose from" in str(reason) for reason in reasons)

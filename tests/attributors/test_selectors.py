@@ -11,6 +11,7 @@ from attriboard.attributors.selectors.deflated_surrogate import DeflatedSurrogat
 from attriboard.attributors.selectors.effective_dimension import EffectiveDimension
 from attriboard.attributors.selectors.gcv import GeneralizedCrossValidation, gcv
 from attriboard.attributors.selectors.mean_eigenvalue import MeanEigenvalue
+from attriboard.attributors.selectors.mean_eigenvalue_10 import TenMeanEigenvalues
 from attriboard.attributors.selectors.oracle import Oracle
 from attriboard.attributors.selectors.random_grid import RandomGrid
 from attriboard.attributors.selectors.surrogate import Surrogate
@@ -133,6 +134,8 @@ def test_each_checkpoint_is_deflated_by_its_own_gap() -> None:
 def test_mean_eigenvalue_is_a_tenth_of_the_mean_over_checkpoints() -> None:
     choice = MeanEigenvalue().select(evidence(flat([3.0, 1.0], [1.0, 1.0]), flat([8.0], [1.0])))
     assert choice.values == {"regularization": pytest.approx(0.1 * (2.0 + 8.0) / 2)}
+    ten = TenMeanEigenvalues().select(evidence(flat([3.0, 1.0], [1.0, 1.0]), flat([8.0], [1.0])))
+    assert ten.values["regularization"] == pytest.approx(100 * float(choice.values["regularization"]))
     assert MeanEigenvalue(c=1.0).select(evidence(flat([3.0, 1.0], [1.0, 1.0]))).values["regularization"] == 2.0
 
 
@@ -205,7 +208,7 @@ def test_effective_dimension_takes_the_smallest_projection_that_is_large_enough(
     both = {"regularization": LAMBDAS, "projection_dim": dimensions}
     choice = EffectiveDimension().select(evidence(spectrum, candidates=both))
     value = pick_by_xi([spectrum], LAMBDAS).values["regularization"]
-    needed = 4 * float((spectrum.eigenvalues / (spectrum.eigenvalues + value)).sum())
+    needed = 12 * float((spectrum.eigenvalues / (spectrum.eigenvalues + value)).sum())
     assert choice.values == {"regularization": value, "projection_dim": next(d for d in dimensions if d >= needed)}
     few = EffectiveDimension(c=1e6).select(evidence(spectrum, candidates=both))
     assert few.values["projection_dim"] == 512
