@@ -1,11 +1,12 @@
 """Where attributors run: an executor starts the worker of a job's folder, hands it plans, and yields its events.
 
-`OwnProcess` is the way of everything that is graded. `ThisProcess` is for authors: a debugger stops in their code, and
-their exceptions arrive unchanged.
+`OwnProcess` is the way of everything that is graded, `attriboard.attribution.sandbox.Sandbox` that of code that nobody
+trusts. `ThisProcess` is for authors: a debugger stops in their code, and their exceptions arrive unchanged.
 """
 
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,22 +17,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
-from attriboard.attribution.limits import MEMORY_POLL_SECONDS, NO_LIMITS, Limits, MemoryWatch
+from attriboard.attribution.limits import NO_LIMITS, POLL_SECONDS, Limits, Watch
 from attriboard.base.errors import InputError
 from attriboard.base.paths import datasets_folder
 
 Listen = Callable[[Progressed], None]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 _WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
-_POLL_SECONDS = 0.5  # how often a silent process is looked at
+_IDLE_SECONDS = 0.5  # how often a silent process without limits is looked at
 _PRINTED_BYTES = 4096  # of what was printed, that is looked at
+_SHELL_SIGNAL = 128  # and the number of a signal: the exit code of what died of it
+_MAX_EVENT = 16 << 20  # bytes of one event
 
 
 class Worker(ABC):
-    """A started worker."""
+    """A started worker.
+
+    Attributes:
+        trusted: whether what it leaves in its folder is what our own code wrote.
+    """
+
+    trusted = True
 
     @abstractmethod
     def events(self) -> Iterator[Event]:
@@ -44,6 +53,10 @@ class Worker(ABC):
     @abstractmethod
     def death(self) -> str:
         """Why it is gone before its work was done: `category: text`."""
+
+    def disbelieve(self) -> None:
+        """Take it for gone: it reports what no worker of ours would."""
+        raise AssertionError("our own worker does not")
 
     def printed(self) -> list[str]:
         """The last lines that the attributor printed, where they are kept."""
@@ -74,6 +87,32 @@ class Executor(ABC):
 
 
 @dataclass(frozen=True)
+class Launch:
+    """What is started, and under which limits.
+
+    Attributes:
+        command: the program with its arguments.
+        environment: all of it.
+        folder: in which it starts.
+        log: the file that gets what it prints.
+        limits: what is enforced.
+        written: files and folders on the disk that it can write to.
+        descriptors: that it inherits; closed here once it has started.
+        wrapped: whether another program starts the worker, tells how it ended in the way of shells, and keeps it from
+            everything that is ours, so that nothing that it leaves is believed unseen.
+    """
+
+    command: list[str]
+    environment: dict[str, str]
+    folder: Path
+    log: Path
+    limits: Limits
+    written: tuple[Path, ...] = ()
+    descriptors: tuple[int, ...] = ()
+    wrapped: bool = False
+
+
+@dataclass(frozen=True)
 class OwnProcess(Executor):
     """A process of its own, which sees a folder of its own and the job, never the ground truth.
 
@@ -87,9 +126,10 @@ class OwnProcess(Executor):
     limits: Limits = NO_LIMITS
     log: Path | None = None
 
-    def command(self, folder: Folder, events: int, plans: int) -> list[str]:
-        """What is started, given the file descriptors to report to and to read plans from."""
-        return [sys.executable, "-m", "attriboard.attribution.process", str(folder.path), str(events), str(plans)]
+    def launch(self, folder: Folder, events: int, plans: int) -> Launch:
+        """How the worker of a folder is started, given the file descriptors to report to and to read plans from."""
+        command = [sys.executable, "-m", "attriboard.attribution.process", str(folder.path), str(events), str(plans)]
+        return Launch(command, self.environment(), folder.path, self.log or folder.log, self.limits)
 
     def environment(self) -> dict[str, str]:
         """Ours, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
@@ -160,32 +200,38 @@ class _Process(Worker):
     """The worker as a process of its own."""
 
     def __init__(self, executor: OwnProcess, folder: Folder, listen: Listen) -> None:
-        self._limits, self._listen = executor.limits, listen
-        self._log = executor.log or folder.log
+        self._listen, self._keep = listen, executor.log
         read, write = os.pipe()
         plans, self._plans = os.pipe()
-        self._events, self._rest = read, b""
+        self._events, self._rest, self._nonsense = read, b"", False
+        inherited = [write, plans]
         try:
+            self._launch = launch = executor.launch(folder, write, plans)
+            inherited += launch.descriptors
+            self._limits, self.trusted = launch.limits, not launch.wrapped
+            self._log = launch.log
             with self._log.open("ab") as log:
                 self._printed_from = log.tell()
                 self._process = subprocess.Popen(
-                    executor.command(folder, write, plans),
+                    launch.command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    cwd=folder.path,
-                    env=executor.environment(),
-                    pass_fds=(write, plans),
+                    cwd=launch.folder,
+                    env=launch.environment,
+                    pass_fds=inherited,
                     start_new_session=True,  # so that whatever it starts can be ended with it
                 )
-        except OSError as error:
+        except BaseException as error:
             os.close(read)
             os.close(self._plans)
-            raise InputError(f"log {self._log}: cannot be written: {error.strerror}") from error
+            if isinstance(error, OSError) and executor.log is not None and error.filename == str(executor.log):
+                raise InputError(f"log {executor.log}: cannot be written: {error.strerror}") from error
+            raise
         finally:
-            os.close(write)
-            os.close(plans)
-        self._memory = MemoryWatch(self._process.pid, self._limits.bytes)
+            for descriptor in inherited:
+                os.close(descriptor)
+        self._watch = Watch(self._process.pid, self._limits, (*launch.written, self._log) if launch.written else ())
         self._start_clock()
 
     def _start_clock(self) -> None:
@@ -195,7 +241,11 @@ class _Process(Worker):
     def events(self) -> Iterator[Event]:
         """See `Worker`; ends too where a limit is exceeded."""
         for line in self._lines():
-            event = _EVENTS.validate_json(line)
+            try:
+                event = _EVENTS.validate_json(line)
+            except ValidationError:
+                self._nonsense = True
+                return
             if isinstance(event, Progressed):
                 self._listen(event)
                 continue
@@ -208,6 +258,10 @@ class _Process(Worker):
         self._start_clock()
         with suppress(BrokenPipeError):  # it is gone, which `events` finds out
             _write_all(self._plans, plan.model_dump_json().encode() + b"\n")
+
+    def disbelieve(self) -> None:
+        """See `Worker`."""
+        self._nonsense = True
 
     def printed(self) -> list[str]:
         """See `Worker`."""
@@ -223,17 +277,24 @@ class _Process(Worker):
         self._process.wait()
         os.close(self._events)
         os.close(self._plans)
+        if self._keep is not None and self._keep != self._log:
+            with self._log.open("rb") as printed, self._keep.open("ab") as log:
+                shutil.copyfileobj(printed, log)
 
     def death(self) -> str:
         """See `Worker`."""
-        if self._memory.reason:
-            return self._memory.reason
+        if self._watch.reason:
+            return self._watch.reason
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return f"timeout: not finished after {self._limits.seconds:g} s"
+        if self._nonsense:
+            return "crash: it reported what no worker reports"
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "crash: the process stopped reporting and did not end"
+        if self._launch.wrapped and code > _SHELL_SIGNAL:
+            code = _SHELL_SIGNAL - code
         if code == -signal.SIGKILL:
             return "out_of_memory: the process was killed from outside, most likely for its memory"
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -246,7 +307,7 @@ class _Process(Worker):
         The other end stays open after the process where something that it forked lives on.
         """
         looked = time.monotonic()
-        every = _POLL_SECONDS if self._limits.bytes is None else MEMORY_POLL_SECONDS
+        every = POLL_SECONDS if self._limits.watched else _IDLE_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._events, selectors.EVENT_READ)
             while True:
@@ -258,7 +319,7 @@ class _Process(Worker):
                 ready = selector.select(0 if ended or left < 0 else left)
                 if time.monotonic() - looked >= every:
                     looked = time.monotonic()
-                    if self._memory.exceeded():
+                    if self._watch.exceeded():
                         return
                 if not ready:
                     if ended or left <= 0:
@@ -268,6 +329,9 @@ class _Process(Worker):
                 if not received:
                     return
                 self._rest += received
+                if len(self._rest) > _MAX_EVENT:
+                    self._nonsense = True
+                    return
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

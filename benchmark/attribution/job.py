@@ -59,6 +59,20 @@ class Job(_Message):
         return _digest(self.checkpoints, status.st_size, status.st_mtime_ns)
 
 
+class Confinement(_Message):
+    """What the worker's process gives up before it imports anything of other people's; nothing gets it back.
+
+    Attributes:
+        user: whose id it takes where it starts as root.
+        processes: processes and threads of that user.
+        file_bytes: of each file.
+    """
+
+    user: int | None
+    processes: int | None
+    file_bytes: int | None
+
+
 class Plan(_Message):
     """What the worker is to do now.
 
@@ -248,9 +262,14 @@ class Folder:
         """Whatever the attributor printed."""
         return self.path / "log.txt"
 
+    @property
+    def results(self) -> Path:
+        """The folder that the worker writes to."""
+        return self.path / "scores"
+
     def scores(self, configuration: int) -> Path:
         """Score matrix of one configuration: safetensors with one tensor, `scores` (n_test, n_train) float32."""
-        return self.path / f"scores-{configuration}.safetensors"
+        return self.results / f"{configuration}.safetensors"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The worker as a process of its own: `python -m attriboard.attribution.process FOLDER EVENTS PLANS`.
+"""The worker as a process of its own: `python -m attriboard.attribution.process FOLDER EVENTS PLANS [CONFINEMENT]`.
 
 Plans are read from the file descriptor PLANS, events are written to EVENTS, scores go into FOLDER. Standard output and
 error are the attributor's own and end up in a log.
@@ -19,11 +19,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from attriboard.attribution.job import Confinement
+
+_OPEN_FILES = 4096  # of a confined process
+_PR_SET_DUMPABLE = 4
+
 
 def main(arguments: list[str]) -> None:
     """Entry point of the process."""
     gc.disable()  # imports make a million objects and no garbage
-    from attriboard.attribution.job import Done, Folder, Job, Plan, Refused
+    from attriboard.attribution.job import Confinement, Done, Folder, Job, Plan, Refused
+
+    for text in arguments[3:]:
+        _confine(Confinement.model_validate_json(text))
     from attriboard.attribution.worker import Attributing
     from attriboard.base.errors import AttriboardError
 
@@ -48,6 +56,24 @@ def main(arguments: list[str]) -> None:
                     return
     except AttriboardError as error:  # the job itself is wrong: say so to the runner, for the user
         report(Refused(message=str(error)))
+
+
+def _confine(to: "Confinement") -> None:
+    """Take a user without rights, and limits that no process below this one can raise."""
+    import ctypes
+    import resource
+
+    limits = {resource.RLIMIT_NPROC: to.processes, resource.RLIMIT_FSIZE: to.file_bytes, resource.RLIMIT_CORE: 0}
+    for kind, limit in (limits | {resource.RLIMIT_NOFILE: _OPEN_FILES}).items():
+        hard = resource.getrlimit(kind)[1]
+        if limit is not None and (hard == resource.RLIM_INFINITY or limit < hard):
+            resource.setrlimit(kind, (limit, limit))
+    if to.user is not None:
+        os.setgroups([])
+        os.setresgid(to.user, to.user, to.user)
+        os.setresuid(to.user, to.user, to.user)
+        # A process that changes its user cannot look at its own /proc any more, where peaks of memory are.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _end_with_the_runner(events: int) -> None:

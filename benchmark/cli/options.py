@@ -76,6 +76,14 @@ Log = Annotated[
     Path | None,
     typer.Option("--log", help="File to which all that the attributor prints is added.", dir_okay=False),
 ]
+SandboxOption = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox/--no-sandbox",
+        help="Run the attributor where it sees no ground truth, results, home, network or other process; needs "
+        "bubblewrap.",
+    ),
+]
 Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]
 DirectionOption = Annotated[
     str, typer.Option("--direction", metavar="helpful|harmful", help="Which examples are removed.")
@@ -210,6 +218,14 @@ class Process:
     time_limit: TimeLimit = None
     memory_limit: MemoryLimit = None
     log: Log = None
+    sandbox: SandboxOption = False
+
+
+@dataclass(frozen=True)
+class Untrusted(Process):
+    """How an attributor is run whose code is other people's."""
+
+    sandbox: SandboxOption = True
 
 
 @dataclass(frozen=True)
@@ -237,6 +253,7 @@ def open_workspace(
         sources.groundtruth,
         limits=limits(process.time_limit, process.memory_limit),
         isolated=isolated,
+        sandbox=process.sandbox,
         log=process.log,
         seed=process.seed,
         device=process.device,

@@ -13,6 +13,7 @@ from attriboard.cli.options import (
     Process,
     Sources,
     TaskArgument,
+    Untrusted,
     open_workspace,
     parse_assignments,
     prepare_folder,
@@ -221,7 +222,7 @@ def verify(
         float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
     ] = 0.005,
     out: OutDir = Path("attriboard-results"),
-    process: Process = Process(),
+    process: Untrusted = Untrusted(),
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:

@@ -9,6 +9,7 @@ from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Runner
+from attriboard.attribution.sandbox import Sandbox, find_bubblewrap
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import InputError
 from attriboard.base.processes import begin_work
@@ -30,6 +31,7 @@ class Workspace:
         limits: of an attributor's process.
         isolated: whether attributors run in a process of their own. In this process a debugger stops in their code, and
             their exceptions arrive unchanged; they could see the ground truth, so what comes of it is not for a board.
+        sandbox: whether that process sees what a run takes and nothing else; see `attriboard.attribution.sandbox`.
         log: file that gets all that attributors print in their process.
         seed: for the attributor's randomness.
         device: where its tensors live.
@@ -40,8 +42,8 @@ class Workspace:
 
     Raises:
         UnknownNameError: no such task.
-        InputError: both workers and a cluster are given, or the cluster cannot be used; or limits or a log for what
-            runs in this process.
+        InputError: both workers and a cluster are given, or the cluster cannot be used; or limits, a log or a sandbox
+            for what runs in this process; or a sandbox where there is no bubblewrap.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Workspace:
         *,
         limits: Limits = NO_LIMITS,
         isolated: bool = True,
+        sandbox: bool = False,
         log: Path | None = None,
         seed: int = 0,
         device: str = "cpu",
@@ -66,8 +69,14 @@ class Workspace:
         self.display = display or Silent()
         if not self.task.portable:
             self.display.note(f"everything runs in this process, and is not for a board: {self.task.stays}")
+            if sandbox:
+                raise InputError(f"--sandbox: {self.task.card.name} lives in this process: {self.task.stays}")
         here = isolated and not self.task.portable
-        self.runner = Runner(ThisProcess(False) if here else _attribution_executor(limits, isolated, log), self.display)
+        where = ThisProcess(False) if here else _attribution_executor(limits, isolated, log)
+        if sandbox:
+            find_bubblewrap()
+            where = _sandboxed(where, groundtruth)
+        self.runner = Runner(where, self.display)
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
         self.bundles = open_bundles(self.task, groundtruth, self.display)
@@ -146,6 +155,13 @@ class Workspace:
     def published_records(self) -> list[AnyRecord]:
         """Records of the task that come with this installation; they are many, and read once."""
         return self.records(published_results())
+
+
+def _sandboxed(executor: OwnProcess | ThisProcess, groundtruth: Path | None) -> Sandbox:
+    """The same in a sandbox, where a folder of bundles stays unseen."""
+    if isinstance(executor, ThisProcess):
+        raise InputError("--sandbox: is for an attributor's own process; leave it out, or run it isolated")
+    return Sandbox(executor.limits, executor.log, () if groundtruth is None else (groundtruth,))
 
 
 def _attribution_executor(limits: Limits, isolated: bool, log: Path | None) -> OwnProcess | ThisProcess:

@@ -89,7 +89,7 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     told = json.dumps([report[key] for key in ("argv", "cwd", "environment", "open")])
     assert "-groundtruth.safetensors" not in told
     assert str(job.checkpoints.parent) not in told
-    assert report["files"] == ["job.json", "log.txt"]
+    assert report["files"] == ["job.json", "log.txt", "scores"]
     assert report["stdin"] == ""
     assert report["environment"]["PYTHONPATH"].split(os.pathsep)[0] == str(Path("relative").absolute())
 

@@ -21,7 +21,7 @@ def quick_intervals(monkeypatch):
 def test_a_published_record_is_run_again_and_verified(attriboard, tmp_path):
     record = published("random")
     path = write_record(record, tmp_path / "results")
-    done = attriboard("verify", path, "--by", "Grace Hopper", "--out", tmp_path / "results", "--json")
+    done = attriboard("verify", path, "--by", "Grace Hopper", "--no-sandbox", "--out", tmp_path / "results", "--json")
     assert (done.code, done.document["status"]) == (0, "verified")
     verification = read_verification(path.parent / done.document["verification"].rpartition("/")[2])
     assert (verification.record, verification.by) == (record.id, "Grace Hopper")
@@ -35,7 +35,7 @@ def test_what_cannot_be_run_again_says_why(attriboard, tmp_path):
         (foreign, "random came from a file and is not installed here; give its .py file after the record"),
         (other, "nothing can be compared"),
     ):
-        done = attriboard("verify", write_record(changed, tmp_path), "--by", "x", "--out", tmp_path)
+        done = attriboard("verify", write_record(changed, tmp_path), "--by", "x", "--no-sandbox", "--out", tmp_path)
         assert done.code == 2
         assert message in done.err
     done = attriboard("verify", write_record(record, tmp_path))
