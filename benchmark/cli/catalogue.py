@@ -1,14 +1,27 @@
 """`attriboard tasks` and `attriboard attributors`: what there is."""
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from attriboard.base.terminal import note
 from attriboard.cli.shell import DataDir, Json, command, emit, setting, show_table
 
 
 @command
-def tasks(data_dir: DataDir = None, json: Json = False) -> None:
-    """List the tasks: sizes, and whether their data and ground truth are here."""
+def tasks(
+    data_dir: DataDir = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a Python file with a task of your own: > my_task.py")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the tasks: sizes, and whether their data and ground truth are here; or print a file for one of your own."""
+    if template:
+        from attriboard.tasks.template import TEMPLATE
+
+        print(TEMPLATE, end="")
+        return
     from attriboard.evaluation.catalog import load_task, task_names
     from attriboard.groundtruth.listing import BundleRegistry
 
@@ -50,6 +63,7 @@ def tasks(data_dir: DataDir = None, json: Json = False) -> None:
     show_table("Tasks", headings, rows, numeric=(2, 3, 6))
     if any(d["data"] == "missing" for d in documents):
         print("Missing data is fetched when a command needs it; --data-dir names an offline mirror.")
+    print("Your own: attriboard tasks --template > my_task.py, then attriboard run my_task.py iffim")
 
 
 @command

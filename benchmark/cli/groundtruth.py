@@ -39,6 +39,7 @@ def build(
     """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted."""
     from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
     from attriboard.groundtruth.listing import BundleRegistry
+    from attriboard.groundtruth.opening import keep_own_truth
     from attriboard.retraining.choosing import describe_training
 
     workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
@@ -66,6 +67,8 @@ def build(
             progress=progress,
         )
     entries = [registry.register(live.card, "groundtruth"), checkpoints]
+    size = live.card.ground_truth
+    keep_own_truth(live.card, truth, masks or size.n_masks, repeats or size.n_repeats)
     if json:
         emit(
             {

@@ -68,7 +68,6 @@ def finish_ungraded(
             print(f"no ground truth, so no LDS: {cost}")
         else:
             print(f"no ground truth, so no LDS; `attriboard groundtruth build {name}` would take {cost}")
-            print("then add --groundtruth attriboard-groundtruth")
     if found.outcome.scores is None:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from attriboard.base.display import Display, Silent
-from attriboard.base.paths import cache_folder
+from attriboard.base.paths import cache_folder, write_atomically
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
@@ -91,6 +91,19 @@ def open_bundles(task: Task, folder: Path | None = None, display: Display | None
 def own_folder(card: TaskCard) -> Path:
     """Where ground truths are kept that were built on this machine for its own use, one file per size."""
     return cache_folder() / "groundtruth" / f"{card.name}-{card.fingerprint[:12]}"
+
+
+def keep_own_truth(card: TaskCard, bundle: Path, n_masks: int, n_repeats: int) -> None:
+    """Let everything on this machine find a ground truth of a task that is not published.
+
+    Args:
+        card: the task's.
+        bundle: its file.
+        n_masks: number of subsets.
+        n_repeats: retrains of each.
+    """
+    if BundleRegistry().find(card, "groundtruth") is None:
+        write_atomically(own_folder(card) / f"{n_masks}x{n_repeats}.safetensors", bundle.read_bytes())
 
 
 def largest_truth(card: TaskCard) -> Path | None:
