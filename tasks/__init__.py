@@ -20,23 +20,28 @@ TASKS: dict[str, str] = {
 KINDS: dict[str, str] = {
     "classification": "attriboard.tasks.classification:ClassificationTask",
     "language_modeling": "attriboard.tasks.language_modeling:LanguageModelingTask",
+    "regression": "attriboard.tasks.named:RegressionTask",
+    "binary": "attriboard.tasks.named:BinaryTask",
+    "multilabel": "attriboard.tasks.named:MultilabelTask",
 }
 """`kind` of a card → class derived from `attriboard.contracts.task.Task`."""
 
 DATASETS: dict[str, str] = {
     "cifar2": "attriboard.tasks.datasets.cifar2:Cifar2Loader",
     "digits": "attriboard.tasks.datasets.digits:DigitsLoader",
+    "huggingface": "attriboard.tasks.datasets.columns:HuggingFaceLoader",
     "mnist": "attriboard.tasks.datasets.mnist:MnistLoader",
+    "npz": "attriboard.tasks.datasets.columns:NpzLoader",
     "wikitext2": "attriboard.tasks.datasets.wikitext2:WikiText2Loader",
 }
-"""`data.dataset` of a card → class derived from `attriboard.tasks.datasets.sources.Loader`."""
+"""`data.dataset` of a card → class derived from `attriboard.tasks.datasets.sources.Loader`, or a `ColumnsLoader`."""
 
 MODELS: dict[str, str] = {
     "gpt2": "attriboard.tasks.models.gpt2:gpt2",
     "mlp": "attriboard.tasks.models.mlp:mlp",
     "resnet9": "attriboard.tasks.models.resnet9:resnet9",
 }
-"""`model.architecture` of a card → function from `model.options` to a module."""
+"""`model.architecture` of a card → function from `model.options` to a module; others are `module:function`."""
 
 PRETRAINED: dict[str, str] = {
     "gpt2": "attriboard.tasks.models.gpt2:pretrained_gpt2",

@@ -14,13 +14,18 @@ from attriboard.tasks import KINDS
 from attriboard.tasks.fields import resolve
 
 
-def task_from_card(card: TaskCard) -> Task:
+def task_from_card(card: TaskCard, folder: Path | None = None) -> Task:
     """Bring a card to life; reads no data and builds no model yet.
+
+    Args:
+        card: the validated card.
+        folder: what paths and modules in it are relative to.
 
     Raises:
         CardError: the card names an unknown data set or architecture, or options that the data set lacks.
     """
-    task: Task = resolve("kind", card.kind, KINDS)(card)
+    kind = resolve("kind", card.kind, KINDS)
+    task: Task = kind(card) if folder is None else kind(card, folder)
     return task
 
 
@@ -30,7 +35,7 @@ def task_from_file(path: Path) -> Task:
     Raises:
         CardError: the file is no valid card.
     """
-    return task_from_card(load_card(path))
+    return task_from_card(load_card(path), Path(path).absolute().parent)
 
 
 _HERE = Path(__file__).parent

@@ -28,6 +28,7 @@ class ClassificationTask(TabledTask):
 
     Args:
         card: the validated card.
+        folder: what paths in the card are relative to.
 
     Raises:
         CardError: the card names an unknown data set or architecture, or options that the data set lacks.

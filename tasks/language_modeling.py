@@ -15,6 +15,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attriboard.base.errors import CardError
@@ -33,6 +34,7 @@ class LanguageModelingTask(TabledTask):
 
     Args:
         card: the validated card.
+        folder: what paths in the card are relative to.
 
     Raises:
         CardError: the card names an unknown data set or architecture, options that the data set lacks, or a
@@ -42,8 +44,8 @@ class LanguageModelingTask(TabledTask):
     measurements = ("loss", "margin")
     measured_rows = 8  # a block of the full task has 100 MB of logits
 
-    def __init__(self, card: TaskCard) -> None:
-        super().__init__(card)
+    def __init__(self, card: TaskCard, folder: Path | None = None) -> None:
+        super().__init__(card, folder)
         for name in ("vocabulary", "length"):
             data, model = card.data.options.get(name), card.model.options.get(name)
             if isinstance(data, int) and isinstance(model, int) and data > model:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
 from attriboard.contracts.card import NAME, UNTRAINED, Recipe, TaskCard, load_card
-from attriboard.contracts.task import Dataset, Task
+from attriboard.contracts.task import Dataset
 from attriboard.tasks.examples import read_examples
 from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models
 from attriboard.tasks.losses import LOSSES, NamedLoss
+from attriboard.tasks.named import LossMethods
 from attriboard.tasks.saving import Definition, read_definition, write_definition
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     PerExample = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class DefinedTask(Task):
+class DefinedTask(LossMethods):
     """A task from `define_task`; other processes make it again where they find its functions by name.
 
     Args:
@@ -43,7 +44,7 @@ class DefinedTask(Task):
         self._folder: Path | None = None
         loss = definition.loss
         self._named = loss if isinstance(loss, NamedLoss) else None
-        self._loss: PerExample = loss.loss if isinstance(loss, NamedLoss) else loss
+        self._loss = loss.loss if isinstance(loss, NamedLoss) else loss
         names = ["loss", "margin"]
         if self._named and self._named.correct and definition.data.test.targets.dim() == 1:
             names.append("correct")
@@ -92,43 +93,11 @@ class DefinedTask(Task):
         """A new model, or a copy of the trained one."""
         return self._definition.build()
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The task's own loss, (n,)."""
-        return self._loss(outputs, targets)
-
-    def margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Log-odds of the right answer, (n,); minus the loss where the loss has no margin."""
-        if self._has_margin(outputs, targets):
-            assert self._named is not None, "only named losses have margins"
-            assert self._named.margin is not None, "see `_has_margin`"
-            return self._named.margin(outputs, targets)
-        return -self._loss(outputs, targets)
-
-    def error(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """−∂loss/∂margin, (n,): 1 − p, or 1 where the margin is minus the loss."""
-        if self._has_margin(outputs, targets):
-            return super().error(outputs, targets)
-        return self._loss(outputs, targets).new_ones(len(targets))
-
     def target(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The attributed function, (n,)."""
         if self._definition.target is not None:
             return self._definition.target(outputs, targets)
         return super().target(outputs, targets)
-
-    def measure(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """See `measurements`."""
-        found = {"loss": self.loss(outputs, targets), "margin": self.margin(outputs, targets)}
-        if "correct" in self.measurements:
-            assert self._named is not None, "only named losses know what is right"
-            assert self._named.correct is not None, "see `__init__`"
-            found["correct"] = self._named.correct(outputs, targets)
-        if "target" in self.measurements:
-            found["target"] = self.target(outputs, targets)
-        return {name: values.float() for name, values in found.items()}
-
-    def _has_margin(self, outputs: torch.Tensor, targets: torch.Tensor) -> bool:
-        return self._named is not None and self._named.margin is not None and targets.dim() == 1
 
 
 def define_task(

@@ -18,9 +18,9 @@ def tasks(
 ) -> None:
     """List the tasks: sizes, and whether their data and ground truth are here; or print a file for one of your own."""
     if template:
-        from attriboard.tasks.template import TEMPLATE
+        from attriboard.evaluation.catalog import task_template
 
-        print(TEMPLATE, end="")
+        print(task_template(), end="")
         return
     from attriboard.evaluation.catalog import load_task, task_names
     from attriboard.groundtruth.listing import BundleRegistry

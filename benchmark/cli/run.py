@@ -314,7 +314,7 @@ def _show(record: "AttributionRecord", title: str) -> None:
     if lds is None:
         print(f"{title}: failed: {record.reason}")
     else:
-        ceiling = "unknown (one repeat)" if record.ceiling is None else f"{record.ceiling:.3f}"
+        ceiling = "unknown (too few masks or repeats)" if record.ceiling is None else f"{record.ceiling:.3f}"
         print(f"{title}: LDS {lds.mean:.3f}, 95 % interval {lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}")
         print(f"noise ceiling {ceiling}; Pearson {lds.pearson:.3f}; {lds.n_scoring} scoring points, ", end="")
         print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")

@@ -44,7 +44,10 @@ class DataSpec(_Spec):
 class ModelSpec(_Spec):
     """Which architecture is trained."""
 
-    architecture: Name = Field(description="name of the model builder")
+    architecture: str = Field(
+        pattern=rf"{NAME[:-1]}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="name of the model builder; or package.module:function of your own, beside the card or installed",
+    )
     options: dict[str, Scalar | list[int]] = Field(default_factory=dict, description="arguments of the builder")
 
 
@@ -125,7 +128,7 @@ class TaskCard(_Spec):
     title: str
     description: str
     licence: str = Field(description="terms of the data")
-    kind: Literal["classification", "language_modeling", "own"]
+    kind: Literal["classification", "language_modeling", "regression", "binary", "multilabel", "own"]
     target: Literal["margin", "negative_loss", "own"] = Field(
         description="the attributed function f of a test example; higher is better; own: a function of the task itself"
     )

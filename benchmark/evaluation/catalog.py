@@ -54,6 +54,13 @@ def load_task(name: str | Path) -> Task:
     return _TASKS.load(str(name))()
 
 
+def task_template() -> str:
+    """A Python file with a task that works, to be changed."""
+    from attriboard.tasks.template import TEMPLATE
+
+    return TEMPLATE
+
+
 def selector_names() -> list[str]:
     """Retraining-free selectors: built-in ones in their table's order, then those of installed packages."""
     return _SELECTORS.names()

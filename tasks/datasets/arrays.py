@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Type of one raw array: NumPy dtype name and the shape of one row."""
+    """Type of one raw array: NumPy dtype name and the shape of one row; `read_npz` looks at neither."""
 
     dtype: str
     row_shape: tuple[int, ...] = ()
