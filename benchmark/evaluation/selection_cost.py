@@ -18,14 +18,15 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
-from attriboard.evaluation.choice_rules import centers, choice_rules, positions, varying
-from attriboard.evaluation.grader import attributor_info, heading
+from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
+from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.evaluation.workspace import Workspace
-from attriboard.records.cost import Pick, RuleCost, SelectionCostRecord
+from attriboard.records.cost import OmegaAtPick, Pick, RuleCost, SelectionCostRecord
 from attriboard.records.files import write_record
 from attriboard.records.model import AttributorInfo
 from attriboard.scoring.budget import BudgetCurve, budget_curves, default_budgets
-from attriboard.scoring.rules import geometry, peak_offsets, values_beside
+from attriboard.scoring.lds import mean_outputs
+from attriboard.scoring.rules import Geometry, geometry, peak_offsets, values_beside
 
 Configuration = dict[str, HyperparameterValue]
 HEADLINE_SELECTOR = "surrogate"
@@ -38,6 +39,7 @@ class GridRun:
     Attributes:
         info: which method it is, for records.
         points: the grid points that did not fail, complete.
+        numbers: of these points in the job.
         predictions: (n_points, n_masks, n_test) their scores summed over every mask.
         extra: configurations that selectors added to the grid, with their predictions (n_masks, n_test).
         choices: selector → its choice: the values that it changes, or the reason why there is none.
@@ -47,6 +49,7 @@ class GridRun:
 
     info: AttributorInfo
     points: list[Configuration]
+    numbers: list[int]
     predictions: NDArray[np.float64]
     extra: list[tuple[Configuration, NDArray[np.float64]]]
     choices: dict[str, Selected]
@@ -86,7 +89,8 @@ def selection_cost(
     oracle = int(np.argmax(calibration))
     truth = grader.truth.card
 
-    rules = choice_rules(run.points, geometry(run.predictions[:, :, grader.split.calibration]), run.centers)
+    shape = geometry(run.predictions[:, :, grader.split.calibration])
+    rules = choice_rules(run.points, shape, run.centers)
     curves = budget_curves(run.predictions, grader.truth.target, grader.split, budgets, rules, n_draws=n_draws)
     return SelectionCostRecord(
         **heading(workspace.task, grader.truth, run.info, job.seed, job.threads),
@@ -97,6 +101,7 @@ def selection_cost(
         budgets=budgets,
         rules={name: _cost(curve) for name, curve in curves.items()},
         hidden=_hidden(run.points, scoring),
+        omega=_omega(grader, run, shape),
         n_draws=n_draws,
         n_failed=run.n_failed,
         retrain_seconds=round(truth.retrain_seconds / (truth.n_masks * truth.n_repeats), 3),
@@ -167,9 +172,8 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
     grid = [index for index in sorted(predictions) if index < asked]
     stacked = np.stack([predictions[index] for index in grid]) if grid else np.empty((0, 0, 0))
     extra = [(points[index], predictions[index]) for index in sorted(predictions) if index >= asked]
-    return GridRun(
-        info, [points[index] for index in grid], stacked, extra, choices, centers(asked, by_xi)[grid], asked - len(grid)
-    )
+    known, center = [points[index] for index in grid], centers(asked, by_xi)[grid]
+    return GridRun(info, known, grid, stacked, extra, choices, center, asked - len(grid))
 
 
 def _hidden(points: Sequence[Configuration], scoring: Sequence[float]) -> float | None:
@@ -180,6 +184,25 @@ def _hidden(points: Sequence[Configuration], scoring: Sequence[float]) -> float 
     at = values.argmax(axis=1)
     between = values_beside(values, at, peak_offsets(values, at, place), place)
     return round(float(between[0] - values.max()), 6)
+
+
+def _omega(grader: Grader, run: GridRun, shape: Geometry) -> OmegaAtPick | None:
+    """ω at ξ's pick, from all masks on the calibration points."""
+    choice = run.choices.get(HEADLINE_SELECTOR)
+    if choice is None:
+        return None
+    points = grader.split.calibration
+    place = {number: at for at, number in enumerate(run.numbers)}
+    found = omega_at_pick(
+        choice,
+        {number: run.points[at] for number, at in place.items()},
+        {number: run.predictions[at][:, points] for number, at in place.items()},
+        mean_outputs(grader.truth.target[:, :, points]),
+        {number: shape.spreads[at] for number, at in place.items()},
+    )
+    if found is None:
+        return None
+    return OmegaAtPick(value=round(found.value, 6), ci95=(round(found.low, 6), round(found.high, 6)))
 
 
 def _picks(workspace: Workspace, run: GridRun, scoring: Sequence[float]) -> dict[str, Pick]:
@@ -203,7 +226,12 @@ def _pick(configuration: Configuration, lds: float, scoring: Sequence[float]) ->
 
 
 def _cost(curve: BudgetCurve) -> RuleCost:
-    return RuleCost(mean=_rounded(curve.mean), p90=_rounded(curve.quantile(0.9)), worst=_rounded(curve.worst))
+    return RuleCost(
+        mean=_rounded(curve.mean),
+        p10=_rounded(curve.quantile(0.1)),
+        p90=_rounded(curve.quantile(0.9)),
+        worst=_rounded(curve.worst),
+    )
 
 
 def _rounded(values: Any) -> tuple[float, ...]:

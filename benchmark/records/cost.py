@@ -34,6 +34,13 @@ class Pick(RecordPart):
     note: Text = ""
 
 
+class OmegaAtPick(RecordPart):
+    """ω at the λ that ξ chose, from all masks on the calibration points: ξ is right where it is one half."""
+
+    value: float
+    ci95: tuple[float, float] = Field(description="bootstrap over masks")
+
+
 class RuleCost(RecordPart):
     """Regret of one rule that chooses from k retrains, for every k: over random draws of masks and repeats.
 
@@ -42,6 +49,7 @@ class RuleCost(RecordPart):
     """
 
     mean: tuple[float, ...]
+    p10: tuple[float, ...] | None = Field(default=None, description="10th percentile; below 0 between grid points")
     p90: tuple[float, ...] = Field(description="90th percentile")
     worst: tuple[float, ...]
 
@@ -59,6 +67,7 @@ class SelectionCostRecord(GradedRecord):
     hidden: float | None = Field(
         default=None, description="LDS at the peak of the parabola through the best grid point of λ, above that point's"
     )
+    omega: OmegaAtPick | None = Field(default=None, description="null where the grid has no neighbors close to ξ's λ")
     n_draws: Count
     n_failed: Count = Field(description="grid points that failed and are left out")
     retrain_seconds: Seconds = Field(description="of one retrain of the ground truth, on one core")
@@ -77,6 +86,6 @@ class SelectionCostRecord(GradedRecord):
         if not set(RULES) & set(self.rules):
             raise ValueError(f"rules: at least one of {', '.join(RULES)} is required")
         for name, rule in self.rules.items():
-            if {len(rule.mean), len(rule.p90), len(rule.worst)} != {len(self.budgets)}:
+            if {len(v) for v in (rule.mean, rule.p10, rule.p90, rule.worst) if v is not None} != {len(self.budgets)}:
                 raise ValueError(f"rules.{name}: one value for each of the {len(self.budgets)} budgets is required")
         return self

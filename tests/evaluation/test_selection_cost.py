@@ -46,6 +46,8 @@ def test_the_record_has_the_regret_of_every_selector_and_budget(workspace: Works
     assert all(regret >= 0 for rule in on_the_grid for regret in (*rule.mean, *rule.worst))
     assert record.hidden is not None
     assert record.hidden >= 0
+    for rule in record.rules.values():
+        assert all(low <= high <= worst for low, high, worst in zip(rule.p10, rule.p90, rule.worst, strict=True))
     assert read_record(write_record(record, tmp_path)) == record
 
 
