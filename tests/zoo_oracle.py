@@ -77,3 +77,19 @@ class Oracle:
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     error = float((actual.double() - expected).norm() / expected.norm().clamp_min(1e-12))
     assert error <= TOLERANCE, error
+
+
+def gauss_newton_products(oracle: Oracle, examples: Examples, directions: Tensor) -> Tensor:
+    """X Jᵀ(∇²L)J of the mean loss, J of the outputs (1, …), one example at a time; (k, n_params)."""
+    total = torch.zeros_like(directions)
+    for i in range(len(examples)):
+        one = examples[i : i + 1]
+        outputs = oracle.model.module(oracle.model.cast(one.inputs).clone()).to(oracle.precision)
+        J = torch.stack([oracle.flat(number, retain_graph=True) for number in outputs.flatten()])
+
+        def loss(flat: Tensor, one: Examples = one, shape: torch.Size = outputs.shape) -> Tensor:
+            return oracle.context.loss(flat.view(shape), one.targets).sum()
+
+        curvature = torch.autograd.functional.hessian(loss, outputs.detach().flatten()).double()
+        total += directions @ J.T @ curvature @ J
+    return total / len(examples)

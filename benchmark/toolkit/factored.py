@@ -267,11 +267,14 @@ class FactoredGradients:
                 first = next(iter((*inputs, *named.values())), None)
                 if not isinstance(first, Tensor) or not isinstance(output, Tensor):
                     raise _LayerError(name, "is not called with one tensor for another")
-                given, output = (self._for_each(side, len(batch), name) for side in (first.detach(), output))
-                with torch.no_grad():
-                    calls[name].append((site.kind.keep(module, given), output))
+                given, mine = (self._for_each(side, len(batch), site, name) for side in (first.detach(), output))
+                try:
+                    with torch.no_grad():
+                        calls[name].append((site.kind.keep(module, given), mine))
+                except RuntimeError as error:
+                    raise _LayerError(name, f"sees {tuple(first.shape)}: {reason_of(error)}") from error
                 # A copy goes on, so that an in-place activation leaves the recorded output what it was.
-                return output.clone()
+                return mine.clone() if mine.numel() > output.numel() else mine.clone().view_as(output)
 
             return record
 
@@ -288,8 +291,14 @@ class FactoredGradients:
             raise _LayerError(uncalled[0], "takes no part in the model's outputs by itself")
         return values(self._function, outputs, batch.targets, self.factors.precision).sum(), calls
 
-    def _for_each(self, tensor: Tensor, n: int, layer: str) -> Tensor:
-        """A tensor with a row for each of n examples, also of what is the same for all, such as embedded positions."""
+    def _for_each(self, tensor: Tensor, n: int, site: Site, layer: str) -> Tensor:
+        """A tensor with a row for each of n examples.
+
+        Also of what is the same for all, such as embedded positions, and of the rows of all examples one after another,
+        as OPT's perceptrons see them.
+        """
+        if tensor.dim() == 2 and tensor.shape[0] > n and tensor.shape[0] % n == 0 and site.kind.last_axis:
+            return tensor.reshape(n, -1, tensor.shape[1])
         if tensor.dim() < 2 or tensor.shape[0] not in ((1, n) if self.factors.broadcast else (n,)):
             raise _LayerError(layer, f"sees {tuple(tensor.shape)} for {n} examples")
         return tensor.expand(n, *tensor.shape[1:])

@@ -119,12 +119,16 @@ def _convention(context: Context, checkpoint: Checkpoint, few: Examples) -> tupl
     """
     outputs = outputs_of(context, checkpoint, few)
     if outputs.dim() == 3 and outputs.shape[:2] == few.targets.shape:
+        # Any outputs tell, except those of a model that is certain, whose losses are all zero.
+        generator = torch.Generator().manual_seed(0)
+        outputs = torch.randn(outputs.shape, generator=generator).to(outputs)
         loss = values(context.loss, outputs, few.targets, accepted_precision(context.loss, outputs, few.targets))
         outputs, counted = outputs.double(), _counted(context, outputs, few.targets)
         for shift in (0, 1):
             logits, labels = outputs[:, : outputs.shape[1] - shift], few.targets[:, shift:]
             here = counted[:, : labels.shape[1]]
-            each = cross_entropy(logits.transpose(1, 2), labels.where(here, 0), reduction="none")
+            labels = labels.clamp(0, logits.shape[-1] - 1)
+            each = cross_entropy(logits.transpose(1, 2), labels, reduction="none")
             for predictions in (torch.ones(len(few)), here.sum(1)):
                 if torch.allclose((each * here).sum(1).to(loss), predictions.to(loss) * loss, rtol=1e-5):
                     return shift, bool((predictions > 1).any())

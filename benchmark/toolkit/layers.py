@@ -160,10 +160,12 @@ class Kind:
         keep: (module, inputs) → what is needed of the inputs; called within the forward pass, with the checkpoint's
             parameters and buffers in the module.
         terms: (module, what was kept, δ) → own parameter's name → its term.
+        last_axis: whether it works on the last axis alone, whatever stands before.
     """
 
     keep: Callable[[Any, Tensor], Tensor]
     terms: Callable[[Any, Tensor, Tensor], dict[str, Term]]
+    last_axis: bool = False
 
 
 def kind_of(name: str, module: nn.Module, parameters: Collection[str]) -> Kind:
@@ -293,6 +295,10 @@ def _is_embedding(module: nn.Module) -> bool:
     return plain and not module.scale_grad_by_freq and not module.sparse
 
 
+def _is_layer_norm(module: nn.Module) -> bool:
+    return isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and len(module.normalized_shape) == 1
+
+
 def _is_frozen_norm(module: nn.Module) -> bool:
     """Whether it treats every example by itself: batch statistics would make examples interact."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -301,10 +307,11 @@ def _is_frozen_norm(module: nn.Module) -> bool:
 
 
 KINDS: tuple[tuple[Callable[[nn.Module], bool], Kind], ...] = (
-    (_is_linear, Kind(_same, _linear)),
-    (_is_transposed_linear, Kind(_same, _transposed_linear)),
+    (_is_linear, Kind(_same, _linear, last_axis=True)),
+    (_is_transposed_linear, Kind(_same, _transposed_linear, last_axis=True)),
     (_is_convolution, Kind(_same, _convolution)),
     (_is_embedding, Kind(_same, _embedding)),
+    (_is_layer_norm, Kind(_normalised, _norm, last_axis=True)),
     (_is_frozen_norm, Kind(_normalised, _norm)),
 )
 """Who recognizes a module → its kind."""

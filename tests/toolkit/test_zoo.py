@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from zoo import ROWS, Row
-from zoo_oracle import Oracle, assert_close, context_of
+from zoo import ROWS, Row, classes
+from zoo_oracle import Oracle, assert_close, context_of, gauss_newton_products
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.kernel import gradient_kernels
+from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.projection import FourierProjection
 
 RIGHT = [row for row in ROWS if row.refused is None]
@@ -54,6 +55,30 @@ def test_hessian_products_are_those_of_single_examples(row: Row) -> None:
     assert_close(curvature, oracle.hessian_products(context.train, directions))
     assert_close(slopes, directions @ oracle.gradients(context.train).T)
     assert_close(loss.slopes(context.target, context.test, directions), -directions @ oracle.gradients(context.test).T)
+
+
+OF_CLASSES = [row for row in RIGHT if row.targets is classes]
+NOT_LIKELIHOODS = ("label smoothing", "class weights")
+NO_LOGITS = ("a dictionary of outputs",)
+
+
+@pytest.mark.parametrize("row", OF_CLASSES, ids=lambda row: row.name)
+def test_products_with_the_fisher_matrix_of_own_labels_are_gauss_newton_products(row: Row) -> None:
+    """Σ_y p(y) ∇L_y ∇L_yᵀ over own labels is the Gauss–Newton matrix of −log p; other losses are refused."""
+    context = context_of(row)
+    checkpoint = context.checkpoints[0]
+    if row.name in NOT_LIKELIHOODS + NO_LOGITS:
+        with pytest.raises(NotApplicableError, match=r"−log p|tensor of logits"):
+            labelled(context, checkpoint, own=True)
+        return
+    oracle = Oracle(context)
+    n_params = sum(one.numel() for one in oracle.parameters)
+    directions = torch.randn(2, n_params, dtype=torch.float64)
+    found = torch.zeros_like(directions)
+    for draw in labelled(context, checkpoint, own=True):
+        G = torch.cat(list(per_example_gradients(context, checkpoint, context.loss, draw.examples))).double()
+        found += (directions @ G.T * draw.weights) @ G / len(G)
+    assert_close(found, gauss_newton_products(oracle, context.train, directions))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.refused], ids=lambda row: row.name)
