@@ -8,7 +8,7 @@ from attriboard.leaderboard.drawings import interval_bar
 from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import headline_removals, removal_table
-from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy
+from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
 from attriboard.records.model import AttributionRecord, LdsResult
@@ -172,6 +172,8 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
     lds = entry.record.lds
     if lds is None:
         return failed_cell(entry.id)
+    if doubt(entry):
+        return replace(failed_cell(entry.id), text="implausible")
     return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline)
 
 
@@ -233,6 +235,8 @@ def status(method: MethodStudy) -> Cell:
     record = entry.record
     if record.status == "failed":
         return Cell("failed", "failed", note=record.reason or "", badge="failed")
+    if reason := doubt(entry):
+        return Cell("implausible", "implausible", note=reason, badge="failed")
     if verification := entry.verification:
         who = f"by {verification.by}, {verification.created[:10]}"
         if verification.status == "failed":

@@ -25,6 +25,14 @@ Edition = tuple[int, str, str]  # version, fingerprint, ground truth
 Scalar = bool | int | float | str | None
 
 
+def doubt(entry: Entry[AttributionRecord]) -> str | None:
+    """Why a record's LDS cannot be right: beyond the noise ceiling, or not what held-out masks give."""
+    again = entry.verification
+    if again is not None and again.status == "implausible":
+        return again.reason
+    return entry.record.doubt
+
+
 @dataclass(frozen=True, eq=False)
 class MethodStudy:
     """One attributor on one task.
@@ -71,8 +79,7 @@ class MethodStudy:
     @property
     def headline(self) -> Entry[AttributionRecord] | None:
         """What one gets without retraining: selected hyperparameters where they exist and work, else the default's."""
-        scored = (self.variants.get(name) for name in ("selected", "default"))
-        return next((entry for entry in scored if entry and entry.record.lds), None)
+        return next((self.variants[name] for name in ("selected", "default") if self.lds(name)), None)
 
     @property
     def selection(self) -> Entry[SelectionRecord] | None:
@@ -95,9 +102,9 @@ class MethodStudy:
         }
 
     def lds(self, variant: str) -> LdsResult | None:
-        """The result of a variant's newest record."""
+        """The result of a variant's newest record, unless it cannot be right."""
         entry = self.variants.get(variant)
-        return entry.record.lds if entry else None
+        return entry.record.lds if entry and doubt(entry) is None else None
 
     @cached_property
     def surrogates(self) -> dict[str, float]:

@@ -37,7 +37,7 @@ class Limits:
 
     @property
     def watched(self) -> bool:
-        """Whether somebody has to look."""
+        """Whether anything has to be measured."""
         return (self.bytes, self.processes, self.file_bytes) != (None, None, None)
 
 

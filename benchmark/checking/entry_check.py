@@ -84,6 +84,7 @@ class _Check:
             if isinstance(record, AttributionRecord):
                 self._score_again(where, record, matrices)
                 self._look_for_twins(where, record)
+                self._doubt(where, record)
 
     def _wrong(self, where: str, message: str) -> None:
         self.errors.append(Problem(where, message))
@@ -228,6 +229,13 @@ class _Check:
         again = grader.record_of_scores(task, matrices[record.scores_sha256], record.attributor.name)
         for disagreement in compare_numbers(record, again, TOLERANCE):
             self._wrong(where, f"{disagreement} when the scores were graded again")
+
+    def _doubt(self, where: str, record: AttributionRecord) -> None:
+        """What no method can get is said, and must not be called ok."""
+        if record.status == "implausible":
+            self._odd(where, f"{record.reason}; it never ranks")
+        elif record.doubt:
+            self._wrong(where, f"status = {record.status}, but it is {record.doubt}")
 
     @cached_property
     def _known(self) -> list[_Known]:

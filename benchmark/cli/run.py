@@ -249,10 +249,10 @@ def verify(
     (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
     if again.attributor.name != claimed.attributor.name:
         raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
-    verification = verify_record(claimed, again, by, tolerance)
+    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox)
     path = write_verification(verification, out)
     if json:
-        emit({**verification.model_dump(mode="json"), "verification": str(path)})
+        emit(verification.to_json() | {"verification": str(path)})
     else:
         first, second = (f"{v:.4f}" if v is not None else "failed" for v in (verification.claimed, verification.found))
         print(f"{claimed.attributor.name} on {claimed.task.name}: LDS {first} claimed, {second} found")
@@ -261,7 +261,7 @@ def verify(
         print("scores are the same to the last bit" if verification.same_scores else "scores differ")
         print(verification.reason or f"verified: within {tolerance:g}")
         print(f"verification: {path}")
-    if verification.status == "failed":
+    if verification.status != "verified":
         raise typer.Exit(1)
 
 
@@ -304,7 +304,7 @@ def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
                     regrets = ", ".join(f"{k}: {r:.3f}" for k, r in zip(record.budgets, rule.mean, strict=True))
                     print(f"{title}: mean regret by retrains, rule {name}: {regrets}")
         print(f"record: {path}")
-    if record.kind != "selection_cost" and record.status == "failed":
+    if record.kind != "selection_cost" and record.status != "ok":
         raise typer.Exit(1)
 
 
@@ -320,6 +320,8 @@ def _show(record: "AttributionRecord", title: str) -> None:
         print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
         if lds.n_degenerate:
             print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
+    if record.status == "implausible":
+        print(f"{record.reason}; the record never ranks")
     for text in record.notes:
         print(f"note: {text}")
     if record.hyperparameters:

@@ -24,6 +24,7 @@ from attriboard.records.model import (
     MethodInfo,
     TaskInfo,
     Variant,
+    above_ceiling,
 )
 from attriboard.records.provenance import provenance
 from attriboard.scoring.bootstrap import Bootstrap
@@ -103,6 +104,11 @@ class Grader:
             mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
         )
 
+    def _verdict(self, lds: LdsResult) -> dict[str, Any]:
+        """Status and reason of what was graded."""
+        doubt = above_ceiling(lds, self.ceiling.mean)
+        return {"status": "implausible" if doubt else "ok", "reason": doubt}
+
     def record(
         self,
         task: Task,
@@ -138,8 +144,11 @@ class Grader:
             variant=variant,
             selector=selector,
             hyperparameters=outcome.hyperparameters,
-            status="failed" if outcome.scores is None else "ok",
-            reason=outcome.reason,
+            **(
+                {"status": "failed", "reason": outcome.reason}
+                if outcome.scores is None
+                else self._verdict(graded["lds"])
+            ),
             lds=graded.get("lds"),
             calibration=graded.get("calibration"),
             criteria=dict(criteria or {}),
@@ -168,6 +177,7 @@ class Grader:
             card: what its authors say of it.
         """
         predictions = self.predict(scores)
+        lds = self.grade(predictions)
         described = {"paper": card.paper if card else "", "family": card.family if card else ""}
         info = AttributorInfo(name=name, origin="scores", digest=None, **described)
         return AttributionRecord(
@@ -176,9 +186,8 @@ class Grader:
             variant="custom",
             selector=None,
             hyperparameters={},
-            status="ok",
-            reason=None,
-            lds=self.grade(predictions),
+            **self._verdict(lds),
+            lds=lds,
             calibration=self.mean_lds(predictions, self.split.calibration),
             ceiling=self.ceiling.mean,
             fit_seconds=None,

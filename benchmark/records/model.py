@@ -128,7 +128,7 @@ class MethodInfo(RecordPart):
 class HeldOut(RecordPart):
     """The LDS on masks that are not public."""
 
-    sha256: Sha256 = Field(description="digest of the shard, which was published before anything was scored")
+    sha256: Sha256 = Field(description="digest of the file, which was published before anything was scored")
     n_masks: int = Field(gt=1, le=2**53)
     mean: Correlation = Field(description="as `lds.mean`, over these masks")
     ci95: tuple[Correlation, Correlation]
@@ -164,6 +164,21 @@ class LdsResult(RecordPart):
             if abs(sum(self.per_test) / self.n_scoring - self.mean) > 1e-6:
                 raise ValueError(f"mean = {self.mean}: is not the mean of per_test")
         return self
+
+
+def above_ceiling(lds: LdsResult, ceiling: float | None) -> str | None:
+    """Why an LDS cannot be right, as a record's reason: the whole interval lies above what a perfect predictor gets.
+
+    The part above is noise of single retrains, which nothing predicts that has not seen them; below the negative of
+    the ceiling it is the same.
+    """
+    if ceiling is None or max(lds.ci95[0], -lds.ci95[1]) <= ceiling:
+        return None
+    low, high = lds.ci95
+    return (
+        f"implausible: LDS {lds.mean:.3f}, 95 % interval {low:.3f} to {high:.3f}, lies beyond the noise ceiling "
+        f"{ceiling:.3f}, the LDS of a perfect predictor; so the ground truth itself was in the scores"
+    )
 
 
 class GitState(RecordPart):
@@ -243,7 +258,9 @@ class AttributionRecord(GradedRecord):
     variant: Variant = Field(description="how the hyperparameters came about")
     selector: Name | None
     hyperparameters: Hyperparameters
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "implausible"] = Field(
+        description="implausible: graded, and beyond what any method can get; never ranks"
+    )
     reason: Reason | None = Field(
         description="of a failure: a category and a text, as in 'nan: 3 of 500 rows', 'timeout'"
     )
@@ -275,12 +292,21 @@ class AttributionRecord(GradedRecord):
             raise ValueError("status = ok: lds and scores_sha256 are required, and reason is null")
         if self.status == "failed" and (self.lds is not None or self.reason is None):
             raise ValueError("status = failed: a reason is required, and lds is null")
+        if self.status == "implausible" and (self.lds is None or self.scores_sha256 is None or self.reason is None):
+            raise ValueError("status = implausible: lds, scores_sha256 and a reason are required")
         if self.variant == "selected" and self.selector is None:
             raise ValueError("variant = selected: the selector is required")
         influence = self.lds.mask_influence if self.lds else None
         if influence is not None and len(influence) != self.ground_truth.n_masks:
             raise ValueError(f"mask_influence has {len(influence)} values for {self.ground_truth.n_masks} masks")
         return self
+
+    @property
+    def doubt(self) -> str | None:
+        """Why its LDS cannot be right, whatever its status claims; `None` where nothing speaks against it."""
+        if self.status == "implausible":
+            return self.reason
+        return above_ceiling(self.lds, self.ceiling) if self.lds else None
 
 
 class GradedConfiguration(RecordPart):

@@ -17,10 +17,21 @@ from attriboard.base.digests import digest
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
-from attriboard.records.model import AttributionRecord, Correlation, Created, Name, Provenance, Reason, RecordPart
+from attriboard.records.model import (
+    AttributionRecord,
+    Correlation,
+    Created,
+    HeldOut,
+    LdsResult,
+    Name,
+    Provenance,
+    Reason,
+    RecordPart,
+)
 
 SUFFIX = ".verification"
 TOLERANCE = 0.005  # LDS; other machines add in another order, which moves LDS by less
+FITTED_DEVIATIONS = 3.0  # standard deviations between the LDS on published and on held-out masks
 MAX_BYTES = 1 << 20
 _JUDGED = ("lds.mean", "lds.pearson", "ceiling")
 
@@ -34,25 +45,34 @@ class Verification(RecordPart):
     task: Name
     attributor: Name
     by: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="who ran it")
-    status: Literal["verified", "failed"]
-    reason: Reason | None = Field(description="of a failure: the numbers that disagree")
+    status: Literal["verified", "failed", "implausible"] = Field(
+        description="implausible: the numbers came out again, and cannot be right"
+    )
+    reason: Reason | None = Field(description="of a failure: the numbers that disagree; or why they cannot be right")
     tolerance: float = Field(gt=0, le=1, description="the largest difference in LDS that counts as none")
     same_code: bool | None = Field(description="whether the attributor's code had the record's digest; null: no code")
     same_scores: bool = Field(description="whether the scores were the same to the last bit")
     claimed: Correlation | None = Field(description="the record's LDS; null for a failed run")
     found: Correlation | None
     provenance: Provenance
+    sandbox: bool | None = Field(default=None, description="whether the code ran in the sandbox; null: not known")
+    held_out: HeldOut | None = Field(default=None, description="the LDS on masks that are not public")
 
     @model_validator(mode="after")
     def _status_agrees(self) -> Self:
-        if (self.status == "failed") != (self.reason is not None):
+        if (self.status == "verified") == (self.reason is not None):
             raise ValueError(f"status = {self.status}: a failure has a reason, a success has none")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data, without fields at a default that a later version of the schema added."""
+        added = {name for name in ("sandbox", "held_out") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=added)
 
     @property
     def id(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        return digest(self.model_dump(mode="json"))[:16]
+        return digest(self.to_json())[:16]
 
     @property
     def path(self) -> Path:
@@ -62,18 +82,29 @@ class Verification(RecordPart):
 
 
 def verify_record(
-    record: AttributionRecord, again: AttributionRecord, by: str, tolerance: float = TOLERANCE
+    record: AttributionRecord,
+    again: AttributionRecord,
+    by: str,
+    tolerance: float = TOLERANCE,
+    *,
+    sandbox: bool | None = None,
+    held_out: HeldOut | None = None,
 ) -> Verification:
     """Judge a re-run.
 
-    A failed record is verified where its method failed again for the same kind of reason.
+    A failed record is verified where its method failed again for the same kind of reason. One that fits the published
+    masks better than held-out ones is implausible.
 
     Args:
         record: what is claimed.
         again: the same attributor, configuration and seed, run now.
         by: who ran it.
         tolerance: see `Verification`.
+        sandbox: see `Verification`.
+        held_out: what the re-run's scores get on masks that are not public.
     """
+    reason = _disagreement(record, again, tolerance)
+    doubt = reason is None and (again.doubt or (held_out and again.lds and fitted(again.lds, held_out)))
     claimed, found = (each.lds.mean if each.lds else None for each in (record, again))
     return Verification(
         created=again.created,
@@ -81,14 +112,35 @@ def verify_record(
         task=record.task.name,
         attributor=record.attributor.name,
         by=by,
-        status="failed" if (reason := _disagreement(record, again, tolerance)) else "verified",
-        reason=reason,
+        status="failed" if reason else "implausible" if doubt else "verified",
+        reason=reason or doubt or None,
         tolerance=tolerance,
         same_code=None if record.attributor.digest is None else record.attributor.digest == again.attributor.digest,
         same_scores=record.scores_sha256 is not None and record.scores_sha256 == again.scores_sha256,
         claimed=claimed,
         found=found,
         provenance=again.provenance,
+        sandbox=sandbox,
+        held_out=held_out,
+    )
+
+
+def fitted(lds: LdsResult, held_out: HeldOut) -> str | None:
+    """Why scores must have been fitted to the published masks; `None` where held-out ones agree.
+
+    Both LDS estimate the same quantity. They share their test points, so that the intervals, which count those in
+    both, are wider than the difference needs, and a difference of `FITTED_DEVIATIONS` of them is no accident.
+
+    Args:
+        lds: on the published masks.
+        held_out: of the same scores.
+    """
+    deviation = sum((high - low) ** 2 for low, high in (lds.ci95, held_out.ci95)) ** 0.5 / (2 * 1.96)
+    if lds.mean - held_out.mean <= FITTED_DEVIATIONS * deviation:
+        return None
+    return (
+        f"implausible: LDS {lds.mean:.3f} on the published masks, {held_out.mean:.3f} on {held_out.n_masks} held-out "
+        "masks; so the scores were fitted to the published ones"
     )
 
 
@@ -158,7 +210,7 @@ def write_verification(verification: Verification, folder: Path) -> Path:
     """Write a verification below a folder of results; one that is there stays."""
     path = folder / verification.path
     if not path.exists():
-        data: dict[str, Any] = verification.model_dump(mode="json")
+        data = verification.to_json()
         write_atomically(path, json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n")
     return path
 

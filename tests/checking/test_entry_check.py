@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checking.conftest import write_card
 from safetensors.numpy import save_file
 
 from attriboard.base.scores import scores_digest
 from attriboard.checking.entries import scores_file
 from attriboard.checking.entry_check import check_entry
+from attriboard.evaluation.catalog import load_task
 from attriboard.records.files import write_record
 from attriboard.records.published import published_results
 from attriboard.records.verifications import compare_numbers
@@ -168,3 +170,26 @@ def test_check_says_it_on_the_command_line(bare, tmp_path):
     Path(tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"a folder without method\.yaml, so it is no entry"):
         check_file(tmp_path / "empty")
+
+
+def test_scores_that_hold_the_ground_truth_are_implausible_and_must_say_so(grader, tmp_path):
+    """The smallest weights that give every target of every mask: what a method that reads the bundle returns."""
+    truth = grader.truth
+    weights = np.linalg.lstsq(truth.masks.astype(np.float64), truth.target.mean(axis=1), rcond=None)[0]
+    record = grader.record_of_scores(load_task("digits_mlp"), weights.T.astype(np.float32), "class_neighbours")
+    assert record.lds.mean > 0.999 > grader.ceiling.mean
+    assert (record.status, record.reason, record.doubt) == ("implausible", record.doubt, record.reason)
+    assert "beyond the noise ceiling 0.883" in record.reason
+    folder = tmp_path / "class_neighbours"
+    folder.mkdir()
+    write_card(folder / "method.yaml")
+    write_record_of(record, folder)
+    assert [p.message for p in check_entry(folder, []).warnings if "it never ranks" in p.message]
+    write_record_of(record.model_copy(update={"status": "ok", "reason": None}), folder)
+    (error,) = check_entry(folder, []).errors
+    assert error.message.startswith("status = ok, but it is implausible: LDS 1.000")
+
+
+def write_record_of(record, folder: Path) -> None:
+    (folder / "records").mkdir(exist_ok=True)
+    shutil.copy(write_record(record, folder.parent / "results"), folder / "records")

@@ -11,6 +11,7 @@ from attriboard.leaderboard.selector_table import selector_summary, selector_tab
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import CONTROLS, MethodStudy
 from attriboard.leaderboard.tables import Row
+from attriboard.records.verifications import verify_record
 
 SELECTED = {"variant": "selected", "selector": "surrogate"}
 
@@ -141,9 +142,9 @@ def test_without_removal_there_is_no_leaderboard_of_it():
 def test_selected_or_default_ranks_and_neither_custom_nor_oracle_nor_sweeps_do():
     found = rows(
         make_record("iffim"),
-        make_record("outside", 0.9, variant="custom", attributor__origin="scores"),
-        make_record("swept", 0.9, variant="sweep"),
-        make_record("trak", 0.9, variant="oracle", selector="oracle"),
+        make_record("outside", 0.7, variant="custom", attributor__origin="scores"),
+        make_record("swept", 0.7, variant="sweep"),
+        make_record("trak", 0.7, variant="oracle", selector="oracle"),
         make_record("tuned", 0.1),
         make_record("tuned", 0.6, **SELECTED),
     )
@@ -256,3 +257,25 @@ def test_the_showcase_is_of_the_task_with_most_of_the_headline_attributors():
         *make_study("iffim", 0.5, task__name="b"),
     )
     assert [(curve.task, curve.attributor) for curve in site.showcase] == [("a", "iffim"), ("a", "trak")]
+
+
+def test_what_cannot_be_right_is_shown_and_never_ranks():
+    sound = make_record("iffim", 0.5)
+    bound = sound.lds.ci95[0] - 0.1
+    ok = make_record("trak", 0.6)
+    claims_ok = ok.model_copy(update={"ceiling": bound})
+    says_so = ok.model_copy(update={"ceiling": bound, "status": "implausible", "reason": "implausible: LDS 0.600"})
+    for record in (claims_ok, says_so):
+        found = rows(sound, record)
+        assert texts(found["trak"], "rank", "rank_default", "default", "status") == (
+            "—",
+            "—",
+            "implausible",
+            "implausible",
+        )
+        assert texts(found["iffim"], "rank") == ("1",)
+    verification = verify_record(ok, ok, "x").model_copy(update={"status": "implausible", "reason": "implausible: y"})
+    entries = [Entry(sound, sound.id, Path()), Entry(ok, ok.id, Path(), verification)]
+    found = {row.name: row for row in Site(entries, [], {}).tables["digits_mlp"]["lds"].rows}
+    assert texts(found["trak"], "rank", "status") == ("—", "implausible")
+    assert found["trak"].cell("status").note == "implausible: y"

@@ -10,7 +10,7 @@ from attriboard.base.errors import FormatError
 from attriboard.leaderboard.board import build_board
 from attriboard.leaderboard.reading import read_entries
 from attriboard.records.files import write_record
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import AttributionRecord, HeldOut
 from attriboard.records.verifications import read_verification, verify_record, write_verification
 
 RECORD = make_record()
@@ -46,6 +46,30 @@ def test_a_failure_is_verified_by_a_failure_of_its_kind() -> None:
     assert "crash: exit code 3) was found" in verify_record(failed, other, "x").reason
     assert "ok is claimed, failed (crash: exit code 3) was found" in verify_record(RECORD, other, "x").reason
     assert verify_record(failed, RECORD, "x").status == "failed"
+
+
+def held_out(mean: float, half: float = 0.02) -> HeldOut:
+    return HeldOut(sha256="2" * 64, n_masks=50, mean=mean, ci95=(mean - half, mean + half))
+
+
+def test_scores_that_fit_the_published_masks_much_better_than_held_out_ones_are_implausible() -> None:
+    low, high = RECORD.lds.ci95
+    deviation = ((high - low) ** 2 + 0.04**2) ** 0.5 / 3.92
+    near, far = (held_out(RECORD.lds.mean - deviations * deviation) for deviations in (2.9, 3.1))
+    assert verify_record(RECORD, moved(0.0), "x", held_out=near).status == "verified"
+    assert verify_record(RECORD, moved(0.0), "x", held_out=held_out(0.9)).status == "verified"
+    caught = verify_record(RECORD, moved(0.0), "x", held_out=far)
+    assert (caught.status, caught.held_out) == ("implausible", far)
+    assert "on 50 held-out masks; so the scores were fitted to the published ones" in caught.reason
+    assert verify_record(RECORD, moved(0.1), "x", held_out=far).status == "failed", "other numbers come first"
+
+
+def test_fields_that_a_later_version_added_do_not_change_the_name_of_a_file() -> None:
+    old = verify_record(RECORD, moved(0.0), "x")
+    assert not {"sandbox", "held_out"} & old.to_json().keys()
+    new = verify_record(RECORD, moved(0.0), "x", sandbox=True)
+    assert new.to_json()["sandbox"] is True
+    assert new.id != old.id
 
 
 def test_it_is_kept_beside_the_record_and_betrays_every_edit(tmp_path: Path) -> None:
