@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.badges import badge, badge_text
+from attriboard.leaderboard.cost_table import cost_table
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
@@ -20,6 +21,7 @@ from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.plots.curves import curve_figure
+from attriboard.leaderboard.plots.selection_cost import cost_figure
 from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
@@ -41,13 +43,21 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
 
     yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
     yield page("selectors.html", "selectors.html", summary=selector_summary(site.tasks.values()),
-               table=selector_table(site.tasks.values()))  # fmt: skip
+               table=selector_table(site.tasks.values()), costs=cost_table(site.tasks.values()),
+               figures=_cost_figures(site))  # fmt: skip
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
     yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
     yield page("404.html", "missing.html")
     for study in site.tasks.values():
-        yield page(f"tasks/{study.name}.html", "task.html", study=study, distributions=_distributions(study))
+        yield page(
+            f"tasks/{study.name}.html",
+            "task.html",
+            study=study,
+            distributions=_distributions(study),
+            costs=cost_table([study]),
+            cost_figure=_cost_figure(study),
+        )
         yield f"data/{study.name}.js", explorer_script(study)
         for metric in METRICS:
             if (table := site.tables[study.name].get(metric.key)) is not None:
@@ -82,6 +92,15 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
             original=shlex.join(record.provenance.command_line),
             superseded=entry.id in site.superseded,
         )
+
+
+def _cost_figure(study: TaskStudy) -> Markup | None:
+    return cost_figure([entry.record for entry in study.costs]) if study.costs else None
+
+
+def _cost_figures(site: Site) -> list[tuple[TaskStudy, Markup]]:
+    """The figures of what choosing costs, task by task."""
+    return [(study, figure) for study in site.tasks.values() if (figure := _cost_figure(study)) is not None]
 
 
 def _environment(site: Site) -> Environment:
@@ -245,5 +264,7 @@ def _commands(name: str, origin: str, by_task: dict[str, MethodStudy]) -> list[s
         kinds = ["run"] * bool(method.attributions) + ["select"] * bool(method.selections)
         kinds += sorted({entry.record.kind for entry in method.uses})
         named = f"./{name}.py" if origin == "file" else name
+        if method.costs:
+            commands.append(f"attriboard report selection-cost {task} --method {named}")
         commands += [f"attriboard {kind} {task} {named}{' --selector all' * (kind == 'select')}" for kind in kinds]
     return commands

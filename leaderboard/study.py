@@ -20,6 +20,7 @@ from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResu
 SIGN_FLIPPED = "sign_flipped"
 CONTROLS = ("random", "input_similarity", "embedding_similarity", SIGN_FLIPPED)
 HEADLINE_SELECTOR = "surrogate"
+REGULARIZATION = "regularization"
 
 Edition = tuple[int, str, str]  # version, fingerprint, ground truth
 Scalar = bool | int | float | str | None
@@ -42,12 +43,14 @@ class MethodStudy:
         attributions: its current records, oldest first.
         selections: selector → its newest record, of those that start from the method's defaults if there are any.
         uses: its current records of data selection and other uses, oldest first.
+        costs: its newest record of what choosing over each grid costs, by what the grid sweeps.
     """
 
     name: str
     attributions: Sequence[Entry[AttributionRecord]] = ()
     selections: Mapping[str, Entry[SelectionRecord]] = field(default_factory=dict)
     uses: Sequence[Entry[AnyUse]] = ()
+    costs: Mapping[tuple[str, ...], Entry[SelectionCostRecord]] = field(default_factory=dict)
 
     @property
     def control(self) -> bool:
@@ -67,7 +70,12 @@ class MethodStudy:
     @property
     def newest(self) -> Entry[AnyRecord] | None:
         """The last record of any kind."""
-        every: list[Entry[AnyRecord]] = [*self.attributions, *self.selections.values(), *self.uses]
+        every: list[Entry[AnyRecord]] = [
+            *self.attributions,
+            *self.selections.values(),
+            *self.uses,
+            *self.costs.values(),
+        ]
         return max(every, key=lambda entry: entry.age, default=None)
 
     @property
@@ -172,6 +180,12 @@ class TaskStudy:
         return max(found, key=lambda pair: pair[1].record.lds.mean if pair[1].record.lds else -2.0, default=None)
 
     @property
+    def costs(self) -> list[Entry[SelectionCostRecord]]:
+        """What choosing λ alone costs, a record per method."""
+        found = (method.costs.get((REGULARIZATION,)) for method in self.methods.values())
+        return [entry for entry in found if entry]
+
+    @property
     def run(self) -> list[MethodStudy]:
         """Methods with a record."""
         return [method for method in self.methods.values() if method.newest]
@@ -219,6 +233,7 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
     attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
     selections: dict[str, list[Entry[SelectionRecord]]] = defaultdict(list)
     uses: dict[str, list[Entry[AnyUse]]] = defaultdict(list)
+    costs: dict[str, dict[tuple[str, ...], Entry[SelectionCostRecord]]] = defaultdict(dict)
     for entry in entries:
         record = entry.record
         if not _is_current(record, current):
@@ -229,10 +244,12 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
             attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))
         elif isinstance(record, SelectionRecord):
             selections[method].append(Entry(record, entry.id, entry.path, entry.verification))
-        elif not isinstance(record, SelectionCostRecord):
+        elif isinstance(record, SelectionCostRecord):
+            costs[method][record.swept] = Entry(record, entry.id, entry.path, entry.verification)
+        else:
             uses[method].append(Entry(record, entry.id, entry.path, entry.verification))
     methods = {
-        m: MethodStudy(m, attributions[m], _by_selector(selections[m], attributions[m]), uses[m])
+        m: MethodStudy(m, attributions[m], _by_selector(selections[m], attributions[m]), uses[m], costs[m])
         for m in sorted(attributions)
     }
     return TaskStudy(name, methods, bundles, superseded)

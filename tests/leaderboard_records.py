@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
 from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
@@ -153,6 +154,50 @@ def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> Brittlenes
     _change(data, changes)
     model = BrittlenessRecord if kind == "brittleness" else MislabelRecord
     return model.model_validate(data)
+
+
+def make_cost(attributor: str = "iffim", **changes: Any) -> SelectionCostRecord:
+    """A valid record of what choosing λ costs."""
+    data = json.loads(_golden())
+    kept = (
+        "schema_version",
+        "created",
+        "task",
+        "ground_truth",
+        "attributor",
+        "seed",
+        "provenance",
+        "checkpoints_sha256",
+    )
+    points = [{"regularization": value, "checkpoints": 1} for value in (0.0, 0.01, 0.1)]
+    rule = {
+        "mean": [0.04, 0.0123, 0.004],
+        "p10": [0.0, -0.001, -0.002],
+        "p90": [0.09, 0.0456, 0.01],
+        "worst": [0.3] * 3,
+    }
+    data = {key: data[key] for key in kept} | {
+        "kind": "selection_cost",
+        "swept": ["regularization"],
+        "configurations": points,
+        "lds": [0.2, 0.5, 0.45],
+        "picks": {
+            "default": {"hyperparameters": points[0], "regret": 0.3},
+            "surrogate": {"hyperparameters": points[2], "regret": 0.05},
+            "oracle": {"hyperparameters": points[1], "regret": 0.0},
+            "gcv": {"hyperparameters": None, "regret": None, "note": "not_applicable: no kernel"},
+        },
+        "budgets": [2, 8, 16],
+        "rules": {"best": rule | {"mean": [0.1, 0.0777, 0.02]}, "between": rule},
+        "hidden": 0.002,
+        "omega": {"value": 0.37, "ci95": [0.33, 0.42]},
+        "n_draws": 200,
+        "n_failed": 1,
+        "retrain_seconds": 2.5,
+    }
+    data["attributor"]["name"] = attributor
+    _change(data, changes)
+    return SelectionCostRecord.model_validate(data)
 
 
 def make_path(attributor: str, **changes: Any) -> list[AttributionRecord]:

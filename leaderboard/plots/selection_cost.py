@@ -1,66 +1,98 @@
 """The figure of what choosing costs: regret against the number of retrains, selectors without retrains at 0."""
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import FONT, PRINT, Chart
+from attriboard.leaderboard.formats import fixed, seconds
+from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, svg
 from attriboard.records.cost import SelectionCostRecord
 
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
 SURROGATE = "surrogate"
+ALL = 1.0  # how far right of the largest budget the oracle stands, in powers of two
 
 
-def draw_selection_cost(records: Sequence[SelectionCostRecord], title: str) -> Chart:
-    """Mean regret against retrains, a line per method with its 90th percentile as a band; ξ's regret at 0.
+def draw_selection_cost(
+    records: Sequence[SelectionCostRecord],
+    title: str,
+    size: tuple[int, int] = (460, 280),
+    colors: Mapping[str, str] = PRINT,
+) -> Chart:
+    """Mean regret against retrains (log), a line per method with a band from the 10th to the 90th percentile.
+
+    ξ's regret is a diamond at 0 retrains; the oracle's, which had all masks, a ring at the right. Below every number of
+    retrains stand the seconds that they take on one core.
 
     Args:
         records: of one task, one per method.
         title: above.
+        size: width and height, in pixels.
+        colors: by name, see `charts.PRINT`.
 
     Raises:
         InputError: no record.
     """
     if not records:
         raise InputError("a figure of what choosing costs needs at least one record")
-    rows: list[dict[str, Any]] = []
+    budgets = sorted({k for record in records for k in record.budgets})
+    last = math.log2(budgets[-1]) + ALL
+    labels: dict[str, list[str]] = {"0.00": ["0", "ξ"], f"{last:.2f}": ["all", "oracle"]}
+    each = records[0].retrain_seconds
+    labels |= {f"{math.log2(k):.2f}": [str(k), f"{seconds(k * each)} s"] for k in budgets}
+    rows, marks = [], []
+    for record, color in zip(records, (CYCLE[i % len(CYCLE)] for i in range(len(records))), strict=True):
+        own = {"series": record.attributor.name, "color": color}
+        _, rule = record.headline
+        low = rule.p10 or rule.mean
+        rows += [
+            own | {"at": math.log2(k), "retrains": k, "mean": mean, "low": least, "high": most}
+            for k, mean, least, most in zip(record.budgets, rule.mean, low, rule.p90, strict=True)
+        ]
+        for name, at, shape in ((SURROGATE, 0.0, "diamond"), ("oracle", last, "circle")):
+            pick = record.picks.get(name)
+            if pick is not None and pick.regret is not None:
+                marks.append(own | {"at": at, "mean": pick.regret, "shape": shape, "who": name})
+    names = [record.attributor.name for record in records]
+    values: dict[str, Any] = {
+        "heading": title,
+        "width": size[0],
+        "height": size[1],
+        "columns": 4,
+        "paid": rows,
+        "marks": marks,
+        "names": names,
+        "colors": [CYCLE[i % len(CYCLE)] for i in range(len(names))],
+        "dashes": [[1, 0]] * len(names),
+        "domain": [-0.35, last + 0.35],
+        "places": [float(place) for place in labels],
+        "labels": f"({json.dumps(labels, ensure_ascii=False)})[format(datum.value, '.2f')]",
+    }
+    return filled("budget", values, colors)
+
+
+def cost_figure(records: Sequence[SelectionCostRecord]) -> Markup:
+    """The figure inside a page, in the colors of its theme; readable without scripts."""
+    chart = draw_selection_cost(records, "", (400, 220), PAGE)
+    return Markup('<div class="figure curve" role="img" aria-label="{}">{}</div>').format(
+        _described(records), Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
+    )
+
+
+def _described(records: Sequence[SelectionCostRecord]) -> str:
+    """The figure in words."""
+    said = []
     for record in records:
         _, rule = record.headline
-        name = record.attributor.name
-        pick = record.picks.get(SURROGATE)
-        if pick is not None and pick.regret is not None:
-            rows.append({"method": name, "k": "0 (ξ)", "mean": pick.regret, "p90": pick.regret, "surrogate": True})
-        rows += [
-            {"method": name, "k": str(k), "mean": mean, "p90": p90, "surrogate": False}
-            for k, mean, p90 in zip(record.budgets, rule.mean, rule.p90, strict=True)
-        ]
-    budgets = sorted({k for record in records for k in record.budgets})
-    methods = [record.attributor.name for record in records]
-    x = {
-        "field": "k", "type": "ordinal", "title": "retrains that choose",
-        "sort": ["0 (ξ)", *map(str, budgets)], "axis": {"labelAngle": 0},
-    }  # fmt: skip
-    color = {
-        "field": "method", "type": "nominal", "title": None,
-        "scale": {"domain": methods, "range": [CYCLE[i % len(CYCLE)] for i in range(len(methods))]},
-    }  # fmt: skip
-    paid = [{"filter": "!datum.surrogate"}]
-    y = {"field": "mean", "type": "quantitative", "title": "regret (LDS)"}
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "title": {"text": title, "anchor": "start"},
-        "width": 460,
-        "height": 280,
-        "data": {"values": rows},
-        "layer": [
-            {"transform": paid, "mark": {"type": "area", "opacity": 0.12},
-             "encoding": {"x": x, "y": y, "y2": {"field": "p90"}, "color": color}},
-            {"transform": paid, "mark": {"type": "line", "point": True}, "encoding": {"x": x, "y": y, "color": color}},
-            {"transform": [{"filter": "datum.surrogate"}],
-             "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 90, "opacity": 1},
-             "encoding": {"x": x, "y": y, "color": color}},
-        ],
-        "config": {
-            "font": FONT, "background": "white", "axis": {"labelColor": PRINT["soft"], "gridColor": PRINT["line"]},
-        },
-    }  # fmt: skip
+        first, last = record.budgets[0], record.budgets[-1]
+        free = record.picks.get(SURROGATE)
+        without = "" if free is None or free.regret is None else f"ξ {fixed(free.regret)}, "
+        said.append(
+            f"{record.attributor.name}: {without}{fixed(rule.mean[0])} with {first} retrains, "
+            f"{fixed(rule.mean[-1])} with {last}"
+        )
+    return f"Mean regret of λ on {records[0].task.name}; " + "; ".join(said)

@@ -81,6 +81,18 @@ window.plots = {
       { "data": { "values": "$points" }, "transform": [{ "filter": "datum.dot" }], "mark": { "type": "point", "filled": true, "size": 40, "opacity": 1 }, "encoding": { "x": "$line_x", "y": "$line_y", "fill": "$own_color", "shape": { "field": "shape", "type": "nominal", "scale": null } } }
     ]
   },
+  "budget": {
+    "title": "$heading", "width": "$width", "height": "$height", "config": "$config",
+    "layer": [
+      { "data": { "values": [{ "mean": 0 }] }, "mark": { "type": "rule", "color": "$soft", "opacity": 0.6 }, "encoding": { "y": "$regret" } },
+      { "data": { "values": "$paid" }, "mark": { "type": "area", "opacity": 0.1 }, "encoding": { "x": "$budget_x", "y": { "field": "low", "type": "quantitative", "title": "regret (LDS)" }, "y2": { "field": "high" }, "fill": "$own_color", "detail": { "field": "series" } } },
+      { "data": { "values": "$paid" }, "mark": { "type": "line", "strokeWidth": 1.8 }, "encoding": { "x": "$budget_x", "y": "$regret", "color": "$series_color" } },
+      { "data": { "values": "$paid" }, "mark": { "type": "point", "filled": true, "size": 36, "opacity": 1 }, "encoding": { "x": "$budget_x", "y": "$regret", "fill": "$own_color" } },
+      { "data": { "values": "$marks" }, "mark": { "type": "point", "filled": false, "size": 110, "strokeWidth": 2.2, "opacity": 1 }, "encoding": { "x": "$budget_x", "y": "$regret", "stroke": "$own_color", "shape": { "field": "shape", "type": "nominal", "scale": null } } }
+    ]
+  },
+  "budget_x": { "field": "at", "type": "quantitative", "title": "retrains (log), and their seconds on one core", "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": false } },
+  "regret": { "field": "mean", "type": "quantitative", "title": "regret (LDS)" },
   "own_color": { "field": "color", "type": "nominal", "scale": null },
   "line_x": { "field": "x", "type": "quantitative", "title": "$title", "scale": "$line_scale", "axis": { "tickCount": 8 } },
   "line_y": { "field": "y", "type": "quantitative", "title": "$y_title", "scale": "$y_scale" },

@@ -8,7 +8,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from leaderboard_pages import Page
-from leaderboard_records import LAMBDAS, make_path, make_record, make_removal, make_selection, make_study, make_use
+from leaderboard_records import (
+    LAMBDAS,
+    make_cost,
+    make_path,
+    make_record,
+    make_removal,
+    make_selection,
+    make_study,
+    make_use,
+)
 
 from attriboard.contracts.card import load_card
 from attriboard.leaderboard.board import build_board
@@ -65,6 +74,8 @@ def records() -> SimpleNamespace:
         mislabel=make_use("mislabel"),
         without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
         hostile=hostile(),
+        cost=make_cost(),
+        old_cost=make_cost(created="2025-01-01T00:00:00Z", retrain_seconds=9.0),
         negated=make_record(
             "sign_flipped", -0.5, negates={"record": best.id, "attributor": "iffim", "hyperparameters": {"seen": 3}}
         ),
@@ -133,6 +144,25 @@ def test_records_of_uses_say_what_was_found_and_how_to_repeat_it(made, page):
     assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self-influence" in wrong
     for record in (made.brittleness, made.mislabel, made.removal):
         assert f"attriboard run {record.id}.json" in page(f"records/{record.id}.html").text
+
+
+@pytest.mark.parametrize("path", ["selectors.html", "tasks/digits_mlp.html"])
+def test_what_choosing_costs_is_a_table_and_a_figure_of_the_newest_record(made, page, path):
+    shown = page(path)
+    assert f"records/{made.cost.id}.html" in " ".join(shown.links)
+    assert f"records/{made.old_cost.id}.html" not in " ".join(shown.links)
+    for text in ("0.0123", "90 %: 0.0456", "0.37", "0.33 to 0.42", "0.0777", "20.0"):
+        assert text in shown.text
+    assert "Mean regret of λ on digits_mlp; iffim: ξ 0.050, 0.040 with 2 retrains, 0.004 with 16" in shown.source
+
+
+def test_a_record_of_what_choosing_costs_has_every_rule_and_pick(made, page):
+    shown = page(f"records/{made.cost.id}.html").words
+    assert "What choosing regularization of iffim on digits_mlp costs: 3 grid points, 200 random draws" in shown
+    assert "1 grid points failed" in shown
+    assert "0.0400 90 %: 0.0900" in shown
+    assert "not_applicable: no kernel" in shown
+    assert f"attriboard run {made.cost.id}.json" in page(f"records/{made.cost.id}.html").text
 
 
 def test_a_record_of_the_flipped_control_names_and_links_the_record_that_it_negates(made, page):

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leaderboard_records import make_removal, make_use
+from leaderboard_records import make_cost, make_removal, make_use
 
 from attriboard.base.errors import InputError
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, filled, save_figure, svg, templates
 from attriboard.leaderboard.plots.curves import PAGE_SIZE, curve_chart, curve_figure
+from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, draw_surface, marks_of, sweep_curve
 from attriboard.leaderboard.plots.uses import draw_brittleness, draw_recall, draw_removal, draw_removal_sweep
 from attriboard.leaderboard.removal_rows import removal_rows
@@ -261,3 +262,23 @@ def test_the_same_records_give_the_same_bytes_and_an_ending_is_not_doubled(tmp_p
     assert "on digits_mlp" in (tmp_path / "one" / "v1.2-figure.svg").read_text(encoding="utf-8"), "texts stay texts"
     save_figure(draw_recall([make_use("mislabel")]), tmp_path / "figure.png")
     assert sorted(file.name for file in tmp_path.glob("figure*")) == ["figure.png", "figure.svg"]
+
+
+def test_regret_by_retrains_has_xi_at_zero_the_oracle_at_the_right_and_the_seconds_below() -> None:
+    chart = draw_selection_cost([make_cost(), make_cost("trak")], "digits_mlp")
+    _, band, line, dots, marks = chart["layer"]
+    rows = line["data"]["values"]
+    assert band["data"] == line["data"] == dots["data"]
+    assert [(row["at"], row["mean"], row["low"], row["high"]) for row in rows if row["series"] == "trak"] == [
+        (1.0, 0.04, 0.0, 0.09),
+        (3.0, 0.0123, -0.001, 0.0456),
+        (4.0, 0.004, -0.002, 0.01),
+    ]
+    by_name = {(mark["series"], mark["who"]): mark for mark in marks["data"]["values"]}
+    assert by_name["iffim", "surrogate"]["at"] == 0.0
+    assert by_name["iffim", "surrogate"]["mean"] == 0.05
+    assert by_name["trak", "oracle"]["at"] > 4.0
+    assert '"3.00": ["8", "20.0 s"]' in line["encoding"]["x"]["axis"]["labelExpr"]
+    assert "<svg" in svg(chart)
+    with pytest.raises(InputError, match="at least one record"):
+        draw_selection_cost([], "nothing")
