@@ -25,7 +25,7 @@ class BoardSummary:
 
 def repository_documents() -> Path | None:
     """The Markdown documents of the checkout that this code runs from; none in an installed wheel."""
-    folder = Path(__file__).parent.parent / "docs"
+    folder = Path(__file__).resolve().parent.parent / "docs"  # an editable installation links to the files
     return folder if (folder / "protocol.md").is_file() else None
 
 

@@ -80,6 +80,7 @@ def _costs(method: MethodStudy) -> list[dict[str, Any]]:
                 "variant": variant,
                 "seconds": seconds,
                 "bytes": record.peak_bytes,
+                "threads": record.provenance.threads,
                 "lds": lds.mean,
                 "low": lds.ci95[0],
                 "high": lds.ci95[1],

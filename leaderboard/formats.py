@@ -54,6 +54,14 @@ def plain(value: Scalar) -> str:
     return f"{value:g}" if isinstance(value, float) else setting(value)
 
 
+def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
+    """`λ = 0.01`, of a configuration that has a λ; else nothing."""
+    value = hyperparameters.get("regularization")
+    if "regularization" not in hyperparameters:
+        return ""
+    return "λ by the method's rule" if value is None else f"λ = {plain(value)}"
+
+
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:
     """A whole configuration on one line."""
     return ", ".join(f"{name} = {plain(value)}" for name, value in hyperparameters.items()) or "none"

@@ -11,7 +11,8 @@ from attriboard.leaderboard.removal_table import headline_removals, removal_tabl
 from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
-from attriboard.records.model import AttributionRecord, LdsResult
+from attriboard.records.model import AttributionRecord, LdsResult, SelectionRecord
+from attriboard.scoring.differences import lds_difference
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Metric:
         kind: of the records that it is made of.
         title: short name.
         explanation: one sentence under the heading.
+        direction: which way is better.
+        footer: what the numbers are, in a sentence or two.
         unit: what the number that orders its rows is.
         commands: that score a method; `{task}` stands for the task.
         table: from a task's study to its leaderboard; none where no record has this metric.
@@ -32,6 +35,8 @@ class Metric:
     kind: str
     title: str
     explanation: str
+    direction: str
+    footer: str
     unit: str
     commands: tuple[str, ...]
     table: Callable[[TaskStudy], Table | None]
@@ -56,6 +61,10 @@ LDS_COLUMNS = (
     Column("chosen", "Selected hyperparameters", numeric=False, shown=False),
     Column("record", "Record", "Permanent link to the number behind the rank", numeric=False, shown=False),
 )  # fmt: skip
+
+
+SEEN_ELSEWHERE = {"measured", "failed", "not run", "derived"}
+"""What the numbers of a row and the list of failures say already: a column of nothing else is hidden at first."""
 
 
 def rank_methods(methods: Iterable[MethodStudy], results: Callable[[MethodStudy], LdsResult | None]) -> dict[str, int]:
@@ -90,6 +99,8 @@ def lds_table(study: TaskStudy) -> Table | None:
     columns = [*LDS_COLUMNS]
     if any("custom" in method.variants for method in methods):
         columns[5:5] = custom
+    if {status(method).text for method in methods} <= SEEN_ELSEWHERE:
+        columns = [replace(column, shown=column.shown and column.key != "status") for column in columns]
     removals = headline_removals(study)
     if removals:
         at = next(i for i, column in enumerate(columns) if column.key == "seconds")
@@ -174,7 +185,10 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
         return failed_cell(entry.id)
     if doubt(entry):
         return replace(failed_cell(entry.id), text="implausible")
-    return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline)
+    detail = formats.chosen_regularization(entry.record.hyperparameters)
+    if variant == "oracle" and entry.record.variant != "oracle":
+        detail += f", the {entry.record.variant}"
+    return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline, detail=detail)
 
 
 def lds_cell(lds: LdsResult, record: str, scale: tuple[float, float], ceiling: float | None) -> Cell:
@@ -195,8 +209,13 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
         return {}
     record, link, cells = selection.record, Link(f"records/{selection.id}.html"), {}
     if record.status == "failed":
-        reason = category(record.reason)
-        return {"selected": Cell("—", None, note="no λ to select" if reason == "not applicable" else reason, link=link)}
+        return {"selected": Cell("—", None, note=_why_not_selected(method, record), link=link)}
+    oracle, selected = method.variants.get("oracle"), method.variants.get("selected")
+    if oracle and selected and oracle.record.variant != "oracle" and oracle.record.lds and selected.record.lds:
+        difference = lds_difference(oracle.record.lds, selected.record.lds)
+        low, high = map(formats.fixed, difference.ci95)
+        link = Link(f"records/{oracle.id}.html")
+        return {"regret": Cell(formats.fixed(difference.mean), difference.mean, note=f"{low} to {high}", link=link)}
     if record.regret is not None:
         low, high = map(formats.fixed, record.regret.ci95)
         cells["regret"] = Cell(
@@ -207,11 +226,25 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
     return cells
 
 
+def _why_not_selected(method: MethodStudy, record: SelectionRecord) -> str:
+    """Why a selector chose nothing: the method has no λ, or it has one and something failed."""
+    default = method.variants.get("default")
+    if default and default.record.status == "failed":
+        return f"default failed: {category(default.record.reason)}"
+    reason = category(record.reason)
+    if reason != "not applicable":
+        return reason
+    known = default.record.hyperparameters if default else record.default.hyperparameters
+    return "λ, but no spectrum" if "regularization" in known else "no λ to select"
+
+
 def _cost(record: AttributionRecord) -> Mapping[str, Cell]:
     cells = {}
     if record.score_seconds is not None:
         total = (record.fit_seconds or 0.0) + record.score_seconds
-        cells["seconds"] = Cell(formats.seconds(total), total)
+        threads = record.provenance.threads
+        note = "1 thread" if threads == 1 else f"{threads} threads"
+        cells["seconds"] = Cell(formats.seconds(total), total, note=note)
     if record.peak_bytes is not None:
         cells["memory"] = Cell(formats.megabytes(record.peak_bytes), record.peak_bytes)
     return cells
@@ -234,7 +267,7 @@ def status(method: MethodStudy) -> Cell:
         return Cell("not run", "not run", badge="quiet")
     record = entry.record
     if record.status == "failed":
-        return Cell("failed", "failed", note=record.reason or "", badge="failed")
+        return Cell("failed", "failed", note=category(record.reason), badge="failed")
     if reason := doubt(entry):
         return Cell("implausible", "implausible", note=reason, badge="failed")
     if verification := entry.verification:
@@ -257,6 +290,10 @@ METRICS = (
         "attribution",
         "LDS",
         "The linear datamodeling score: how well summed scores rank what retraining on random half-subsets does.",
+        "↑ Higher is better; compare with the noise ceiling, not with 1.",
+        "LDS: Spearman's correlation, over random half-subsets of the training data, between summed attribution scores "
+        "and the outputs of models retrained on those subsets; averaged over scoring points; higher is better. The "
+        "noise ceiling is the LDS that a perfect predictor would have, for retraining is noisy.",
         "LDS",
         ("attriboard run {task} ATTRIBUTOR", "attriboard select {task} ATTRIBUTOR"),
         lds_table,
@@ -266,6 +303,10 @@ METRICS = (
         "removal",
         "data selection",
         "Remove the examples that a method calls most helpful, retrain, measure.",
+        "↓ Lower accuracy (or higher perplexity) is better.",
+        "Data selection: the examples with the highest scores, summed over calibration points, are removed, and models "
+        "are trained on the rest; accuracy or perplexity is on scoring points. It ranks methods otherwise than LDS "
+        "does: sums over test points reward methods that remove whole classes, and random halves never lack a class.",
         "after the most helpful examples were removed",
         ("attriboard removal {task} ATTRIBUTOR",),
         removal_table,
@@ -275,6 +316,9 @@ METRICS = (
         "brittleness",
         "brittleness",
         "The fewest training examples whose removal flips a prediction, found by retraining.",
+        "↓ Fewer removals are better; ↑ more flipped predictions are.",
+        "Brittleness: for each test point, the fewest training examples, in the order of its own scores, whose removal "
+        "flips its prediction in most retrains. Points that do not flip count as beyond the largest number tried.",
         "removals flip the median prediction",
         ("attriboard brittleness {task} ATTRIBUTOR",),
         brittleness_table,
@@ -284,6 +328,10 @@ METRICS = (
         "mislabel",
         "mislabel detection",
         "Find training labels that were flipped on purpose, so the answer is known.",
+        "↑ Higher AUC is better; chance is 0.5.",
+        "Mislabel detection: the area under the ROC curve of finding the wrong labels when examples are ordered by how "
+        "suspicious a method finds them, by self-influence or by the harm done to calibration points. Nothing is "
+        "retrained.",
         "AUC of finding wrong labels",
         ("attriboard mislabel {task} ATTRIBUTOR", "attriboard mislabel {task} ATTRIBUTOR --by summed"),
         mislabel_table,

@@ -113,6 +113,7 @@ def _environment(site: Site) -> Environment:
     )
     environment.filters |= {
         "breakable": breakable,
+        "chosen": formats.chosen_regularization,
         "count": formats.count,
         "fixed": formats.fixed,
         "inline_code": inline_code,

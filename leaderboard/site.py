@@ -17,6 +17,7 @@ from attriboard.leaderboard.tables import Cell, Row, Table
 from attriboard.records.files import AnyRecord
 
 MATRIX_ROWS = 20
+EXCEPTION = 0.03  # how much worse than the default a selected LDS must be to be named on the overview
 HEADLINE_ORDER = ("iffim", "trak")
 DOCUMENT = re.compile(r"[a-z0-9_-]+")
 ORDER = ("readme", "first-attributor", "protocol", "formulas", "submit", "faq")  # of documents; others follow by name
@@ -147,6 +148,17 @@ class Site:
         methods = [name for name in scored if name not in CONTROLS][:MATRIX_ROWS]
         rows = [*methods, *(name for name in scored if name in CONTROLS)]
         return [MatrixRow(n, n in CONTROLS, self.attributors[n], frozenset(best[n])) for n in rows]
+
+    @cached_property
+    def exceptions(self) -> list[tuple[str, str, float, float]]:
+        """Where ξ̄'s choice is clearly worse than the default: task, method, LDS selected, LDS default."""
+        found = []
+        for task, study in self.tasks.items():
+            for method in study.methods.values():
+                selected, default = method.lds("selected"), method.lds("default")
+                if selected and default and default.mean - selected.mean >= EXCEPTION:
+                    found.append((task, method.name, selected.mean, default.mean))
+        return sorted(found, key=lambda one: one[2] - one[3])
 
     @cached_property
     def showcase(self) -> list[Curve]:

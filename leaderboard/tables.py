@@ -44,6 +44,7 @@ class Cell:
         text: what is read.
         value: the exact number or text, for sorting and exports; none sorts last.
         note: a second, smaller line.
+        detail: a third one.
         link: where the text leads.
         drawing: finished markup below.
         badge: draws the text as a badge of this kind: ok, failed, quiet.
@@ -53,6 +54,7 @@ class Cell:
     text: str = "—"
     value: float | int | str | None = None
     note: str = ""
+    detail: str = ""
     link: Link | None = None
     drawing: Markup | None = None
     badge: str = ""

@@ -138,6 +138,8 @@ class _Report:
         candidates = [i for i in range(1, len(self.job.configurations)) if self.points[i].predictions is not None]
         best = None
         if candidates:
+            if self.points[0].predictions is not None:
+                candidates.append(0)  # a default may lie outside the grid; at equal scores the grid's value is named
             best = candidates[oracle.select([self.points[i].calibration for i in candidates])]
         choices = [self._resolved(choice) for choice in choices] or self._without_a_fit()
         return Study(list(self._attributions(choices, best)), [self._selection(choice, best) for choice in choices])

@@ -54,7 +54,8 @@
     const count = () => {
       const n = total.filter(matches).length;
       const noun = total.length === 1 ? element.dataset.noun.replace(/s$/, "") : element.dataset.noun;
-      output.textContent = n === total.length ? `${n} ${noun}` : `${n} of ${total.length} ${noun}`;
+      const others = rows.length - total.length; // they stay in view
+      output.textContent = (n === total.length ? `${n} ${noun}` : `${n} of ${total.length} ${noun}`) + (others ? ` and ${others} for comparison` : "");
     };
     const show = () => {
       // Controls stay in view whatever is searched for.

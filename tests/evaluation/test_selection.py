@@ -69,13 +69,25 @@ def watched(published: Published, grader: Grader) -> tuple[Study, Watching]:
     return study(published, grader, "iffim", *names, oracle=oracle, candidates=LAMBDAS), oracle
 
 
-def test_oracle_is_shown_calibration_points_only(watched: Any, brute: Any) -> None:
+def test_oracle_is_shown_calibration_points_only_the_defaults_last(watched: Any, brute: Any) -> None:
     found, oracle = watched
-    assert oracle.shown == pytest.approx([brute[value][0] for value in LAMBDAS], abs=1e-6)
-    best = LAMBDAS[oracle.shown.index(max(oracle.shown))]
+    candidates = (*LAMBDAS, 0.0)
+    assert oracle.shown == pytest.approx([brute[value][0] for value in candidates], abs=1e-6)
+    best = candidates[oracle.shown.index(max(oracle.shown))]
     for record in found.selections:
         assert record.oracle.hyperparameters["regularization"] == best
         assert record.oracle.lds == pytest.approx(brute[best][1], abs=1e-6)
+
+
+def test_the_oracle_never_loses_to_a_default_outside_the_candidates(
+    published: Published, grader: Grader, brute: Any
+) -> None:
+    best = max(brute, key=lambda value: brute[value][0])
+    worse = [value for value in LAMBDAS if value != best]
+    found = study(published, grader, "iffim", candidates=worse, configuration={"regularization": best})
+    record = by_selector(found)["surrogate"]
+    assert record.oracle == record.default
+    assert record.oracle.hyperparameters["regularization"] == best
 
 
 def test_default_selected_and_regret_are_on_scoring_points(watched: Any, brute: Any) -> None:
@@ -235,7 +247,7 @@ def test_equal_candidates_are_run_once(published: Published, grader: Grader, tmp
 
 def test_regret_of_the_oracles_own_pick_is_exactly_zero(published: Published, grader: Grader, tmp_path: Path) -> None:
     path = write_ridge(tmp_path)
-    found = study(published, grader, path, "surrogate", candidates=(0.5,))
+    found = study(published, grader, path, "surrogate", candidates=(0.5,), configuration={"regularization": 0.5})
     (record,) = found.selections
     assert record.selected == record.oracle
     assert record.regret.mean == 0.0

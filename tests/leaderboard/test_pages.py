@@ -117,7 +117,8 @@ def test_numbers_on_the_leaderboard_are_exact_and_lead_to_their_records(made, pa
     row, exact = board.rows["iffim"], board.exact["iffim"]
     for record in made.study[:3]:
         low, high = record.lds.ci95
-        assert row[record.variant] == f"{record.lds.mean:.3f}{low:.3f} to {high:.3f}".replace("-", "−")
+        chosen = f"λ = {record.hyperparameters['regularization']:g}"
+        assert row[record.variant] == f"{record.lds.mean:.3f}{low:.3f} to {high:.3f}".replace("-", "−") + chosen
         assert float(exact[record.variant]) == record.lds.mean
         assert f"../records/{record.id}.html" in board.links
     assert "0.810" in board.text, "the noise ceiling"

@@ -92,11 +92,24 @@ def test_a_record_of_the_flipped_control_takes_the_place_of_the_derived_row():
     assert texts(rows(make_record("random", 0.0))["sign_flipped"], "status") == ("not run",), "no method, no negative"
 
 
+def test_the_oracle_considers_the_default():
+    """Where the default is better on calibration points, it is the oracle, and regret is against it."""
+    default = make_record("datainf", 0.3, calibration=0.31, hyperparameters={"regularization": None})
+    selected = make_record("datainf", 0.2, **SELECTED, calibration=0.2, hyperparameters={"regularization": 1.0})
+    tuned = {"variant": "oracle", "selector": "oracle"}
+    oracle = make_record("datainf", 0.25, **tuned, calibration=0.25, hyperparameters={"regularization": 0.1})
+    row = rows(default, selected, oracle, make_selection("datainf"))["datainf"]
+    assert (row.cell("oracle").text, row.cell("oracle").detail) == ("0.300", "λ by the method's rule, the default")
+    assert row.cell("regret").value == pytest.approx(0.1)
+    row = rows(default.model_copy(update={"calibration": 0.1}), selected, oracle, make_selection("datainf"))["datainf"]
+    assert (row.cell("oracle").text, row.cell("oracle").detail) == ("0.250", "λ = 0.1")
+
+
 def test_a_failure_is_a_row_with_its_reason():
     failed = make_record("datainf", status="failed", reason="nan: 500 of 500 rows")
     row = rows(make_record("iffim"), failed)["datainf"]
     assert texts(row, "rank", "default", "status") == ("—", "failed", "failed")
-    assert row.cell("status").note == failed.reason
+    assert row.cell("status").note == "nan"
 
 
 def test_the_newest_record_of_a_variant_wins():
@@ -166,7 +179,7 @@ def test_data_selection_has_default_beside_selected():
         make_removal("datainf", status="failed", reason="nan: every row"),
     ]
     found = rows(*records, metric="removal")
-    assert list(found) == ["nothing removed", "removed at random", "iffim", "trak", "datainf"]
+    assert list(found) == ["nothing removed", "random subsets", "iffim", "trak", "datainf"]
     row = found["iffim"]
     assert texts(row, "default_50", "selected_50", "difference_50", "default_10") == (
         "88.00 ± 0.58", "80.00 ± 0.58", "−8.00 ± 0.00", "92.00 ± 0.58",
@@ -176,7 +189,7 @@ def test_data_selection_has_default_beside_selected():
     assert texts(found["datainf"], "default_50", "selected_50") == ("failed", "—")
     assert texts(found["trak"], "default_50") == ("85.00 ± 0.58",), "the newest counts"
     assert texts(found["nothing removed"], "default_50") == ("95.00 ± 0.58",)
-    assert texts(found["removed at random"], "default_50") == ("94.00 ± 0.58",)
+    assert texts(found["random subsets"], "default_50") == ("94.00 ± 0.58",)
     beside = rows(make_record("iffim"), *records)
     assert (beside["iffim"].cell("removal").text, beside["iffim"].cell("removal").note) == ("80.0", "selected")
     assert beside["trak"].cell("removal").value == pytest.approx(85)
