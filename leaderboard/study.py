@@ -68,7 +68,9 @@ class MethodStudy:
 
         The oracle also considers the default and the selected configuration, which may lie outside its candidates.
         """
-        found = {e.record.variant: e for e in self.attributions if e.record.variant != "sweep"}
+        found: dict[str, Entry[AttributionRecord]] = {
+            e.record.variant: e for e in self.attributions if e.record.variant != "sweep"
+        }
         if "oracle" in found:
             known = [found[name] for name in ("oracle", "default", "selected") if name in found]
             found["oracle"] = max(known, key=lambda entry: _calibration(entry.record))

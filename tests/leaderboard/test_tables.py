@@ -99,10 +99,11 @@ def test_the_oracle_considers_the_default():
     tuned = {"variant": "oracle", "selector": "oracle"}
     oracle = make_record("datainf", 0.25, **tuned, calibration=0.25, hyperparameters={"regularization": 0.1})
     row = rows(default, selected, oracle, make_selection("datainf"))["datainf"]
-    assert (row.cell("oracle").text, row.cell("oracle").detail) == ("0.300", "λ by the method's rule, the default")
-    assert row.cell("regret").value == pytest.approx(0.1)
+    assert row.cell("oracle").text == row.cell("default").text
+    assert row.cell("oracle").detail == "λ by the method's rule, the default"
+    assert row.cell("regret").value == pytest.approx(default.lds.mean - selected.lds.mean)
     row = rows(default.model_copy(update={"calibration": 0.1}), selected, oracle, make_selection("datainf"))["datainf"]
-    assert (row.cell("oracle").text, row.cell("oracle").detail) == ("0.250", "λ = 0.1")
+    assert (row.cell("oracle").value, row.cell("oracle").detail) == (oracle.lds.mean, "λ = 0.1")
 
 
 def test_a_failure_is_a_row_with_its_reason():
