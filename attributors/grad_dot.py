@@ -13,6 +13,7 @@ not projected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
+from attriboard.toolkit.positions import Direction, mean_target_gradient
 from attriboard.toolkit.similarity import gradient_similarity
 
 
@@ -35,6 +37,15 @@ class GradDot(MeanOfScores):
     def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int) -> Tensor:
         """Compare the gradients at one checkpoint."""
         return gradient_similarity(context, checkpoint, cosine=self.cosine).neg_()
+
+    def directions(
+        self, context: Context, state: Tensor, tests: Sequence[int], *, checkpoints: int, epoch: int | None
+    ) -> list[Direction]:
+        """The direction g', divided by the number of checkpoints."""
+        if self.cosine:
+            return super().directions(context, state, tests)
+        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
+        return [(one, mean_target_gradient(context, one, tests) / len(chosen)) for one in chosen]
 
     def memory_need(self, context: Context, *, checkpoints: int, epoch: int | None) -> dict[str, int]:
         """Gradients, and inner products."""

@@ -16,12 +16,17 @@ projected gradients stand for it, and a note says so (`attriboard.toolkit.plan`)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits
+from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.outputs import average_scores, kernel_notes
+from attriboard.toolkit.positions import Direction, mean_target_gradient, weighted_gradient
 from attriboard.toolkit.solve import solve_checkpoint
 from attriboard.toolkit.spectrum import KernelSolution
 
@@ -54,6 +59,40 @@ class IFFIM(MeanOfFits):
     def score(self, state: Fits, *, regularization: float) -> Tensor:
         """Average τ_λ over checkpoints, on disk where it does not fit in memory."""
         return average_scores(state.models, regularization, state.context.memory_bytes)
+
+    def directions(
+        self,
+        context: Context,
+        state: Fits,
+        tests: Sequence[int],
+        *,
+        regularization: float,
+        projection_dim: int | None,
+        checkpoints: int,
+        epoch: int | None,
+    ) -> list[Direction]:
+        """The direction (F + λI)⁻¹ g' = (g' + Gᵀτ_λ/n)/λ, divided by the number of checkpoints.
+
+        At λ = 0 it is F⁺ g' = Gᵀ V diag(σ)⁻² c/n, see `attriboard.toolkit.spectrum`.
+        """
+        chosen = context.select_checkpoints(checkpoints, epoch=epoch)
+        if any(solution.note for solution in state.models) or (
+            projection_dim is not None and projection_dim < count_parameters(context)
+        ):
+            raise NotApplicableError("tokens have scores with the exact kernel only; leave projection_dim out")
+        rows, n = list(tests), len(context.train)
+        found = []
+        for checkpoint, solution in zip(chosen, state.models, strict=True):
+            if regularization:
+                weights = solution.double().scores(regularization)[rows].mean(0)
+            else:
+                coefficients = solution.spectrum.coefficients[rows].mean(0)
+                weights = solution.vectors.double() @ (coefficients / solution.spectrum.eigenvalues**2)
+            vector = weighted_gradient(context, checkpoint, context.loss, context.train, weights / n)
+            if regularization:
+                vector = (mean_target_gradient(context, checkpoint, tests) + vector) / regularization
+            found.append((checkpoint, vector / len(chosen)))
+        return found
 
     def notes(self, state: Fits) -> tuple[str, ...]:
         """What stands for the exact kernel."""

@@ -14,12 +14,16 @@ are divided by their lengths; the optional projection is a randomized Fourier tr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
+from attriboard.toolkit.positions import Direction, mean_target_gradient
 from attriboard.toolkit.similarity import gradient_similarity
 
 
@@ -46,16 +50,39 @@ class TracIn(MeanOfScores):
         self, context: Context, run: Checkpoint, stream: int, *, normalize: bool, projection_dim: int | None
     ) -> Tensor:
         """Sum over a run's kept epochs, up to that of the checkpoint that was chosen."""
-        kept = [one for one in context.checkpoints if one.indices is None and one.seed == run.seed]
+        kept = _kept(context, run)
         total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
         for checkpoint in kept:
-            if checkpoint.epoch <= run.epoch:
-                seed = (context.seed, checkpoint.seed, checkpoint.epoch)
-                total -= gradient_similarity(
-                    context, checkpoint, cosine=normalize, projection_dim=projection_dim, seed=seed
-                )
+            seed = (context.seed, checkpoint.seed, checkpoint.epoch)
+            total -= gradient_similarity(
+                context, checkpoint, cosine=normalize, projection_dim=projection_dim, seed=seed
+            )
         return total
+
+    def directions(
+        self,
+        context: Context,
+        state: Tensor,
+        tests: Sequence[int],
+        *,
+        normalize: bool,
+        projection_dim: int | None,
+        checkpoints: int,
+        epoch: int | None,
+    ) -> list[Direction]:
+        """The direction g' at each kept epoch, divided by the number of runs."""
+        if normalize or projection_dim is not None:
+            raise NotApplicableError("tokens have scores without normalize and projection_dim only")
+        runs = context.select_checkpoints(checkpoints, epoch=epoch)
+        kept = [one for run in runs for one in _kept(context, run)]
+        return [(one, mean_target_gradient(context, one, tests) / len(runs)) for one in kept]
 
     def memory_need(self, context: Context, *, projection_dim: int | None, **others: object) -> dict[str, int]:
         """Gradients, and inner products of two models at a time."""
         return needs.gradient_similarity(context, projection_dim)
+
+
+def _kept(context: Context, run: Checkpoint) -> list[Checkpoint]:
+    """The epochs of a run that were kept, up to that of the checkpoint."""
+    own = [one for one in context.checkpoints if one.indices is None and one.seed == run.seed]
+    return [one for one in own if one.epoch <= run.epoch]

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from attriboard.attribution.plugins import PluginSpec
@@ -21,6 +23,18 @@ from attriboard.contracts.task import TaskSpec
 class _Message(BaseModel):
     # NaN and infinity travel as they are, so that a check of a hyperparameter sees what was asked.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Tokens(_Message):
+    """Scores of tokens are wanted, of the training examples that help and harm most.
+
+    Attributes:
+        tests: test points whose scores are averaged.
+        k: how many examples of either kind.
+    """
+
+    tests: tuple[int, ...]
+    k: int
 
 
 class Job(_Message):
@@ -37,6 +51,7 @@ class Job(_Message):
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
         parameters: glob patterns of the attributed parameters; the task's own where empty.
+        tokens: whose tokens get scores too.
     """
 
     task: TaskSpec
@@ -51,6 +66,7 @@ class Job(_Message):
     memory_limit: int | None = None
     queries: Literal["test", "train"] = "test"
     parameters: tuple[str, ...] = ()
+    tokens: Tokens | None = None
 
     @property
     def checkpoints_sha256(self) -> str:
@@ -270,6 +286,19 @@ class Folder:
     def scores(self, configuration: int) -> Path:
         """Score matrix of one configuration: safetensors with one tensor, `scores` (n_test, n_train) float32."""
         return self.results / f"{configuration}.safetensors"
+
+    def tokens(self, configuration: int) -> Path:
+        """Scores of tokens: safetensors, `examples` (m,) and `scores` (m, length)."""
+        return self.path / f"tokens-{configuration}.safetensors"
+
+    def read_tokens(self, configuration: int) -> dict[int, NDArray[np.float64]]:
+        """Training example → scores of its tokens; nothing where none were asked for."""
+        if not self.tokens(configuration).exists():
+            return {}
+        from safetensors.numpy import load_file
+
+        found = load_file(self.tokens(configuration))
+        return dict(zip(found["examples"].tolist(), found["scores"], strict=True))
 
 
 @cache

@@ -55,6 +55,7 @@ class Outcome:
         peak_bytes: largest resident memory of the process since the fit began.
         notes: what the attributor says of the fit.
         details: for the attributor's author, where it failed: the last frames of its traceback, and what it printed.
+        tokens: training example → scores of its tokens (length,), where they were asked for.
     """
 
     attributor: Described
@@ -67,6 +68,7 @@ class Outcome:
     peak_bytes: int | None = None
     notes: tuple[str, ...] = ()
     details: str = ""
+    tokens: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -351,6 +353,7 @@ class _Session:
             event.peak_bytes,
             event.notes,
             self.details(event.traceback) if event.traceback else "",
+            self._folder.read_tokens(event.configuration),
         )
 
     def _scores(self, configuration: int) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import ContextChangedError, ContextWatch, build_context
@@ -33,14 +34,16 @@ from attriboard.attribution.job import (
     Knob,
     Plan,
     Progressed,
+    Tokens,
 )
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
-from attriboard.base.scores import write_scores
+from attriboard.base.scores import extremes, write_scores
 from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
 from attriboard.toolkit.memory import require_memory
+from attriboard.toolkit.positions import position_scores
 
 T = TypeVar("T")
 Configuration = dict[str, HyperparameterValue]
@@ -89,7 +92,8 @@ class Attributing:
         given = self._given = self._given or self._load()
         yield Began(configurations=tuple(range(len(plan.configurations))))
         chooser = replace(given.chooser, candidates=plan.candidates)
-        run = _Run(given, chooser, list(plan.configurations), self._folder, self._attempt, self._job.memory_limit)
+        limit, tokens = self._job.memory_limit, self._job.tokens
+        run = _Run(given, chooser, list(plan.configurations), self._folder, self._attempt, limit, tokens)
         yield from run.events()
         if not given.watch.changes():
             yield Done()
@@ -156,6 +160,7 @@ class _Run:
     folder: Folder
     attempt: Callable[[Callable[[], Any]], _Attempt[Any]]
     memory_limit: int | None
+    tokens: Tokens | None
 
     def __post_init__(self) -> None:
         self.attributor, self.context, self.watch = self.given.attributor, self.given.context, self.given.watch
@@ -241,6 +246,10 @@ class _Run:
         done = self.attempt(work)
         if done.result is not None:
             write_scores(self.folder.scores(index), done.result[0])
+            if self.tokens is not None and done.reason is None:
+                wanted, scores = self.tokens, done.result[0]
+                tokens = self.attempt(lambda: self._tokens(index, state, scores, wanted))
+                done = replace(done, reason=tokens.reason, traceback=tokens.traceback)
         return Finished(
             configuration=index,
             reason=done.reason,
@@ -250,6 +259,15 @@ class _Run:
             peak_bytes=_peak(),
             notes=() if done.result is None else done.result[1],
         )
+
+    def _tokens(self, index: int, state: Any, scores: np.ndarray[Any, np.dtype[np.float32]], wanted: Tokens) -> None:
+        """Scores of the tokens of the examples that help and harm most, into the folder."""
+        _, best, worst = extremes(scores, wanted.tests, wanted.k)
+        examples = torch.from_numpy(np.unique(np.concatenate([best, worst])))
+        directions = self.attributor.directions(self.context, state, wanted.tests, **self.configurations[index])
+        chosen = self.context.train[examples.to(self.context.device)]
+        found = position_scores(self.context, directions, chosen).cpu()
+        save_file({"examples": examples, "scores": found}, self.folder.tokens(index))
 
 
 def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -7,6 +7,7 @@ what was given.
 import json
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,24 @@ def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for start in range(0, rows, step):
             file.write(np.ascontiguousarray(scores[start : start + step], dtype="<f4").data)
+
+
+def extremes(
+    scores: NDArray[np.floating[Any]], tests: Sequence[int], k: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
+    """Training examples by their mean score over test points.
+
+    Args:
+        scores: (n_test, n_train).
+        tests: rows of `scores`.
+        k: how many.
+
+    Returns:
+        Mean scores (n_train,); the k most helpful examples, best first; the k most harmful ones, worst first.
+    """
+    mean = scores[list(tests)].mean(axis=0, dtype=np.float64)
+    order = np.argsort(-mean, kind="stable")
+    return mean, order[:k], order[::-1][:k]
 
 
 def map_scores(path: Path) -> NDArray[np.float32]:

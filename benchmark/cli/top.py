@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,11 @@ from attriboard.cli.options import (
 )
 from attriboard.cli.shell import Json, command, emit, setting, show_table
 
+if TYPE_CHECKING:
+    from attriboard.evaluation.tokens import TokenLine
+
+N_STRONGEST = 5  # tokens of an example whose scores are printed
+
 
 @command
 def top(
@@ -31,9 +36,15 @@ def top(
     ] = None,
     k: Annotated[int, typer.Option("--k", help="How many helpful and how many harmful ones.", min=1)] = 8,
     selected: Annotated[bool, typer.Option("--selected", help="Choose λ by ξ first.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Which tokens of these examples matter; of language models.")
+    ] = False,
     hp: Fixed = None,
     figure: Annotated[
-        Path | None, typer.Option("--figure", metavar="FILE", help="PNG that gets a sheet of the images.")
+        Path | None,
+        typer.Option(
+            "--figure", metavar="FILE", help="PNG with a sheet of the images; PNG or HTML with colored tokens."
+        ),
     ] = None,
     process: Process = Process(),
     sources: Sources = Sources(),
@@ -41,18 +52,16 @@ def top(
 ) -> None:
     """Show the training examples that help and harm test examples most; of several, by their mean scores.
 
-    No ground truth is needed. Tables are shown as rows, text with its tokens; --figure draws images.
+    No ground truth is needed. Tables are shown as rows, text with its tokens; --figure draws images. --tokens
+    says which tokens of these examples matter: their scores add up to that of the example.
     """
-    from attriboard.base.errors import InputError
     from attriboard.evaluation.examples import contact_sheet, form_of, rows
     from attriboard.evaluation.proponents import find_proponents
+    from attriboard.evaluation.tokens import token_lines, tokens_figure, tokens_html
 
     workspace = open_workspace(task, sources, process)
     if figure is not None:
-        if figure.suffix != ".png" or not figure.parent.is_dir():
-            raise InputError(f"--figure {figure}: must end in .png and lie in a folder that exists")
-        if form_of(workspace.task, workspace.task.load_data().train) != "image":
-            raise InputError(f"--figure {figure}: the inputs of {task} are no images; leave it out")
+        _check_figure(figure, tokens, form_of(workspace.task, workspace.task.load_data().train))
     found = find_proponents(
         workspace,
         method,
@@ -61,9 +70,17 @@ def top(
         k=k,
         selected=selected,
         fixed=parse_assignments(hp or []),
+        tokens=tokens,
     )
     listed = rows(workspace.task, found)
-    if figure is not None:
+    title = f"{found.method} on {workspace.task.card.name}, {_tests(found.tests)}"
+    if tokens and figure is not None:
+        lines = token_lines(workspace.task, found)
+        if figure.suffix == ".html":
+            figure.write_text(tokens_html(lines, title), encoding="utf-8")
+        else:
+            tokens_figure(lines, title).savefig(figure, dpi=150)
+    elif figure is not None:
         contact_sheet(workspace.task, found).savefig(figure, dpi=150)
     if json:
         emit(
@@ -74,6 +91,11 @@ def top(
                 "selected": selected,
                 "tests": list(found.tests),
                 **{side: [row for row in listed if row["side"] == side] for side in ("helpful", "harmful")},
+                "tokens": {
+                    str(line.example): [{"token": t, "score": v} for t, v in zip(line.tokens, line.scores, strict=True)]
+                    for line in (token_lines(workspace.task, found) if tokens else [])
+                    if line.scores
+                },
                 "figure": figure and str(figure),
             }
         )
@@ -85,12 +107,52 @@ def top(
         (r["side"], str(r["example"]), "" if r["score"] is None else f"{r['score']:+.3g}", r["target"], r["inputs"])
         for r in shown
     ]
-    title = f"{found.method} on {workspace.task.card.name}, {_tests(found.tests)}"
-    show_table(title, ("", "example", "score", "target", "inputs"), cells, numeric=(1, 2, 3))
+    if tokens:
+        print(title)
+        show_tokens(token_lines(workspace.task, found))
+    else:
+        show_table(title, ("", "example", "score", "target", "inputs"), cells, numeric=(1, 2, 3))
     if found.hyperparameters:
         print("with " + ", ".join(f"{name} = {setting(value)}" for name, value in found.hyperparameters.items()))
     if figure is not None:
         print(f"figure: {figure}")
+
+
+def show_tokens(lines: "Sequence[TokenLine]") -> None:
+    """Print tokens on a background that says what they do; without colors, the strongest ones with their scores."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    for line in lines:
+        text = Text(f"{line.heading}  ", style="bold")
+        if not line.scores:
+            text.append("".join(line.tokens), style="not bold")
+        for token, color in zip(line.tokens, line.colors, strict=False):
+            text.append(token, style=f"not bold black on {color}")
+        console.print(text)
+        strongest = sorted(range(len(line.scores)), key=lambda at: -abs(line.scores[at]))[:N_STRONGEST]
+        if strongest:
+            shown = ", ".join(
+                f"{line.tokens[at].strip() or repr(line.tokens[at])} {line.scores[at]:+.2g}" for at in strongest
+            )
+            console.print(f"    strongest: {shown}")
+
+
+def _check_figure(path: Path, tokens: bool, form: str) -> None:
+    """Whether a figure can be made there, before the work.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from attriboard.base.errors import InputError
+
+    endings = (".png", ".html") if tokens else (".png",)
+    if path.suffix not in endings or not path.parent.is_dir():
+        raise InputError(f"--figure {path}: must end in {' or '.join(endings)} and lie in a folder that exists")
+    if not tokens and form != "image":
+        remedy = "add --tokens, or leave it out" if form == "text" else "leave it out"
+        raise InputError(f"--figure {path}: the inputs of this task are no images; {remedy}")
 
 
 def _condition(where: str | None) -> dict[str, str]:

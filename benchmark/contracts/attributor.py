@@ -315,6 +315,28 @@ class Attributor(ABC):
         """Eigenvalues and coefficients of the fitted kernels, one per checkpoint; `None` where there are none."""
         return None
 
+    def directions(
+        self, context: Context, state: Any, tests: Sequence[int], *args: Any, **hyperparameters: Any
+    ) -> list[tuple[Checkpoint, torch.Tensor]]:
+        """Where scores are τ(z', i) = −Σ ⟨∇L(z_i; θ), v⟩ over checkpoints θ: these, each with its v.
+
+        They split scores over the tokens of training examples; see `attriboard.toolkit.positions`.
+
+        Args:
+            context: what the method may see.
+            state: what `fit` returned.
+            tests: test points, over which v is averaged.
+            args: none.
+            hyperparameters: all values, of both stages.
+
+        Returns:
+            v (n_params,) in the order of `Context.attributed`.
+
+        Raises:
+            NotApplicableError: the scores are not of this form.
+        """
+        raise NotApplicableError(f"{self.name} gives no direction, so its scores have no parts for tokens")
+
     def notes(self, state: Any) -> tuple[str, ...]:
         """What a reader of the scores must know of the fit, such as parameters that were left out: short sentences."""
         return ()

@@ -162,6 +162,7 @@ def top(
     where: Mapping[str, Any] | None = None,
     k: int = 8,
     selected: bool = False,
+    tokens: bool = False,
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
@@ -176,6 +177,8 @@ def top(
         where: instead of them all that have a label, as in `where={"label": 3}`.
         k: how many of either kind.
         selected: whether λ is chosen by ξ first.
+        tokens: whether the tokens of these examples get scores too, where the inputs are sequences: `grad_dot`,
+            `tracin` and `iffim` give them. They add up to the example's score.
         seed: for the attributor's randomness.
         device: where its tensors live.
         threads: of the numerical libraries; by default all cores.
@@ -192,7 +195,9 @@ def top(
     workspace = Workspace(task, seed=seed, device=device, threads=threads)
     tests = [test] if isinstance(test, (int, np.integer)) else [int(position) for position in test]
     fixed = _plain_values(hyperparameters)
-    return find_proponents(workspace, attributor, tests, where=where, k=k, selected=selected, fixed=fixed)
+    return find_proponents(
+        workspace, attributor, tests, where=where, k=k, selected=selected, fixed=fixed, tokens=tokens
+    )
 
 
 def self_influence(

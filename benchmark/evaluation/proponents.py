@@ -1,15 +1,17 @@
 """Which training examples matter most: for a test example, a group of them, or the training examples themselves."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attriboard.attribution.job import Tokens
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.scores import extremes
 from attriboard.contracts.task import Examples
 from attriboard.evaluation.practice import choose
 from attriboard.evaluation.workspace import Workspace
@@ -27,6 +29,7 @@ class Proponents:
         helpful_scores: of each; positive raises the target of the test examples.
         harmful: training examples, the most harmful first.
         harmful_scores: of each.
+        tokens: training example → scores of its tokens, which add up to the example's; empty unless asked for.
     """
 
     method: str
@@ -36,6 +39,7 @@ class Proponents:
     helpful_scores: tuple[float, ...]
     harmful: tuple[int, ...]
     harmful_scores: tuple[float, ...]
+    tokens: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         shown = f"test {self.tests[0]}" if len(self.tests) == 1 else f"{len(self.tests)} test examples"
@@ -69,9 +73,7 @@ def proponents(
         InputError: no test example, one that does not exist, or k out of range.
     """
     _check(tests, k, *scores.shape)
-    mean = scores[list(tests)].mean(axis=0, dtype=np.float64)
-    order = np.argsort(-mean, kind="stable")
-    best, worst = order[:k], order[::-1][:k]
+    mean, best, worst = extremes(scores, tests, k)
     return Proponents(
         method,
         hyperparameters,
@@ -100,6 +102,7 @@ def find_proponents(
     k: int = 8,
     selected: bool = False,
     fixed: Mapping[str, Any] | None = None,
+    tokens: bool = False,
 ) -> Proponents:
     """Run an attributor and take the most helpful and most harmful training examples.
 
@@ -111,6 +114,7 @@ def find_proponents(
         k: how many of either kind.
         selected: whether λ is chosen by ξ first.
         fixed: values that differ from the defaults.
+        tokens: whether the tokens of these examples get scores too.
 
     Raises:
         InputError: no or unknown examples, or k out of range; said before the attributor runs.
@@ -125,6 +129,8 @@ def find_proponents(
     if selected:
         values = choose(workspace, attributor, fixed=values).hyperparameters
     job = workspace.job(attributor, [values])
+    if tokens:
+        job = job.model_copy(update={"tokens": Tokens(tests=tuple(tests), k=k)})
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}"):
         (outcome,) = workspace.runner.run(job)
     assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
@@ -133,7 +139,8 @@ def find_proponents(
         raise AttriboardError(
             f"{outcome.attributor.name} on {workspace.task.card.name} failed: {outcome.reason}{details}"
         )
-    return proponents(outcome.scores, tests, k, outcome.attributor.name, outcome.hyperparameters)
+    found = proponents(outcome.scores, tests, k, outcome.attributor.name, outcome.hyperparameters)
+    return replace(found, tokens={at: tuple(scores.tolist()) for at, scores in outcome.tokens.items()})
 
 
 def matching(examples: Examples, where: Mapping[str, Any]) -> list[int]:

@@ -70,8 +70,15 @@ class KernelSolution:
 
     def single(self) -> KernelSolution:
         """The same with float32 vectors: half the memory, twice the speed; σ and c stay float64."""
-        remainder = None if self.remainder is None else self.remainder.float()
-        return KernelSolution(self.vectors.float(), self.spectrum, remainder)
+        return self._with(torch.float32)
+
+    def double(self) -> KernelSolution:
+        """The same with float64 vectors."""
+        return self._with(torch.float64)
+
+    def _with(self, dtype: torch.dtype) -> KernelSolution:
+        remainder = None if self.remainder is None else self.remainder.to(dtype)
+        return KernelSolution(self.vectors.to(dtype), self.spectrum, remainder)
 
 
 def solve_kernel(kernel: Tensor, products: Tensor) -> KernelSolution:

@@ -37,6 +37,10 @@ class Term(ABC):
     def gradient(self, rows: slice) -> Tensor:
         """∇W along `rows` of the parameter's first axis, (n, numbers)."""
 
+    @abstractmethod
+    def along(self, direction: Tensor) -> Tensor:
+        """⟨the part of ∇W that each position makes, direction⟩, (n, T); `direction` has the parameter's shape."""
+
     def map(self, change: Transform) -> Self:
         """The same with every tensor changed."""
         changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -72,6 +76,11 @@ class Outer(Term):
         left = left[:, :, rows].transpose(1, 2)
         return (left * right if left.shape[2] == 1 else left @ right).flatten(1)
 
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`."""
+        matrix = direction.flatten(1).to(self.deltas.dtype)
+        return ((self.inputs @ (matrix if self.transposed else matrix.T)) * self.deltas).sum(-1)
+
 
 @dataclass(frozen=True)
 class Grouped(Term):
@@ -92,6 +101,11 @@ class Grouped(Term):
         deltas, inputs = self._split(self.deltas), self._split(self.expand(self.source))
         whole = deltas.permute(0, 2, 3, 1) @ inputs.permute(0, 2, 1, 3)
         return whole.flatten(1, 2)[:, rows].flatten(1)
+
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`."""
+        parts = [self.group(g).along(rows) for g, rows in enumerate(direction.chunk(self.groups))]
+        return sum(parts[1:], parts[0])
 
     def group(self, number: int) -> Outer:
         """One group's part."""
@@ -120,6 +134,10 @@ class Lookup(Term):
         table.scatter_add_(1, own[:, :, None].expand_as(self.deltas), self.deltas)
         return table[:, :-1].flatten(1)
 
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`."""
+        return (direction.to(self.deltas.dtype)[self.indices] * self.deltas).sum(-1)
+
 
 @dataclass(frozen=True)
 class Scale(Term):
@@ -132,6 +150,10 @@ class Scale(Term):
         """See `Term`."""
         return (self.normalised * self.deltas).sum(1)[:, rows].flatten(1)
 
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`."""
+        return (self.normalised * self.deltas * direction.to(self.deltas.dtype)).flatten(2).sum(-1)
+
 
 @dataclass(frozen=True)
 class Total(Term):
@@ -143,6 +165,10 @@ class Total(Term):
         """See `Term`."""
         return self.deltas.sum(1)[:, rows].flatten(1)
 
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`."""
+        return (self.deltas * direction.to(self.deltas.dtype)).flatten(2).sum(-1)
+
 
 @dataclass(frozen=True)
 class Dense(Term):
@@ -153,6 +179,10 @@ class Dense(Term):
     def gradient(self, rows: slice) -> Tensor:
         """See `Term`."""
         return self.values[:, rows].flatten(1)
+
+    def along(self, direction: Tensor) -> Tensor:
+        """See `Term`; there are no positions, so it is one number for each example."""
+        return (self.values * direction.to(self.values.dtype)).flatten(1).sum(1, keepdim=True)
 
 
 def _same(tensor: Tensor) -> Tensor:

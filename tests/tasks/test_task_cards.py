@@ -94,7 +94,7 @@ def test_an_unknown_architecture_is_refused_when_the_task_is_built():
 
 
 def test_a_name_like_no_other_is_answered_with_the_known_ones():
-    with pytest.raises(CardError, match="known: cifar2, digits, mnist"):
+    with pytest.raises(CardError, match="known: cifar2, digits, huggingface, mnist"):
         resolve("data.dataset", "wikipedia", DATASETS)
 
 
