@@ -25,6 +25,8 @@ ATTRIBUTORS: dict[str, str] = {
     "logra": "attriboard.attributors.logra:LoGra",
     "factgrass": "attriboard.attributors.factgrass:FactGraSS",
     "trackstar": "attriboard.attributors.trackstar:TrackStar",
+    "magic": "attriboard.attributors.magic:MAGIC",
+    "dvemb": "attriboard.attributors.dvemb:DVEmb",
     "rps": "attriboard.attributors.rps:RPS",
     "dual_svm": "attriboard.attributors.dual_svm:DualSVM",
     "dattri:if_cg": "attriboard.attributors.adapters.dattri:DattriCG",

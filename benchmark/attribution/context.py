@@ -8,9 +8,11 @@ from typing import Literal
 from torch import Tensor
 
 from attriboard.base.errors import AttriboardError, InputError
-from attriboard.contracts.attributor import Context, trained_parameters
+from attriboard.contracts.attributor import Checkpoint, Context, trained_parameters
+from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples, Task
 from attriboard.groundtruth.checkpoints import read_checkpoints
+from attriboard.retraining.replay import run_of
 
 MAX_NAMED = 3
 
@@ -86,11 +88,12 @@ def build_context(
     def place(examples: Examples) -> Examples:
         return Examples(examples.inputs.to(device), examples.targets.to(device))
 
+    models = read_checkpoints(checkpoints, task.card.fingerprint, device)
     return Context(
         train=place(data.train),
         test=place(data.test if queries == "test" else data.train),
         model=model.to(device).eval().requires_grad_(False),
-        checkpoints=read_checkpoints(checkpoints, task.card.fingerprint, device),
+        checkpoints=models,
         loss=task.loss,
         margin=task.margin,
         target=task.target,
@@ -99,7 +102,16 @@ def build_context(
         memory_bytes=memory_bytes,
         error=None if type(task).error is Task.error else task.error,
         parameters=attributed,
+        runs=_runs(task, models),
     )
+
+
+def _runs(task: Task, models: Sequence[Checkpoint]) -> tuple[Run, ...]:
+    """How every model was trained; nothing is known of models that were trained elsewhere."""
+    if task.trained:
+        return ()
+    seen = {(one.seed, one.indices is None): one.indices for one in models}
+    return tuple(run_of(task, seed, None if rows is None else rows.cpu().numpy()) for (seed, _), rows in seen.items())
 
 
 def _matching(names: tuple[str, ...], patterns: Sequence[str]) -> tuple[str, ...]:

@@ -27,10 +27,14 @@ from attriboard.attribution.frames import own_frames
 from attriboard.base.digits import digits_table
 from attriboard.base.errors import AttriboardError, HyperparameterError, InputError, NotApplicableError
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.card import Recipe
+from attriboard.contracts.run import Order, Run
 from attriboard.contracts.task import Examples
+from attriboard.toolkit.replaying import PlainReplay
 
 N_TRAIN, N_TEST = 60, 12
 N_TRAIN_MEMORY, N_TEST_MEMORY = 300, 60
+EPOCHS = (30, 60)
 SMALL_CHANGE = 1 << 16
 """Bytes that nobody needs to declare."""
 
@@ -173,6 +177,9 @@ def _train_order(subject: Subject) -> str | None:
         return None
     order = torch.randperm(len(subject.context.train), generator=torch.Generator().manual_seed(1))
     permuted = replace(subject.context, train=subject.context.train[order])
+    if subject.method.order_sensitive:  # the same examples, one after the other, where they lie now
+        runs = (replace(run, order=PermutedOrder(run.order, order.argsort())) for run in permuted.runs)
+        permuted = replace(permuted, runs=tuple(runs))
     expected = subject.scores(settled=True)[:, order]
     return _unequal(subject.scores(permuted, settled=True), expected, 1e-4)
 
@@ -224,25 +231,71 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def small_context(*, tokens: bool = False) -> Context:
+@dataclass(frozen=True)
+class ShuffledOrder:
+    """The order of a run's examples: another one in every epoch."""
+
+    rows: Tensor
+    seed: int
+
+    def __call__(self, epoch: int) -> Tensor:
+        """See `attriboard.contracts.run.Order`."""
+        generator = torch.Generator().manual_seed(1000 * epoch + self.seed)
+        return self.rows[torch.randperm(len(self.rows), generator=generator)]
+
+
+@dataclass(frozen=True)
+class PermutedOrder:
+    """The order of the same examples after they were moved: `places` (n_train,) says where each is now."""
+
+    order: Order
+    places: Tensor
+
+    def __call__(self, epoch: int) -> Tensor:
+        """See `attriboard.contracts.run.Order`."""
+        return self.places[self.order(epoch)]
+
+
+def small_context(*, tokens: bool = False, ordered: bool = False) -> Context:
     """The problem; a new copy each time, trained once per process.
 
     Args:
         tokens: whether every pixel is a token, for methods of text.
+        ordered: whether models are trained in small batches, so that the order of examples matters.
     """
-    return copy.deepcopy(_trained_context(tokens))
+    return copy.deepcopy(_trained_context(tokens, ordered))
 
 
 @cache
-def _trained_context(tokens: bool) -> Context:
+def _trained_context(tokens: bool, ordered: bool) -> Context:
     train, test = _digits(0, N_TRAIN, tokens), _digits(N_TRAIN, N_TEST, tokens)
     network = _network(tokens).eval()
-    checkpoints = []
+    checkpoints, runs = [], []
+    context = Context(train, test, network, (), _cross_entropy, _log_odds, _log_odds, seed=3)
     for seed in range(5):
         order = torch.randperm(N_TRAIN, generator=torch.Generator().manual_seed(seed))
         half = order[: N_TRAIN // 2].sort()[0]
-        checkpoints += _train(train, seed, None, tokens) + _train(train, 100 + seed, half, tokens)
-    return Context(train, test, network, tuple(checkpoints), _cross_entropy, _log_odds, _log_odds, seed=3)
+        for number, indices in ((seed, None), (100 + seed, half)):
+            runs.append(_run(N_TRAIN, number, indices, tokens, ordered))
+            checkpoints += _follow(context, runs[-1]) if ordered else _train(train, number, indices, tokens)
+    return replace(context, checkpoints=tuple(checkpoints), runs=tuple(runs))
+
+
+def _run(n_train: int, seed: int, indices: Tensor | None, tokens: bool, ordered: bool) -> Run:
+    """SGD with momentum: in batches of ten, or on all examples at once."""
+    rows = torch.arange(n_train) if indices is None else indices
+    batch_size, rate, momentum, epochs = (10, 0.05, 0.5, 16) if ordered else (n_train, 0.1, 0.9, EPOCHS[-1])
+    recipe = Recipe(optimizer="sgd", learning_rate=rate, momentum=momentum, epochs=epochs, batch_size=batch_size)
+    initial = {name: value.detach() for name, value in _new_network(seed, tokens).named_parameters()}
+    rates = (rate,) * (epochs * -(-len(rows) // batch_size))
+    return Run(recipe, seed, len(rows), rates, ShuffledOrder(rows, seed), PlainReplay(initial), indices)
+
+
+def _follow(context: Context, run: Run) -> list[Checkpoint]:
+    """The models of a run after half of its epochs and all."""
+    kept = {run.recipe.epochs // part * run.steps_per_epoch: run.recipe.epochs // part for part in (2, 1)}
+    states = {state.step: state for state in run.replay(context) if state.step in kept}
+    return [Checkpoint(states[step].parameters, epoch, run.seed, run.indices) for step, epoch in kept.items()]
 
 
 def _digits(start: int, count: int, tokens: bool) -> Examples:
@@ -264,18 +317,22 @@ def _log_odds(outputs: Tensor, targets: Tensor) -> Tensor:
     return right - outputs.scatter(1, targets[:, None], -torch.inf).logsumexp(1)
 
 
-def _train(train: Examples, seed: int, indices: Tensor | None, tokens: bool) -> list[Checkpoint]:
+def _new_network(seed: int, tokens: bool) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _network(tokens)
+        return _network(tokens)
+
+
+def _train(train: Examples, seed: int, indices: Tensor | None, tokens: bool) -> list[Checkpoint]:
+    model = _new_network(seed, tokens)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     seen = train if indices is None else train[indices]
     kept = []
-    for epoch in range(1, 61):
+    for epoch in range(1, EPOCHS[-1] + 1):
         optimizer.zero_grad()
         _cross_entropy(model(seen.inputs), seen.targets).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if epoch in (30, 60):
+        if epoch in EPOCHS:
             parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
             kept.append(Checkpoint(parameters, epoch, seed, indices))
     return kept
@@ -325,9 +382,9 @@ def main(name: str) -> None:
     except InputError as error:
         print(json.dumps([{"where": "import", "message": str(error)}]))
         return
-    subject = Subject(method, small_context())
+    subject = Subject(method, small_context(ordered=method.order_sensitive))
     try:
-        replace(subject, context=small_context()).scores()  # a copy: it may change what it is given
+        replace(subject, context=copy.deepcopy(subject.context)).scores()  # a copy: it may change what it is given
     except NotApplicableError:
         subject = replace(subject, context=small_context(tokens=True))
     except Exception:

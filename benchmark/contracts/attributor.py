@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attriboard.base.errors import HyperparameterError, NotApplicableError
 from attriboard.contracts.progress import progress
+from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Context:
         memory_bytes: what the process may use in all, for methods that can do with less; `None` where nobody said.
         error: −∂loss/∂margin of (outputs, targets) → (n,), where it is not 1 − p = sigmoid(−margin).
         parameters: names of the attributed parameters, in the model's order; `attributed` where there are none.
+        runs: how each published model was trained, one for each seed among the checkpoints; see `run_of`.
         findings: what the toolkit has found out about the model, no part of what the context is.
     """
 
@@ -198,6 +200,7 @@ class Context:
     memory_bytes: int | None = None
     error: BatchFunction | None = None
     parameters: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
     findings: Findings = field(default_factory=Findings, repr=False, compare=False)
 
     @property
@@ -236,6 +239,17 @@ class Context:
         if not 1 <= count <= len(chosen):
             raise NotApplicableError(f"checkpoints = {count}: there are 1 to {len(chosen)} {data}-data checkpoints")
         return tuple(chosen[:count])
+
+    def run_of(self, checkpoint: Checkpoint) -> Run:
+        """How a checkpoint was trained.
+
+        Raises:
+            NotApplicableError: nobody knows, as for models that were trained elsewhere.
+        """
+        for run in self.runs:
+            if run.seed == checkpoint.seed and (run.indices is None) == (checkpoint.indices is None):
+                return run
+        raise NotApplicableError("how the models were trained is not known: the task has no recipe for them")
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Say how far a long fit or scoring is. Cheap: call it in every step.
@@ -286,6 +300,7 @@ class Attributor(ABC):
         hyperparameters: its table.
         curvature: which matrix λ is added to. Where the method has no `spectrum`, selectors get one of that matrix.
         blind: whether its scores are drawn by position, whatever the examples are: a control.
+        order_sensitive: whether scores depend on the order in which training took the examples, through `Context.runs`.
     """
 
     name: ClassVar[str]
@@ -294,6 +309,7 @@ class Attributor(ABC):
     hyperparameters: ClassVar[tuple[Hyperparameter, ...]] = ()
     curvature: ClassVar[Curvature] = "fisher"
     blind: ClassVar[bool] = False
+    order_sensitive: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, context: Context, *args: Any, **hyperparameters: Any) -> Any:

@@ -112,7 +112,7 @@ def disagreement(trainer: type[Trainer], task: Task, data: Dataset) -> str | Non
     """Why a trainer must not be used for a task, found out by training; `None` where it may be."""
     rows = _rows(task, data.train)
     with _quiet_threads():
-        if _draws(task, data):
+        if draws_random_numbers(task, data):
             return "its training draws random numbers"
         for stretch in STRETCH:
             if reason := _differs(trainer, task, data.train[rows], stretch):
@@ -128,7 +128,7 @@ def _rows(task: Task, train: Examples) -> torch.Tensor:
     return torch.from_numpy(np.sort(np.concatenate([telling.numpy(), others])))
 
 
-def _draws(task: Task, data: Dataset) -> bool:
+def draws_random_numbers(task: Task, data: Dataset) -> bool:
     """Whether a few epochs of the plain loop on a few examples move a global generator."""
     few = data.train[torch.arange(min(len(data.train), 2 * task.card.recipe.batch_size, MAX_ROWS))]
     probe = Probe(task, -(-len(few) // 2), None, 1.0)

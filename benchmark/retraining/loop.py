@@ -1,13 +1,14 @@
 """The plain trainer: any module, one model after the other, by autograd."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
+from attriboard.retraining.optimisation import SGD, AdamW, build_optimizer, learning_rate, n_steps
 from attriboard.retraining.randomness import drawing_from
-from attriboard.retraining.request import RetrainRequest, epoch_order
+from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, blank_model, new_model, state_parts
 
 
@@ -33,29 +34,76 @@ class LoopTrainer:
         return [self._train_one(request, epochs) for request in requests]
 
     def _train_one(self, request: RetrainRequest, epochs: Sequence[int]) -> dict[int, State]:
+        per_epoch = -(-len(request.indices) // self._task.card.recipe.batch_size)
+        model, optimizer, trained = self._begin(request, None)
+        kept = {}
+        with drawing_from(request.noise_seed):
+            for done in self._steps(request, model, optimizer, trained, 0, per_epoch * epochs[-1]):
+                if done % per_epoch == 0 and done // per_epoch in epochs:
+                    kept[done // per_epoch] = _state(model)
+        return kept
+
+    def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
+        """See `Trainer`."""
+        model, optimizer, trained = self._begin(request, start)
+        named = {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+        def state(step: int) -> TrainingState:
+            parts, tensors = state_parts(model), _state(model)
+            parameters, buffers = (
+                {name: value for name, value in tensors.items() if parts[name] == part}
+                for part in ("parameters", "buffers")
+            )
+            moments = tuple(
+                {name: value.detach().clone() for name, value in zip(named, moment, strict=True)}
+                for moment in optimizer.moments()
+            )
+            return TrainingState(step, parameters, moments, buffers)
+
+        first = start.step if start else 0
+        yield state(first)
+        for done in self._steps(request, model, optimizer, trained, first, stop):
+            yield state(done)
+
+    def _begin(
+        self, request: RetrainRequest, start: TrainingState | None
+    ) -> tuple[torch.nn.Module, SGD | AdamW, list[torch.nn.Parameter]]:
+        """A model, its optimizer and what it trains, new or as they were."""
+        model = self._new_model(request.seed, self._channels_last)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = build_optimizer(self._task.card.recipe, trained)
+        if start is not None:
+            tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+            with torch.no_grad():
+                for name, value in {**start.parameters, **start.buffers}.items():
+                    tensors[name].copy_(value)
+            names = [name for name, value in model.named_parameters() if value.requires_grad]
+            optimizer.remember([[moment[name] for name in names] for moment in start.moments], start.step)
+        return model, optimizer, trained
+
+    def _steps(
+        self,
+        request: RetrainRequest,
+        model: torch.nn.Module,
+        optimizer: SGD | AdamW,
+        trained: list[torch.nn.Parameter],
+        first: int,
+        stop: int,
+    ) -> Iterator[int]:
+        """Update after update; yields how many have been made."""
         recipe = self._task.card.recipe
         rows = torch.from_numpy(request.indices)
         weights = None if request.weights is None else torch.from_numpy(request.weights)
-        total, step = n_steps(recipe, len(rows)), 0
-        model = self._new_model(request.seed, self._channels_last)
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = build_optimizer(recipe, trained)
-        kept = {}
-        with drawing_from(request.noise_seed):
-            for epoch in range(1, epochs[-1] + 1):
-                order = torch.from_numpy(epoch_order(len(rows), request.seed, epoch))
-                for batch in torch.split(order, recipe.batch_size):
-                    optimizer.zero_grad()
-                    self._loss(model, rows[batch], None if weights is None else weights[batch]).backward()  # type: ignore[no-untyped-call]
-                    if recipe.clip_norm is not None:
-                        torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(recipe, step, total)
-                    optimizer.step()
-                    step += 1
-                if epoch in epochs:
-                    kept[epoch] = _state(model)
-        return kept
+        total = n_steps(recipe, len(rows))
+        for step, batch in batches(len(rows), request.seed, recipe.batch_size, first, stop):
+            optimizer.zero_grad()
+            self._loss(model, rows[batch], None if weights is None else weights[batch]).backward()  # type: ignore[no-untyped-call]
+            if recipe.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step, total)
+            optimizer.step()
+            yield step + 1
 
     def _loss(self, model: torch.nn.Module, rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Mean loss of a batch; indexing has copied the examples, so that a model may write into them."""

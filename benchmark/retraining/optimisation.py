@@ -1,7 +1,7 @@
 """A recipe's optimizer and its learning rate, step by step, for all trainers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -63,6 +63,17 @@ class SGD:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def moments(self) -> tuple[list[torch.Tensor], ...]:
+        """The velocity of every parameter, zero before the first update; nothing without momentum."""
+        if not self._momentum:
+            return ()
+        return ([self._velocities.get(k, torch.zeros_like(value)) for k, value in enumerate(self._parameters)],)
+
+    def remember(self, moments: Sequence[Sequence[torch.Tensor]], step: int) -> None:
+        """Go on from the moments after `step` updates."""
+        if moments and step:
+            self._velocities = {k: value.detach().clone() for k, value in enumerate(moments[0])}
+
     @torch.no_grad()
     def step(self) -> None:
         """One update."""
@@ -80,8 +91,29 @@ class SGD:
             parameter.add_(change, alpha=-self.param_groups[0]["lr"])
 
 
-def build_optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> SGD | torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, whose moments can be read and set."""
+
+    @property
+    def _all(self) -> list[torch.Tensor]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def moments(self) -> tuple[list[torch.Tensor], ...]:
+        """Both moments of every parameter, zero before the first update."""
+        return tuple(
+            [self.state[p].get(name, torch.zeros_like(p)) for p in self._all] for name in ("exp_avg", "exp_avg_sq")
+        )
+
+    def remember(self, moments: Sequence[Sequence[torch.Tensor]], step: int) -> None:
+        """Go on from the moments after `step` updates."""
+        if moments and step:
+            for parameter, m, v in zip(self._all, *moments, strict=True):
+                counted = torch.tensor(float(step), dtype=torch.float32)
+                self.state[parameter] = {"step": counted, "exp_avg": m.clone(), "exp_avg_sq": v.clone()}
+
+
+def build_optimizer(recipe: Recipe, parameters: Iterable[torch.Tensor]) -> SGD | AdamW:
     """PyTorch's optimizer for a recipe; its learning rate is for `learning_rate` to set."""
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     return SGD(parameters, recipe.learning_rate, recipe.momentum, recipe.weight_decay)

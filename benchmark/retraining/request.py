@@ -11,13 +11,17 @@ across releases, sorted stably; `Generator.permutation` carries no such promise.
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _ORDER, _SUBSET, _NOISE = 1, 2, 3  # second word of the Philox key: one per purpose
 _MAX_SEED = 2**53 - 1  # exact in every JSON reader
@@ -128,6 +132,18 @@ def _shuffled(n: int, seed: int, purpose: int, part: int) -> NDArray[np.int64]:
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Order of the `n` examples of a retrain in one epoch: a permutation of 0 … n − 1."""
     return _shuffled(n, seed, _ORDER, epoch)
+
+
+def batches(n: int, seed: int, size: int, first: int, stop: int) -> "Iterator[tuple[int, torch.Tensor]]":
+    """Updates `first` … `stop` − 1 of a retrain: their numbers and the positions of their examples among its `n`."""
+    import torch
+
+    per_epoch, order = -(-n // size), torch.empty(0)
+    for step in range(first, stop):
+        epoch, position = divmod(step, per_epoch)
+        if step == first or position == 0:
+            order = torch.from_numpy(epoch_order(n, seed, epoch + 1))
+        yield step, order[position * size : (position + 1) * size]
 
 
 def random_order(n_train: int, seed: int, k: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ model's share of every array is whole cache lines and whole steps of the vectori
 remainder differently. One thread is assumed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its customary name
 from torch import Tensor, nn
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.request import RetrainRequest
-from attriboard.retraining.stacking import train_stacked
+from attriboard.retraining.stacking import replay_stacked, train_stacked
 from attriboard.retraining.trainer import State, blank_model
 
 # A chunk of logits and its softmax should stay in the second-level cache.
@@ -72,11 +73,14 @@ class StackedGPT2Trainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
+        return train_stacked(self._task, requests, epochs, self._backward)
 
-        def backward(stacked: Mapping[str, Tensor], batch: Tensor, weights: Tensor | None) -> None:
-            _backward(stacked, self._data.train.inputs[batch], self._shape, weights)
+    def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
+        """See `Trainer`."""
+        return replay_stacked(self._task, [request], start, stop, self._backward)
 
-        return train_stacked(self._task, requests, epochs, backward)
+    def _backward(self, stacked: Mapping[str, Tensor], batch: Tensor, weights: Tensor | None) -> None:
+        _backward(stacked, self._data.train.inputs[batch], self._shape, weights)
 
 
 def _config(model: nn.Module) -> Any:

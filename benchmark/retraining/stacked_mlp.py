@@ -12,15 +12,17 @@ boundary, and models with a layer one unit wide are left to another trainer. The
 parameters are the same to the last bit in any stack.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.optimisation import learning_rate, n_steps
-from attriboard.retraining.request import RetrainRequest, epoch_order
+from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.stacking import stacked_weights
 from attriboard.retraining.trainer import State, blank_model, initial_parameters, state_parts
 
@@ -58,19 +60,57 @@ class StackedMLPTrainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
-        recipe = self._task.card.recipe
         models = [initial_parameters(self._task, request.seed) for request in requests]
-        # nn.Linear keeps (d_out, d_in), the stack (M, d_in, d_out): every product is a plain one then.
-        weights = [
-            _aligned(torch.stack([m[f"{name}.weight"].T for m in models]).contiguous()) for name in self._linears
-        ]
-        biases = [torch.stack([m[f"{name}.bias"] for m in models]).unsqueeze(1) for name in self._linears]
+        stack = self._stack(models, None)
+        per_epoch = -(-len(requests[0].indices) // self._task.card.recipe.batch_size)
+        kept: list[dict[int, State]] = [{} for _ in requests]
+        for done in self._steps(requests, stack, 0, per_epoch * epochs[-1]):
+            if done % per_epoch == 0 and done // per_epoch in epochs:
+                for m, states in enumerate(kept):
+                    states[done // per_epoch] = self._unstack(m, stack.weights, stack.biases)
+        return kept
+
+    def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
+        """See `Trainer`."""
+        begin = initial_parameters(self._task, request.seed) if start is None else dict(start.parameters)
+        stack = self._stack([begin], start)
+
+        def state(step: int) -> TrainingState:
+            velocity = self._unstack(0, stack.weight_velocities, stack.bias_velocities)
+            moments = (velocity,) if self._task.card.recipe.momentum else ()
+            return TrainingState(step, self._unstack(0, stack.weights, stack.biases), moments)
+
+        first = start.step if start else 0
+        yield state(first)
+        for done in self._steps([request], stack, first, stop):
+            yield state(done)
+
+    def _stack(self, models: Sequence[State], start: TrainingState | None) -> "_Stack":
+        """Models side by side; nn.Linear keeps (d_out, d_in), the stack (M, d_in, d_out): products are plain then."""
+
+        def weights(states: Sequence[Mapping[str, torch.Tensor]]) -> list[torch.Tensor]:
+            return [_aligned(torch.stack([m[f"{name}.weight"].T for m in states]).contiguous()) for name in names]
+
+        def biases(states: Sequence[Mapping[str, torch.Tensor]]) -> list[torch.Tensor]:
+            return [torch.stack([m[f"{name}.bias"] for m in states]).unsqueeze(1) for name in names]
+
+        names = self._linears
+        W, b = weights(models), biases(models)
+        if start is not None and start.moments:
+            return _Stack(W, b, weights(start.moments), biases(start.moments))
+        return _Stack(
+            W, b, [_aligned(torch.zeros(w.shape, dtype=w.dtype)) for w in W], [torch.zeros_like(one) for one in b]
+        )
+
+    def _steps(self, requests: Sequence[RetrainRequest], stack: "_Stack", first: int, stop: int) -> Iterator[int]:
+        """Update after update; yields how many have been made."""
+        recipe = self._task.card.recipe
         step = partial(
             _sgd_step,
-            weights=weights,
-            biases=biases,
-            weight_velocities=[_aligned(torch.zeros(w.shape, dtype=w.dtype)) for w in weights],
-            bias_velocities=[torch.zeros_like(b) for b in biases],
+            weights=stack.weights,
+            biases=stack.biases,
+            weight_velocities=stack.weight_velocities,
+            bias_velocities=stack.bias_velocities,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
         )
@@ -79,26 +119,20 @@ class StackedMLPTrainer:
         inputs, targets = self._data.train.inputs, self._data.train.targets
         M, n = rows.shape
         buffer = torch.empty(M * min(recipe.batch_size, n), inputs.shape[1], dtype=inputs.dtype)
-        kept: list[dict[int, State]] = [{} for _ in requests]
-        total, done = n_steps(recipe, n), 0
-        for epoch in range(1, epochs[-1] + 1):
-            order = torch.stack([torch.from_numpy(epoch_order(n, r.seed, epoch)) for r in requests])  # [M, n]
-            for batch in torch.split(order, recipe.batch_size, dim=1):
-                flat = rows.gather(1, batch).reshape(-1)
-                x = torch.index_select(inputs, 0, flat, out=buffer[: flat.numel()])
-                rate = learning_rate(recipe, done, total)
-                of_batch = None if example_weights is None else example_weights.gather(1, batch).to(x.dtype)
-                step(
-                    _aligned(x.view(M, -1, inputs.shape[1])),
-                    targets[flat],
-                    learning_rate=rate,
-                    example_weights=of_batch,
-                )
-                done += 1
-            if epoch in epochs:
-                for m in range(M):
-                    kept[m][epoch] = self._unstack(m, weights, biases)
-        return kept
+        total = n_steps(recipe, n)
+        orders = [batches(n, request.seed, recipe.batch_size, first, stop) for request in requests]
+        for of_each in zip(*orders, strict=True):
+            done, batch = of_each[0][0], torch.stack([order for _, order in of_each])
+            flat = rows.gather(1, batch).reshape(-1)
+            x = torch.index_select(inputs, 0, flat, out=buffer[: flat.numel()])
+            of_batch = None if example_weights is None else example_weights.gather(1, batch).to(x.dtype)
+            step(
+                _aligned(x.view(M, -1, inputs.shape[1])),
+                targets[flat],
+                learning_rate=learning_rate(recipe, done, total),
+                example_weights=of_batch,
+            )
+            yield done + 1
 
     def _unstack(self, m: int, weights: Sequence[torch.Tensor], biases: Sequence[torch.Tensor]) -> State:
         parameters = {}
@@ -106,6 +140,16 @@ class StackedMLPTrainer:
             parameters[f"{name}.weight"] = w[m].T.contiguous()
             parameters[f"{name}.bias"] = b[m, 0].clone()
         return parameters
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """M models in training, layer by layer: weights (M, d_in, d_out), biases (M, 1, d_out) and their velocities."""
+
+    weights: list[torch.Tensor]
+    biases: list[torch.Tensor]
+    weight_velocities: list[torch.Tensor]
+    bias_velocities: list[torch.Tensor]
 
 
 def _linear_names(model: nn.Module) -> list[str]:

@@ -1,14 +1,15 @@
 """Training a stack of models with autograd: what `stacked_gpt2` and `vmapped` share beside their gradients."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Task
 from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
-from attriboard.retraining.request import RetrainRequest, epoch_order
+from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, new_model
 
 Backward = Callable[[Mapping[str, Tensor], Tensor, Tensor | None], None]
@@ -19,34 +20,77 @@ def train_stacked(
     task: Task, requests: Sequence[RetrainRequest], epochs: Sequence[int], backward: Backward
 ) -> list[dict[int, State]]:
     """Train requests of one subset size under the task's recipe; see `Trainer.train`."""
-    recipe = task.card.recipe
-    models = [dict(new_model(task, request.seed).named_parameters()) for request in requests]
-    stacked = {
-        name: torch.stack([model[name].detach() for model in models]).requires_grad_(parameter.requires_grad)
-        for name, parameter in models[0].items()
-    }
-    trained = [value for value in stacked.values() if value.requires_grad]
-    optimizer = build_optimizer(recipe, trained)
-    rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
-    weights = stacked_weights(requests)  # [M, n]
-    n = rows.shape[1]
-    total, step = n_steps(recipe, n), 0
+    stack = _Stack(task, requests, backward, None)
+    per_epoch = -(-len(requests[0].indices) // task.card.recipe.batch_size)
     kept: list[dict[int, State]] = [{} for _ in requests]
-    for epoch in range(1, epochs[-1] + 1):
-        order = torch.stack([torch.from_numpy(epoch_order(n, request.seed, epoch)) for request in requests])
-        for batch in torch.split(order, recipe.batch_size, dim=1):
-            optimizer.zero_grad()
-            backward(stacked, rows.gather(1, batch), None if weights is None else weights.gather(1, batch))
+    for done in stack.steps(0, per_epoch * epochs[-1]):
+        if done % per_epoch == 0 and done // per_epoch in epochs:
+            for m, states in enumerate(kept):
+                states[done // per_epoch] = stack.parameters(m)
+    return kept
+
+
+def replay_stacked(
+    task: Task, requests: Sequence[RetrainRequest], start: TrainingState | None, stop: int, backward: Backward
+) -> Iterator[TrainingState]:
+    """The first request's training, state by state; see `Trainer.replay`. The others are company."""
+    stack, first = _Stack(task, requests, backward, start), start.step if start else 0
+    yield stack.state(first)
+    for done in stack.steps(first, stop):
+        yield stack.state(done)
+
+
+class _Stack:
+    """Models in training, new or as they were."""
+
+    def __init__(
+        self, task: Task, requests: Sequence[RetrainRequest], backward: Backward, start: TrainingState | None
+    ) -> None:
+        self._recipe, self._requests, self._backward = task.card.recipe, requests, backward
+        models = [dict(new_model(task, request.seed).named_parameters()) for request in requests]
+        self._stacked = {
+            name: torch.stack(
+                [model[name].detach() if start is None else start.parameters[name] for model in models]
+            ).requires_grad_(parameter.requires_grad)
+            for name, parameter in models[0].items()
+        }
+        self._trained = {name: value for name, value in self._stacked.items() if value.requires_grad}
+        self._optimizer = build_optimizer(self._recipe, list(self._trained.values()))
+        if start is not None:
+            M = len(requests)
+            moments = [[torch.stack([moment[name]] * M) for name in self._trained] for moment in start.moments]
+            self._optimizer.remember(moments, start.step)
+
+    def steps(self, first: int, stop: int) -> Iterator[int]:
+        """Update after update; yields how many have been made."""
+        recipe, requests = self._recipe, self._requests
+        rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
+        weights = stacked_weights(requests)  # [M, n]
+        n = rows.shape[1]
+        total, trained = n_steps(recipe, n), list(self._trained.values())
+        orders = [batches(n, request.seed, recipe.batch_size, first, stop) for request in requests]
+        for of_each in zip(*orders, strict=True):
+            step, batch = of_each[0][0], torch.stack([order for _, order in of_each])
+            self._optimizer.zero_grad()
+            self._backward(self._stacked, rows.gather(1, batch), None if weights is None else weights.gather(1, batch))
             if recipe.clip_norm is not None:
                 _clip(trained, recipe.clip_norm)
-            for group in optimizer.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step, total)
-            optimizer.step()
-            step += 1
-        if epoch in epochs:
-            for m, states in enumerate(kept):
-                states[epoch] = {name: value.detach()[m].clone() for name, value in stacked.items()}
-    return kept
+            self._optimizer.step()
+            yield step + 1
+
+    def parameters(self, m: int) -> State:
+        """One model's, as they are now."""
+        return {name: value.detach()[m].clone() for name, value in self._stacked.items()}
+
+    def state(self, step: int) -> TrainingState:
+        """The first model's."""
+        moments = tuple(
+            {name: value.detach()[0].clone() for name, value in zip(self._trained, moment, strict=True)}
+            for moment in self._optimizer.moments()
+        )
+        return TrainingState(step, self.parameters(0), moments)
 
 
 def stacked_weights(requests: Sequence[RetrainRequest]) -> Tensor | None:

@@ -1,10 +1,11 @@
 """What a trainer is, and what every trainer starts from and returns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest
@@ -28,6 +29,9 @@ class Trainer(Protocol):
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """For each request, epoch → state, for the given ascending epochs; the last is the recipe's."""
+
+    def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
+        """The same training of one request, state by state; see `attriboard.contracts.run.Run.replay`."""
 
 
 def new_model(task: Task, seed: int) -> torch.nn.Module:

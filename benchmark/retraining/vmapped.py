@@ -10,15 +10,16 @@ A model's bits do not depend on its stack. Behind the last model stands a copy o
 loops of elementwise functions treat the end of an array in another way, and a stack of one would take other kernels.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
 from attriboard.retraining.loop import weighted_mean
 from attriboard.retraining.request import RetrainRequest
-from attriboard.retraining.stacking import train_stacked
+from attriboard.retraining.stacking import Backward, replay_stacked, train_stacked
 from attriboard.retraining.trainer import State, blank_model, state_parts
 
 STACK = 16
@@ -52,6 +53,13 @@ class VmapTrainer:
 
     def train(self, requests: Sequence[RetrainRequest], epochs: Sequence[int]) -> list[dict[int, State]]:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
+        return train_stacked(self._task, [*requests, requests[-1]], epochs, self._backward())[:-1]
+
+    def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
+        """See `Trainer`."""
+        return replay_stacked(self._task, [request, request], start, stop, self._backward())
+
+    def _backward(self) -> Backward:
         module = blank_model(self._task).train()  # a new one each time: it may keep count of its calls
         train = self._data.train
 
@@ -64,7 +72,7 @@ class VmapTrainer:
             losses: Tensor = of_each(dict(stacked), train.inputs[batch], train.targets[batch], weights)
             losses.sum().backward()  # type: ignore[no-untyped-call]
 
-        return train_stacked(self._task, [*requests, requests[-1]], epochs, backward)[:-1]
+        return backward
 
 
 def obstacle(task: Task) -> str | None:

@@ -38,8 +38,9 @@ OURS = [name for name in ATTRIBUTORS if ":" not in name]
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.rule)
 @pytest.mark.parametrize("name", OURS)
 def test_attributor_conforms(name: str, check: Check) -> None:
-    problem = small_context(tokens=name in TEXT)
-    subject = Subject(REGISTRY.load(name), problem, QUICK.get(name, {}), SETTINGS.get(name, {}))
+    method = REGISTRY.load(name)
+    problem = small_context(tokens=name in TEXT, ordered=method.order_sensitive)
+    subject = Subject(method, problem, QUICK.get(name, {}), SETTINGS.get(name, {}))
     assert check.find(subject) is None
 
 

@@ -1,0 +1,104 @@
+"""What methods that follow a run backward share: test gradients at its end, groups of test points, models."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.progress import track
+from attriboard.contracts.run import Run, TrainingState
+from attriboard.toolkit import needs
+from attriboard.toolkit.averaging import MeanOfScores
+from attriboard.toolkit.batches import Batch, BatchLosses
+from attriboard.toolkit.gradients import count_parameters, per_example_gradients
+from attriboard.toolkit.replaying import backward, followable
+from attriboard.toolkit.updates import Stack
+
+ADJOINT_BYTES = 2 * 2**30
+"""Memory for the stacks of all test points that go through a run together."""
+
+
+class Unrolled(MeanOfScores):
+    """A method that takes all test points' gradients back through the training of each model."""
+
+    order_sensitive = True
+
+    def fit_one(self, context: Context, checkpoint: Checkpoint, stream: int, *args: Any, **values: Any) -> Tensor:
+        """Follow the run of one checkpoint backward."""
+        followable(context)
+        run = context.run_of(checkpoint)
+        losses = BatchLosses(context, checkpoint)
+        scores = torch.zeros(len(context.test), len(context.train), dtype=losses.dtype, device=context.device)
+        stacks = 2 + self.moments(run)
+        size = stacks * losses.dtype.itemsize * count_parameters(context)
+        together = max(1, ADJOINT_BYTES // size)
+        for start in track(range(0, len(context.test), together), "test points"):
+            points = slice(start, start + together)
+            states = backward(context, run, checkpoint)
+            last = next(states)
+            gradients = self._gradients(context, checkpoint, last, points)
+            self.follow(context, run, losses, states, gradients, scores[points], **values)
+        return scores
+
+    @abstractmethod
+    def moments(self, run: Run) -> int:
+        """How many stacks beside that of the parameters the method holds."""
+
+    @abstractmethod
+    def follow(
+        self,
+        context: Context,
+        run: Run,
+        losses: BatchLosses,
+        states: Iterator[TrainingState],
+        gradients: Stack,
+        scores: Tensor,
+        *args: Any,
+        **values: Any,
+    ) -> None:
+        """Add the scores of some test points.
+
+        Args:
+            context: what the method may see.
+            run: how the model was trained.
+            losses: derivatives of batches.
+            states: before each update, the last one first.
+            gradients: ∂f/∂θ at the end of the run (k, *shape), which may be changed.
+            scores: (k, n_train), zero.
+            args: none.
+            values: the method's own fit-stage values.
+        """
+
+    def _gradients(self, context: Context, checkpoint: Checkpoint, last: TrainingState, points: slice) -> Stack:
+        """Test gradients at the end of the replay, not at the published model: the bits of one run."""
+        end = Checkpoint(last.parameters, checkpoint.epoch, checkpoint.seed, checkpoint.indices, last.buffers)
+        flat = torch.cat(list(per_example_gradients(context, end, context.target, context.test[points])))
+        shapes = {name: value.shape for name, value in context.model.named_parameters()}
+        pieces = flat.split([shapes[name].numel() for name in context.attributed], 1)  # type: ignore[no-untyped-call]
+        return {
+            name: piece.reshape(len(flat), *shapes[name]).contiguous()
+            for name, piece in zip(context.attributed, pieces, strict=True)
+        }
+
+    def memory_need(self, context: Context, **others: Any) -> dict[str, int]:
+        """Stacks of test points, the states of a run, and what a batch needs."""
+        n_params, n_test = count_parameters(context), len(context.test)
+        steps = max((run.n_steps for run in context.runs), default=1)
+        numbers = needs.DOUBLE * n_params
+        return {
+            "stacks of test gradients": min(2 * ADJOINT_BYTES, 6 * n_test * numbers) + needs.gradients(context),
+            "states of a run": int(3 * numbers * (2 * steps**0.5 + 4)),
+            "products of a batch": needs.sweep(context, n_test),
+            "scores": 4 * needs.pairs(context, needs.DOUBLE),
+        }
+
+
+def batch_at(context: Context, run: Run, losses: BatchLosses, state: TrainingState) -> tuple[Batch, Tensor]:
+    """The batch of the update that follows a state, and its rows."""
+    rows = run.batch(state.step).to(context.train.inputs.device)
+    return losses.at(state.parameters, context.train[rows]), rows
