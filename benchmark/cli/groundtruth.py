@@ -13,6 +13,7 @@ from attriboard.cli.options import Bundles, Retraining, Sources, TaskArgument, o
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
 if TYPE_CHECKING:
+    from attriboard.evaluation.workspace import Workspace
     from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
     from attriboard.groundtruth.verify import RowCheck
 
@@ -32,6 +33,20 @@ def build(
         int | None, typer.Option(help="Number of subsets; by default the card's.", min=3, max=999_999)
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(
+            "--held-out",
+            help="Instead: this many masks that follow from a secret, in a file that is yours alone; the folder's "
+            "registry.json gets its SHA-256.",
+            min=3,
+            max=999_999,
+        ),
+    ] = None,
+    held_out_file: Annotated[
+        Path | None,
+        typer.Option("--held-out-file", help="That file; by default attriboard-held-out/TASK.safetensors."),
+    ] = None,
     retraining: Retraining = Retraining(),
     data_dir: DataDir = None,
     json: Json = False,
@@ -44,6 +59,9 @@ def build(
 
     workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
     live, registry = workspace.task, BundleRegistry(out)
+    if held_out is not None:
+        _build_held_out(workspace, registry, held_out, repeats, held_out_file, json)
+        return
     shards = open_store(live, retraining.store)
     for path in shards.damaged:
         note(f"{path}: damaged shard set aside; its retrains are done again")
@@ -80,6 +98,33 @@ def build(
     else:
         for entry in entries:
             print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+
+
+def _build_held_out(
+    workspace: "Workspace", registry: "BundleRegistry", masks: int, repeats: int | None, file: Path | None, json: bool
+) -> None:
+    """`groundtruth build --held-out`: the file for its owner, the commitment for the list."""
+    from attriboard.groundtruth.held_out import build_held_out
+
+    card = workspace.task.card
+    path = file or Path("attriboard-held-out") / f"{card.name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    note(f"keep {path} to yourself: whoever has it knows the masks")
+    with progress_bar(f"held-out ground truth of {card.name}") as progress:
+        made = build_held_out(
+            workspace.task,
+            path,
+            n_masks=masks,
+            n_repeats=repeats,
+            executor=workspace.executor(progress.say),
+            progress=progress,
+        )
+    registry.commit(made)
+    if json:
+        emit({"held_out": str(path), "list": str(registry.folder / "registry.json"), **made.model_dump(mode="json")})
+        return
+    print(f"{path}: {made.n_masks} masks × {made.n_repeats} repeats")
+    print(f"commitment {made.sha256} in {registry.folder / 'registry.json'}: publish it before anything is scored")
 
 
 @app.command()
@@ -195,6 +240,7 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
         (d["task"], str(d["version"]), d["kind"], f"{d['bytes']:,}", d["sha256"][:16], d["where"], str(len(d["urls"])))
         for d in documents
     ]
+    rows += [(c.task, str(c.version), "held-out", "", c.sha256[:16], "its owner", "") for c in registry.held_out]
     headings = ("task", "version", "kind", "bytes", "SHA-256", "where", "URLs")
     show_table(f"Bundles of {registry.folder}", headings, rows, numeric=(1, 3, 6))
 
@@ -239,7 +285,7 @@ def pull(
         documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
     if out:
         listed = {(e.task, e.version, e.kind): e for e in (*BundleRegistry(out).entries, *wanted)}
-        write_listing(out, listed.values())
+        write_listing(out, listed.values(), (*BundleRegistry(out).held_out, *registry.held_out))
     if json:
         emit(documents)
         return
@@ -283,7 +329,7 @@ def push_ready(
         shutil.copyfile(path, out / entry.file)
         urls = tuple(dict.fromkeys((*(f"{place.rstrip('/')}/{entry.file}" for place in url or ()), *entry.urls)))
         ready.append(type(entry).model_validate(entry.model_dump() | {"urls": urls}))
-    write_listing(out, ready)
+    write_listing(out, ready, registry.held_out)
     sums = "".join(f"{entry.sha256}  {entry.file}\n" for entry in ready)
     write_atomically(out / "SHA256SUMS", sums.encode())
     if json:

@@ -221,6 +221,15 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
     ] = 0.005,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out",
+            help="File of held-out masks, whose SHA-256 the list of bundles names: grade on them too.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     out: OutDir = Path("attriboard-results"),
     process: Untrusted = Untrusted(),
     sources: Sources = Sources(),
@@ -232,7 +241,7 @@ def verify(
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
-    from attriboard.evaluation.rerun import check_task, method_of
+    from attriboard.evaluation.rerun import HeldOutExaminer, check_task, method_of
     from attriboard.records.files import read_record
     from attriboard.records.model import AttributionRecord
     from attriboard.records.verifications import verify_record, write_verification
@@ -245,11 +254,13 @@ def verify(
     check_task(claimed, workspace)
     _check_truth(claimed, workspace)
     job = workspace.job(method, [dict(claimed.hyperparameters)])
+    examiner = HeldOutExaminer(held_out, workspace)
     prepare_folder(out)
-    (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
+    (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, examiner)
     if again.attributor.name != claimed.attributor.name:
         raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
-    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox)
+    found = examiner.found
+    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox, held_out=found)
     path = write_verification(verification, out)
     if json:
         emit(verification.to_json() | {"verification": str(path)})
@@ -259,6 +270,9 @@ def verify(
         if verification.same_code is False:
             note("the attributor's code is not the record's: it has changed since, or is another file")
         print("scores are the same to the last bit" if verification.same_scores else "scores differ")
+        if found is not None:
+            low, high = found.ci95
+            print(f"on {found.n_masks} held-out masks: LDS {found.mean:.4f}, 95 % interval {low:.3f} … {high:.3f}")
         print(verification.reason or f"verified: within {tolerance:g}")
         print(f"verification: {path}")
     if verification.status != "verified":

@@ -20,6 +20,7 @@ from attriboard.records.model import (
     AttributionRecord,
     AttributorInfo,
     GroundTruthInfo,
+    HeldOut,
     LdsResult,
     MethodInfo,
     TaskInfo,
@@ -103,6 +104,12 @@ class Grader:
             per_test=_rounded(result.spearman) if in_full else None,
             mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
         )
+
+    def held_out(self, scores: Any) -> HeldOut:
+        """What scores get where this is a held-out ground truth; see `predict`."""
+        lds = self.grade(self.predict(scores), in_full=False)
+        n_masks = self.truth.card.n_masks
+        return HeldOut(sha256=self.truth.sha256, n_masks=n_masks, mean=lds.mean, ci95=lds.ci95)
 
     def _verdict(self, lds: LdsResult) -> dict[str, Any]:
         """Status and reason of what was graded."""

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import InputError
 from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan, choose_points, searched
 from attriboard.evaluation.catalog import attributor_names, load_oracle
-from attriboard.evaluation.grader import evaluate
+from attriboard.evaluation.grader import Grader, evaluate
 from attriboard.evaluation.mislabel import MislabelBench
 from attriboard.evaluation.removal import RemovalBench, RemovalPlan, retrained
 from attriboard.evaluation.selection import study_selection
@@ -15,7 +16,7 @@ from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, write_record
-from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
+from attriboard.records.model import AttributionRecord, HeldOut, SelectionRecord, Variant
 from attriboard.records.uses import BrittlenessRecord, DownstreamRecord, MislabelRecord, RemovalRecord
 from attriboard.retraining.store import RetrainStore
 
@@ -62,6 +63,37 @@ def check_task(record: AnyRecord, workspace: Workspace) -> None:
             f"record {record.id}: of {record.task.name} with fingerprint {claimed[:12]}…; the task here has "
             f"{here[:12]}…: another version, so that nothing can be compared"
         )
+
+
+class HeldOutExaminer:
+    """Grades the scores of a re-run on held-out masks.
+
+    Args:
+        path: their file; without one, nothing is graded.
+        workspace: of the task, whose list of bundles must name the file's digest.
+
+    Attributes:
+        found: what the last scores got.
+
+    Raises:
+        FormatError: the file is damaged, or its masks were not drawn.
+        InputError: it is of another task, or not in the list.
+    """
+
+    def __init__(self, path: Path | None, workspace: Workspace) -> None:
+        self.found: HeldOut | None = None
+        self._grader: Grader | None = None
+        if path is not None:
+            from attriboard.groundtruth.held_out import check_commitment, read_held_out  # PyTorch, not for grading
+
+            truth = read_held_out(path)
+            check_commitment(truth, workspace.task.card, workspace.bundles.registry)
+            self._grader = Grader(truth)
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Grade an outcome that has scores."""
+        if self._grader is not None and outcome.scores is not None:
+            self.found = self._grader.held_out(outcome.scores)
 
 
 def rerun(

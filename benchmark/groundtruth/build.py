@@ -1,6 +1,6 @@
 """Building a task's published artifacts: requests to the engine, then one file from the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
 from attriboard.groundtruth.identity import check_identity
-from attriboard.groundtruth.plan import checkpoint_requests, retrain_seed, truth_requests
+from attriboard.groundtruth.plan import checkpoint_requests, planned, truth_requests
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
@@ -71,15 +71,19 @@ def build_ground_truth(
     code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [r.digest(card.fingerprint) for r in requests]
-    outputs = {
-        name: store.read(f"outputs/{name}", digests).reshape(n_repeats, n_masks, -1).swapaxes(0, 1)
+    outputs = read_outputs(task, store, digests, n_masks)
+    masks, seeds = planned(requests, n_masks, card.data.n_train)
+    write_ground_truth(path, masks, seeds, outputs, **origin(task, code, store.seconds(digests)))
+
+
+def read_outputs(
+    task: Task, store: RetrainStore, digests: Sequence[str], n_masks: int
+) -> dict[str, NDArray[np.float32]]:
+    """What retrains that go repeat by repeat are remembered by: name → (n_masks, n_repeats, n_test)."""
+    return {
+        name: store.read(f"outputs/{name}", digests).reshape(-1, n_masks, task.card.data.n_test).swapaxes(0, 1)
         for name in task.measurements
     }
-    masks = np.zeros((n_masks, card.data.n_train), dtype=bool)
-    for mask, request in zip(masks, requests, strict=False):  # the first repeat has every mask
-        mask[request.indices] = True
-    seeds = np.array([[retrain_seed(k, r) for r in range(n_repeats)] for k in range(n_masks)])
-    write_ground_truth(path, masks, seeds, outputs, **_origin(task, code, store.seconds(digests)))
 
 
 def build_checkpoints(
@@ -119,7 +123,7 @@ def build_checkpoints(
         format=checkpoints.FORMAT,
         content_sha256=content_digest(tensors),
         n_models=len(requests),
-        **_origin(task, code, store.seconds(digests)),
+        **origin(task, code, store.seconds(digests)),
     )
     write_sealed(path, tensors, sealed)
 
@@ -141,7 +145,7 @@ def keep_checkpoints(task: Task) -> Path:
             format=checkpoints.FORMAT,
             content_sha256=content,
             n_models=len(task.trained),
-            **_origin(task, provenance(), 0.0),
+            **origin(task, provenance(), 0.0),
         )
         write_sealed(path, tensors, sealed)
     return path
@@ -161,7 +165,8 @@ def train_checkpoints(
     return path
 
 
-def _origin(task: Task, code: Provenance, seconds: float) -> dict[str, Any]:
+def origin(task: Task, code: Provenance, seconds: float) -> dict[str, Any]:
+    """What the card of a bundle says of where it comes from; `seconds` of all its retrains."""
     return {
         "fingerprint": task.card.fingerprint,
         "task": task.card,

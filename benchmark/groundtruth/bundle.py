@@ -105,24 +105,30 @@ def write_ground_truth(
     masks: NDArray[np.bool_],
     seeds: NDArray[np.int64],
     outputs: Mapping[str, NDArray[np.float32]],
+    *,
+    card_type: type[GroundTruthCard] = GroundTruthCard,
+    form: str = FORMAT,
+    mode: int = 0o644,
     **card: Any,
 ) -> None:
-    """Write a bundle; `card` has the fields of `SealedCard` that do not follow from the arrays."""
+    """Write a bundle with the permissions `mode`; `card` has the fields of its card that the arrays do not give."""
     tensors: dict[str, NDArray[Any]] = {"masks": np.packbits(masks, axis=1), "seeds": seeds}
     tensors |= {f"outputs/{name}": array for name, array in outputs.items()}
     n_masks, n_repeats, n_test = next(iter(outputs.values())).shape
     sizes = {"n_masks": n_masks, "n_repeats": n_repeats, "n_test": n_test}
-    sealed = GroundTruthCard(format=FORMAT, content_sha256=content_digest(tensors), **sizes, **card)
-    write_sealed(path, tensors, sealed)
+    sealed = card_type(format=form, content_sha256=content_digest(tensors), **sizes, **card)
+    write_sealed(path, tensors, sealed, mode)
 
 
-def read_ground_truth(path: Path) -> GroundTruth:
-    """Read and check a bundle.
+def read_ground_truth(
+    path: Path, card_type: type[GroundTruthCard] = GroundTruthCard, form: str = FORMAT
+) -> GroundTruth:
+    """Read and check a bundle; of another kind than the published ones by its card's type and format.
 
     Raises:
         FormatError: missing, torn, altered, or arrays that do not fit its card.
     """
-    tensors, card = read_sealed(path, GroundTruthCard, FORMAT)
+    tensors, card = read_sealed(path, card_type, form)
     data = card.task.data
     if card.n_test != data.n_test:
         raise FormatError(f"{path}: {card.n_test} test points, its task card says {data.n_test}; {REMEDY}")

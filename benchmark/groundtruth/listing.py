@@ -47,11 +47,33 @@ class BundleEntry(BaseModel):
     urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
 
 
+class Commitment(BaseModel):
+    """What is published of a held-out ground truth, whose file its organizer keeps.
+
+    Attributes:
+        task, version, fingerprint: whose it is.
+        sha256: of the file.
+        n_masks, n_repeats: its sizes.
+        created: UTC, ISO 8601.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+    version: int = Field(gt=0, le=2**53)
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    n_masks: int = Field(gt=0, le=2**53)
+    n_repeats: int = Field(gt=0, le=2**53)
+    created: Annotated[str, Field(pattern=r"^[0-9TZ:-]{10,40}$")]
+
+
 class _Listing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: Literal[1] = 1
     bundles: tuple[BundleEntry, ...] = ()
+    held_out: tuple[Commitment, ...] = ()
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
@@ -92,10 +114,14 @@ def entry_of(card: TaskCard, kind: BundleKind, path: Path) -> BundleEntry:
     )
 
 
-def write_listing(folder: Path, entries: Iterable[BundleEntry]) -> None:
-    """Write a folder's `registry.json`, in the order of tasks, versions and kinds."""
-    listing = _Listing(bundles=tuple(sorted(entries, key=lambda e: (e.task, e.version, e.kind))))
-    write_atomically(folder / "registry.json", listing.model_dump_json(indent=2).encode() + b"\n")
+def write_listing(folder: Path, entries: Iterable[BundleEntry], held_out: Iterable[Commitment] = ()) -> None:
+    """Write a folder's `registry.json`, in the order of tasks, versions and kinds; commitments by their age."""
+    listing = _Listing(
+        bundles=tuple(sorted(entries, key=lambda e: (e.task, e.version, e.kind))),
+        held_out=tuple(sorted(set(held_out), key=lambda c: (c.task, c.version, c.created, c.sha256))),
+    )
+    absent = set() if listing.held_out else {"held_out"}
+    write_atomically(folder / "registry.json", listing.model_dump_json(indent=2, exclude=absent).encode() + b"\n")
 
 
 class BundleRegistry:
@@ -112,11 +138,13 @@ class BundleRegistry:
         self.folder = folder or published_folder()
         path = self.folder / "registry.json"
         self.entries: tuple[BundleEntry, ...] = ()
+        self.held_out: tuple[Commitment, ...] = ()
         if path.exists():
             try:
                 content = read_bounded(path, MAX_BYTES, "a registry")
                 parse_json(content)
-                self.entries = _Listing.model_validate_json(content, strict=True).bundles
+                listing = _Listing.model_validate_json(content, strict=True)
+                self.entries, self.held_out = listing.bundles, listing.held_out
             except (FormatError, ValueError) as error:
                 raise FormatError(f"{path}: not a registry of bundles: {error}") from error
 
@@ -223,9 +251,14 @@ class BundleRegistry:
                 f"({others[0].sha256[:12]}…); raise the card's version, or build elsewhere with --out"
             )
         if not others:
-            write_listing(self.folder, (*self.entries, entry))
+            write_listing(self.folder, (*self.entries, entry), self.held_out)
             self.entries = BundleRegistry(self.folder).entries
         return entry
+
+    def commit(self, commitment: Commitment) -> None:
+        """Name a held-out ground truth in the list, and write the list."""
+        write_listing(self.folder, self.entries, (*self.held_out, commitment))
+        self.held_out = BundleRegistry(self.folder).held_out
 
 
 def _remedy(card: TaskCard) -> str:

@@ -3,9 +3,12 @@
 Mask k is the k-th random subset under the card's subset seed; the seed of its repeat r is 10⁶ (r + 1) + k.
 Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth
 retrain. Retrains of data selection and brittleness have seeds from 10¹² on, and random orders from k = 2·10⁶ on.
-Retrains that choose hyperparameters have seeds from 10¹³ on, and subsets from k = 4·10⁶ on. With any number of masks
+Retrains that choose hyperparameters have seeds from 10¹³ on, and subsets from k = 4·10⁶ on; held-out ones have
+seeds from 10¹⁴ on. With any number of masks
 and fewer than a million repeats no two purposes share a retrain.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +47,17 @@ def truth_requests(card: TaskCard, n_masks: int, n_repeats: int) -> list[Retrain
         raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: need at least 3 masks and 1 repeat")
     subsets = [mask_indices(card, k) for k in range(n_masks)]
     return [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
+
+
+def planned(
+    requests: Sequence[RetrainRequest], n_masks: int, n_train: int
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Masks (n_masks, n_train) and seeds (n_masks, n_repeats) of requests that go repeat by repeat."""
+    masks = np.zeros((n_masks, n_train), dtype=bool)
+    for mask, request in zip(masks, requests, strict=False):  # the first repeat has every mask
+        mask[request.indices] = True
+    seeds = np.array([request.seed for request in requests], dtype=np.int64).reshape(-1, n_masks).T
+    return masks, seeds
 
 
 def checkpoint_requests(card: TaskCard) -> list[RetrainRequest]:

@@ -66,7 +66,7 @@ def content_digest(tensors: Tensors) -> str:
     return state.hexdigest()
 
 
-def write_sealed(path: Path, tensors: Tensors, card: SealedCard) -> None:
+def write_sealed(path: Path, tensors: Tensors, card: SealedCard, mode: int = 0o644) -> None:
     """Write a bundle atomically; a file that has the same task and tensors already is left as it is.
 
     Raises:
@@ -80,7 +80,7 @@ def write_sealed(path: Path, tensors: Tensors, card: SealedCard) -> None:
             "elsewhere with --out"
         )
     plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    write_atomically(path, save(plain, {"card": card.model_dump_json(exclude_none=False)}))
+    write_atomically(path, save(plain, {"card": card.model_dump_json(exclude_none=False)}), mode)
 
 
 def _same_already(path: Path, card: SealedCard) -> bool:
