@@ -281,7 +281,9 @@ def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
     if tuple(scores.shape) != shape:
         raise InvalidScoresError(f"shape: scores are {tuple(scores.shape)}, must be (n_test, n_train) = {shape}")
     if not scores.is_floating_point():
-        raise InvalidScoresError(f"shape: scores are {scores.dtype}, must be floating point")
+        raise InvalidScoresError(
+            f"shape: scores are {scores.dtype}, must be floating point; scores.float() makes them so"
+        )
     array = scores.detach().to("cpu", torch.float32).contiguous().numpy()
     if not any(np.isfinite(row).all() for row in array):
         raise InvalidScoresError(f"nan: all {shape[0]} rows have scores that are NaN or infinite")

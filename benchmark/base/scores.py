@@ -55,7 +55,8 @@ def as_matrix(scores: Any) -> Scores:
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"scores: a {type(scores).__name__} is no array of numbers ({error})") from error
     if array.dtype.kind not in "fiu":
-        raise InputError(f"scores are of type {array.dtype}: must be real numbers, (n_test, n_train)")
+        accepted = "float16, bfloat16, float32, float64 or integers"
+        raise InputError(f"scores are of type {array.dtype}: must be real numbers, (n_test, n_train), {accepted}")
     wide = array.dtype.kind != "f" or array.dtype.itemsize > 4
     return array.astype(np.float64 if wide else np.float32, copy=False)
 
@@ -74,7 +75,7 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
         FormatError: no such file, another format, another shape or type, or finite nowhere.
     """
     shown = "" if shape is None else f" = {shape}"
-    rule = f"must hold one tensor 'scores', (n_test, n_train){shown}, float32"
+    rule = f"must hold one tensor 'scores', (n_test, n_train){shown}, of float16, float32 or float64"
     limit = MAX_BYTES if shape is None else shape[0] * shape[1] * max(_DTYPES.values()) + _MAX_HEADER
     try:
         if path.is_file() and path.stat().st_size > limit:

@@ -1,13 +1,17 @@
 """`attriboard check` and `attriboard submit`: is a file what it claims to be, and is an entry ready."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attriboard.base.terminal import note
 from attriboard.cli.shell import Json, command, emit
+
+if TYPE_CHECKING:
+    from attriboard.checking.problems import Problem
 
 KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
 
@@ -54,6 +58,26 @@ def check(
         raise typer.Exit(2)
 
 
+def _counted(files: Sequence[str]) -> str:
+    """What an entry holds: "method card, 53 records, 1 score matrix"."""
+    records, scores = (sum(name.startswith(f"{folder}/") for name in files) for folder in ("records", "scores"))
+    matrices = "matrix" if scores == 1 else "matrices"
+    return f"method card, {records} record{'s' * (records != 1)}, {scores} score {matrices}"
+
+
+def _warnings(problems: "Sequence[Problem]", verbose: bool) -> list[str]:
+    """A line for each message, with the first place and how many more there are; all of them where asked for."""
+    if verbose:
+        return [f"{problem.where}: {problem.message}" for problem in problems]
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        places.setdefault(problem.message, []).append(problem.where)
+    return [
+        f"{first}{f' and {len(others)} more (--verbose names them)' * bool(others)}: {message}"
+        for message, (first, *others) in places.items()
+    ]
+
+
 @command
 def submit(
     records: Annotated[
@@ -68,6 +92,7 @@ def submit(
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the entry.", file_okay=False)] = Path(
         "attriboard-entry"
     ),
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print every file and every warning.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Print a method card to fill in, and end.")] = False,
     json: Json = False,
 ) -> None:
@@ -98,10 +123,10 @@ def submit(
     if json:
         emit({"entry": str(folder), "files": files, **report.document()})
     else:
-        for name in files:
-            print(f"{folder}/{name}")
-        for problem in report.warnings:
-            print(f"warning: {problem.where}: {problem.message}")
+        parts = [f"{folder}/{name}" for name in files] if verbose else [f"{folder}: {_counted(files)}"]
+        print("\n".join(parts))
+        for line in _warnings(report.warnings, verbose):
+            print(f"warning: {line}")
         for problem in report.errors:
             print(f"to fix: {problem.where}: {problem.message}")
         print(

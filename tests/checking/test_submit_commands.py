@@ -45,6 +45,9 @@ def test_from_nothing_to_a_checked_entry_by_the_page_alone(tmp_path):
     assert re.search(r"class_neighbours on digits_mlp: LDS 0\.2\d\d, 95 % interval", printed[1])
     assert "ready: copy attriboard-entry/class_neighbours to leaderboard/entries/" in printed[2]
     assert printed[3] == "attriboard-entry/class_neighbours: a valid entry\n"
+    assert "attriboard-entry/class_neighbours: method card, 1 record, 1 score matrix" in printed[2]
+    named = run(f"{commands[2]} --verbose", tmp_path)
+    assert "attriboard-entry/class_neighbours/method.yaml" in named
     again = run(commands[2], tmp_path)
     assert again == printed[2], "it can be run again"
 
@@ -170,3 +173,15 @@ def test_every_published_entry_passes():
     folder = ROOT / "leaderboard" / "entries"
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         assert check_file(entry).ok, entry
+
+
+def test_equal_warnings_are_one_line_unless_all_are_asked_for():
+    from attriboard.checking.problems import Problem
+    from attriboard.cli.check import _warnings
+
+    found = [Problem(f"records/{name}.json", "taken on trust") for name in "abc"] + [Problem("method.yaml", "no paper")]
+    assert _warnings(found, False) == [
+        "records/a.json and 2 more (--verbose names them): taken on trust",
+        "method.yaml: no paper",
+    ]
+    assert len(_warnings(found, True)) == 4
