@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.cli.options import Process, Sources, TaskArgument, open_workspace, prepare_folder
-from attriboard.cli.shell import Json, command, drawn_figure, emit, show_table
+from attriboard.cli.options import Process, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
+from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 from attriboard.cli.sweeps import draw_sweep
 
 if TYPE_CHECKING:
@@ -87,6 +87,50 @@ def selection_cost(
         emit({"task": card.name, "records": documents, "figure": None if figure is None else str(figure)})
         return
     _show_costs(card.title, records)
+    print(f"records in {results}" + (f", figure {figure}" if figure else ""))
+
+
+@app.command()
+@command
+def models(
+    task: TaskArgument,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Repeatable; by default iffim and trak.")
+    ] = None,
+    count: Annotated[
+        list[int] | None, typer.Option("--count", min=1, help="Models; repeatable. By default 1, 2, 5, 10, 20.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
+    ] = Path("attriboard-results"),
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")] = Path("report"),
+    retraining: Retraining = Retraining(),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """LDS against the number of models that scores are averaged over, λ by ξ at each; missing models are trained."""
+    from attriboard.evaluation.ensembles import COUNTS, ensemble_records
+    from attriboard.leaderboard.plots.ensembles import draw_ensembles
+
+    workspace = open_workspace(task, sources, process, retraining)
+    prepare_folder(results)
+    counts = count or COUNTS
+    by_method = {name: ensemble_records(workspace, name, results, counts) for name in method or ["iffim", "trak"]}
+    card, records = workspace.task.card, [record for found in by_method.values() for record in found]
+    ceiling = workspace.grader.ceiling.mean
+    figure = drawn_figure(lambda: draw_ensembles(records, card.title, ceiling), out / f"models-{card.name}")
+    if json:
+        documents = [record.model_dump(mode="json") for record in records]
+        emit({"task": card.name, "records": documents, "figure": None if figure is None else str(figure)})
+        return
+    rows = [
+        (r.attributor.name, str(r.hyperparameters["checkpoints"]), setting(r.hyperparameters.get("regularization")),
+         f"{r.lds.mean:.3f}", f"{r.lds.ci95[0]:.3f} … {r.lds.ci95[1]:.3f}")
+        for r in records if r.lds
+    ]  # fmt: skip
+    show_table(f"{card.title}: LDS against models", ("method", "models", "λ by ξ", "LDS", "95 % interval"), rows,
+               numeric=range(1, 5))  # fmt: skip
     print(f"records in {results}" + (f", figure {figure}" if figure else ""))
 
 

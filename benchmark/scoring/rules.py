@@ -149,18 +149,23 @@ def jackknife_variance(
 
 
 def prior_of_center(
-    positions: Sequence[float] | NDArray[np.float64], centers: Sequence[float] | NDArray[np.float64]
+    positions: Sequence[float] | NDArray[np.float64],
+    centers: Sequence[float] | NDArray[np.float64],
+    width: float = PRIOR_WIDTH,
+    distrust: float = PRIOR_DISTRUST,
 ) -> NDArray[np.float64]:
     """Log p(h): the best λ lies near ξ's, or, with a fixed probability, anywhere.
 
     Args:
         positions: (n_grid,) log₁₀ λ of the grid points; NaN for a point without one.
         centers: (n_grid,) log₁₀ of the λ that ξ chooses on the fit of each; NaN where it chooses none.
+        width: standard deviation of the best λ around ξ's, in decades.
+        distrust: probability that it lies anywhere.
     """
-    distance = (np.asarray(positions, dtype=np.float64) - np.asarray(centers, dtype=np.float64)) / PRIOR_WIDTH
-    near = np.exp(-0.5 * distance**2) / (PRIOR_WIDTH * np.sqrt(2 * np.pi))
-    anywhere = PRIOR_DISTRUST / PRIOR_SPAN
-    return np.asarray(np.log(np.where(np.isnan(near), 0.0, (1 - PRIOR_DISTRUST) * near) + anywhere))
+    distance = (np.asarray(positions, dtype=np.float64) - np.asarray(centers, dtype=np.float64)) / width
+    near = np.exp(-0.5 * distance**2) / (width * np.sqrt(2 * np.pi))
+    anywhere = distrust / PRIOR_SPAN
+    return np.asarray(np.log(np.where(np.isnan(near), 0.0, (1 - distrust) * near) + anywhere))
 
 
 def smoothed(positions: NDArray[np.float64], width: float = WIDTH) -> Rule:

@@ -1,0 +1,105 @@
+"""LDS against the number of models that scores are averaged over, λ by ξ at each.
+
+The models are the task's own kinds, full-data or half-data ones as the method takes them, but more of them, and at the
+last epoch only. They are trained once, into a bundle of their own; the checkpoints of the task stay as they are.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.runner import said
+from attriboard.base.errors import AttriboardError, InputError
+from attriboard.contracts.selector import REGULARIZATION
+from attriboard.contracts.task import Task
+from attriboard.evaluation.selection import HEADLINE_SELECTOR
+from attriboard.evaluation.workspace import Workspace
+from attriboard.records.files import write_record
+from attriboard.records.model import AttributionRecord
+
+COUNTS = (1, 2, 5, 10, 20)
+
+
+def with_models(task: Task, count: int) -> Task:
+    """The same task with `count` models of either kind for attributors, at the last epoch only.
+
+    Raises:
+        InputError: the task brings models of its own, or is not made from its card alone.
+    """
+    card = task.card
+    if task.trained or not task.portable:
+        raise InputError(f"task {card.name}: more models can be trained of a task that is made from its card alone")
+    more = card.checkpoints.model_copy(update={"full": count, "half": count, "epochs": [card.recipe.epochs]})
+    found = type(task)(card.model_copy(update={"checkpoints": more}))
+    found.home = task.home
+    return found
+
+
+def ensemble_bundle(workspace: Workspace, count: int) -> Path:
+    """The bundle of these models, trained where it is absent."""
+    from attriboard.groundtruth.build import train_checkpoints
+
+    task = with_models(workspace.task, count)
+    with workspace.display.progress(f"{2 * count} models of {task.card.name}") as progress:
+        return train_checkpoints(task, executor=lambda: workspace.executor(progress.say), progress=progress).resolve()
+
+
+def ensemble_records(
+    workspace: Workspace, attributor: str | Path, results: Path, counts: Sequence[int] = COUNTS
+) -> list[AttributionRecord]:
+    """A record per number of models, ascending; where the method has λ, at the one that ξ chooses from their spectra.
+
+    Args:
+        workspace: a task with ground truth.
+        attributor: its name or file.
+        results: folder of records: finished ones are taken from it, new ones added.
+        counts: numbers of models.
+
+    Raises:
+        InputError: the method does not average over checkpoints, or the task has one set of models only.
+        AttriboardError: a configuration failed; the message has the reason.
+    """
+    counts = sorted(set(counts))
+    job = workspace.job(attributor, [{"checkpoints": count} for count in counts], selectors=(HEADLINE_SELECTOR,))
+    job = job.model_copy(update={"checkpoints": ensemble_bundle(workspace, max(counts))})
+    described = workspace.runner.describe(job)
+    finished = {
+        record.hyperparameters["checkpoints"]: record
+        for record in workspace.records(results)
+        if isinstance(record, AttributionRecord) and _answers(record, workspace, job, described.code_sha256)
+    }
+    missing = [count for count in counts if count not in finished]
+    if missing:
+        job = job.model_copy(update={"configurations": tuple({"checkpoints": count} for count in missing)})
+        for record in _made(workspace, job):
+            write_record(record, results)
+            finished[record.hyperparameters["checkpoints"]] = record
+    return [finished[count] for count in counts]
+
+
+def _answers(record: AttributionRecord, workspace: Workspace, job: Job, code: str) -> bool:
+    """Whether a record is of these models, this code, seed and ground truth."""
+    mine = (code, workspace.seed, workspace.grader.truth.sha256, job.checkpoints_sha256)
+    truth = record.ground_truth.sha256 if record.ground_truth else None
+    return (record.attributor.digest, record.seed, truth, record.checkpoints_sha256) == mine and record.lds is not None
+
+
+def _made(workspace: Workspace, job: Job) -> Iterator[AttributionRecord]:
+    """A record per configuration of the job, at ξ's λ where it has one."""
+    outcomes: dict[int, Any] = {}
+    chosen: dict[int, int] = {}
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
+        for event in workspace.runner.run(job, said(progress)):
+            if not isinstance(event, Selected):
+                outcomes[event.index] = event
+            elif event.configuration is not None:
+                chosen |= dict.fromkeys(event.configurations, event.configuration)
+            progress(len(outcomes), max(len(outcomes), 2 * len(job.configurations)))
+    for index in range(len(job.configurations)):
+        outcome = outcomes[chosen.get(index, index)]
+        if outcome.scores is None:
+            raise AttriboardError(f"{job.attributor.name}: {outcome.reason}")
+        if REGULARIZATION in outcome.hyperparameters and index not in chosen:
+            raise AttriboardError(f"{job.attributor.name}: ξ chose no λ for {outcome.hyperparameters['checkpoints']}")
+        yield workspace.grader.record(workspace.task, outcome, job, variant="sweep")
