@@ -28,6 +28,7 @@ from attriboard.attribution.job import (
     Refused,
     Selected,
 )
+from attriboard.base.digests import digest_file
 from attriboard.base.display import Display, Progress, Silent
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.scores import map_scores
@@ -160,7 +161,10 @@ class Attribution:
         except BaseException:
             self.close()
             raise
-        self.described = found.model_copy(update={"configurations": complete})
+        known: dict[str, object] = {"configurations": complete}
+        if job.attributor.origin == "file":  # other people's code may say anything of itself
+            known["code_sha256"] = digest_file(Path(job.attributor.location))
+        self.described = found.model_copy(update=known)
 
     def close(self) -> None:
         """End the worker."""

@@ -2,18 +2,47 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.base.terminal import note
+from attriboard.base.terminal import Terminal, note
+from attriboard.cli.options import MemoryLimit, TimeLimit, limits
 from attriboard.cli.shell import Json, command, emit
 
 if TYPE_CHECKING:
-    from attriboard.checking.problems import Problem
+    from attriboard.checking.problems import Problem, Report
+    from attriboard.records.verifications import Verification
 
 KINDS = ("attributor", "record", "scores", "bundle", "card", "entry")
+
+
+@dataclass(frozen=True)
+class RunAgain:
+    """Whether and how the records of an entry are made again."""
+
+    run_again: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of an entry: run its records again in the sandbox too; NAME is who does. Needs bubblewrap.",
+        ),
+    ] = None
+    code: Annotated[
+        Path | None,
+        typer.Option(help="The method's .py file, in a folder of its own.", exists=True, dir_okay=False),
+    ] = None
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of a task's held-out masks: grade on them too; repeatable.", exists=True),
+    ] = None
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the verifications.", file_okay=False)] = Path(
+        "attriboard-results"
+    )
+    time_limit: TimeLimit = None
+    memory_limit: MemoryLimit = None
 
 
 @command
@@ -27,12 +56,13 @@ def check(
         ),
     ],
     task: Annotated[str | None, typer.Option(help="For a score matrix: the task it is for.")] = None,
+    again: RunAgain = RunAgain(),
     json: Json = False,
 ) -> None:
     """Validate a file and say what is wrong with it; exit code 2 where something is, 1 where it is of another kind.
 
-    An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run; its scores
-    are graded again.
+    An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run, and its
+    scores are graded again; with --run-again its records are made again in the sandbox as well.
     """
     from attriboard.base.errors import InputError
     from attriboard.checking.files import check_file, wrong_kind
@@ -46,6 +76,10 @@ def check(
         print(f"error: {file}: {other.errors[0].message}", file=sys.stderr)
         raise typer.Exit(1)
     report = check_file(file, task)
+    if again.run_again is not None:
+        report = _run_again(file, report, again)
+    elif again.code or again.held_out:
+        raise InputError("--code, --held-out: are for --run-again NAME, the name of who runs the entry again")
     if json:
         emit(report.document())
     else:
@@ -53,6 +87,8 @@ def check(
             print(f"{file}: warning: {problem.where}: {problem.message}")
         for problem in report.errors:
             print(f"{file}: {problem.where}: {problem.message}")
+        for problem in report.run_again:
+            print(f"{file}: run again: {problem.where}: {problem.message}")
         print(f"{file}: {'a valid' if report.ok else 'not a valid'} {report.kind}")
     if not report.ok:
         raise typer.Exit(2)
@@ -76,6 +112,53 @@ def _warnings(problems: "Sequence[Problem]", verbose: bool) -> list[str]:
         f"{first}{f' and {len(others)} more (--verbose names them)' * bool(others)}: {message}"
         for message, (first, *others) in places.items()
     ]
+
+
+def _run_again(folder: Path, report: "Report", again: RunAgain) -> "Report":
+    """The report of an entry with what came of running its records again.
+
+    Raises:
+        InputError: the file is no entry, or there is no bubblewrap.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.checking.entry_rerun import Rerun, run_entry_again
+    from attriboard.checking.problems import Problem
+    from attriboard.records.verifications import write_verification
+
+    if report.kind != "entry":
+        raise InputError(f"--run-again: {folder} is no entry; attriboard verify runs a record again")
+    if not report.ok:
+        note("nothing was run again: the entry has errors")
+        return report
+    how = Rerun(
+        again.run_again or "",
+        again.code,
+        again.held_out or (),
+        limits(again.time_limit, again.memory_limit),
+        display=Terminal(),
+    )
+    found = run_entry_again(folder, how)
+    for verification in found.verifications:
+        write_verification(verification, again.out)
+    shown = [
+        Problem(v.path.name, f"{v.status}: LDS {_number(v.claimed)} claimed, {_number(v.found)} found{_held_out(v)}")
+        for v in found.verifications
+    ]
+    return replace(
+        report,
+        errors=(*report.errors, *found.errors),
+        warnings=(*report.warnings, *found.warnings),
+        run_again=tuple(shown),
+    )
+
+
+def _number(lds: float | None) -> str:
+    return "failed" if lds is None else f"{lds:.4f}"
+
+
+def _held_out(verification: "Verification") -> str:
+    held_out = verification.held_out
+    return f", {held_out.mean:.4f} on {held_out.n_masks} held-out masks" if held_out else ""
 
 
 @command

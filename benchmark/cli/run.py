@@ -241,7 +241,7 @@ def verify(
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
-    from attriboard.evaluation.rerun import HeldOutExaminer, check_task, method_of
+    from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, method_of
     from attriboard.records.files import read_record
     from attriboard.records.model import AttributionRecord
     from attriboard.records.verifications import verify_record, write_verification
@@ -252,7 +252,7 @@ def verify(
     method = method_of(claimed, file)
     workspace = open_workspace(claimed.task.name, sources, replace(process, seed=claimed.seed))
     check_task(claimed, workspace)
-    _check_truth(claimed, workspace)
+    check_truth(claimed, workspace)
     job = workspace.job(method, [dict(claimed.hyperparameters)])
     examiner = HeldOutExaminer(held_out, workspace)
     prepare_folder(out)
@@ -277,22 +277,6 @@ def verify(
         print(f"verification: {path}")
     if verification.status != "verified":
         raise typer.Exit(1)
-
-
-def _check_truth(record: "AttributionRecord", workspace: "Workspace") -> None:
-    """The record must be on the ground truth that is here.
-
-    Raises:
-        InputError: it is on another one.
-    """
-    from attriboard.base.errors import InputError
-
-    claimed, here = record.ground_truth.sha256, workspace.grader.truth.sha256
-    if claimed != here:
-        raise InputError(
-            f"record {record.id}: on ground truth {claimed[:12]}…, the one here is {here[:12]}…: nothing can be "
-            "compared"
-        )
 
 
 def _finish(record: "AnyRecord", path: Path, json: bool) -> None:

@@ -65,6 +65,20 @@ def check_task(record: AnyRecord, workspace: Workspace) -> None:
         )
 
 
+def check_truth(record: AttributionRecord, workspace: Workspace) -> None:
+    """The record must be on the ground truth that is here.
+
+    Raises:
+        InputError: it is on another one.
+    """
+    claimed, here = record.ground_truth.sha256, workspace.grader.truth.sha256
+    if claimed != here:
+        raise InputError(
+            f"record {record.id}: on ground truth {claimed[:12]}…, the one here is {here[:12]}…: nothing can be "
+            "compared"
+        )
+
+
 class HeldOutExaminer:
     """Grades the scores of a re-run on held-out masks.
 
@@ -92,6 +106,7 @@ class HeldOutExaminer:
 
     def __call__(self, outcome: Outcome) -> None:
         """Grade an outcome that has scores."""
+        self.found = None
         if self._grader is not None and outcome.scores is not None:
             self.found = self._grader.held_out(outcome.scores)
 
