@@ -134,6 +134,36 @@ def models(
     print(f"records in {results}" + (f", figure {figure}" if figure else ""))
 
 
+@app.command()
+@command
+def metasmoothness(
+    task: TaskArgument,
+    step: Annotated[
+        list[float] | None, typer.Option("--step", metavar="H", help="Repeatable; by default 0.01 and 0.1.")
+    ] = None,
+    directions: Annotated[int, typer.Option("--directions", min=1, help="Random directions for each step.")] = 3,
+    retraining: Retraining = Retraining(),
+    process: Process = Process(),
+    sources: Sources = Sources(),
+    json: Json = False,
+) -> None:
+    """Whether small changes of the training weights move the trained model steadily: 1 is smooth, 0 is chance."""
+    from attriboard.evaluation.metasmoothness import STEPS, metasmoothness
+
+    workspace = open_workspace(task, sources, process, retraining)
+    found = metasmoothness(workspace, step or STEPS, directions, store=retraining.store)
+    if json:
+        emit({"task": workspace.task.card.name, "rows": [vars(row) for row in found]})
+        return
+
+    def said(values: tuple[float, ...]) -> str:
+        return f"{sum(values) / len(values):.3f} ({min(values):.3f} … {max(values):.3f})"
+
+    rows = [(setting(row.step), said(row.parameters), said(row.outputs)) for row in found]
+    title = f"{workspace.task.card.title}: metasmoothness, mean (least … most) over {directions} directions"
+    show_table(title, ("step", "of the parameters", "of the outputs"), rows, numeric=range(3))
+
+
 def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
     """Mean regret (90th percentile) of every method: ξ without retrains, then by the number of retrains."""
     budgets = sorted({k for record in records for k in record.budgets})
