@@ -5,10 +5,11 @@ TracInCP:
 
     τ(z', i) = −Σ_t η_t ⟨∇L(z_i; θ_t), ∇f(z'; θ_t)⟩,  averaged over runs
 
-over the checkpoints θ_t that were kept of a run, up to `epoch`.
+over the checkpoints θ_t that were kept of a run, up to `epoch`, with η_t the learning rate of the last update before
+it.
 
-Deviations: η_t = 1, since tasks train at a constant learning rate, which only scales the scores; the test side is
-the gradient of the attributed f instead of the test loss; with `normalize`, which the paper does not have, gradients
+Deviations: η_t is relative to the recipe's largest, and 1 for models of which no run is known; the test side is the
+gradient of the attributed f instead of the test loss; with `normalize`, which the paper does not have, gradients
 are divided by their lengths; the optional projection is a randomized Fourier transform.
 """
 
@@ -54,9 +55,8 @@ class TracIn(MeanOfScores):
         total = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
         for checkpoint in kept:
             seed = (context.seed, checkpoint.seed, checkpoint.epoch)
-            total -= gradient_similarity(
-                context, checkpoint, cosine=normalize, projection_dim=projection_dim, seed=seed
-            )
+            found = gradient_similarity(context, checkpoint, cosine=normalize, projection_dim=projection_dim, seed=seed)
+            total.sub_(found, alpha=relative_rate(context, checkpoint))
         return total
 
     def directions(
@@ -70,12 +70,13 @@ class TracIn(MeanOfScores):
         checkpoints: int,
         epoch: int | None,
     ) -> list[Direction]:
-        """The direction g' at each kept epoch, divided by the number of runs."""
+        """The direction η g' at each kept epoch, divided by the number of runs."""
         if normalize or projection_dim is not None:
             raise NotApplicableError("tokens have scores without normalize and projection_dim only")
         runs = context.select_checkpoints(checkpoints, epoch=epoch)
         kept = [one for run in runs for one in _kept(context, run)]
-        return [(one, mean_target_gradient(context, one, tests) / len(runs)) for one in kept]
+        rates = [relative_rate(context, one) / len(runs) for one in kept]
+        return [(one, mean_target_gradient(context, one, tests) * rate) for one, rate in zip(kept, rates, strict=True)]
 
     def memory_need(self, context: Context, *, projection_dim: int | None, **others: object) -> dict[str, int]:
         """Gradients, and inner products of two models at a time."""
@@ -86,3 +87,12 @@ def _kept(context: Context, run: Checkpoint) -> list[Checkpoint]:
     """The epochs of a run that were kept, up to that of the checkpoint."""
     own = [one for one in context.checkpoints if one.indices is None and one.seed == run.seed]
     return [one for one in own if one.epoch <= run.epoch]
+
+
+def relative_rate(context: Context, checkpoint: Checkpoint) -> float:
+    """The learning rate of the last update before a checkpoint, relative to its run's largest; 1 without a run."""
+    try:
+        run = context.run_of(checkpoint)
+    except NotApplicableError:
+        return 1.0
+    return run.rates[checkpoint.epoch * run.steps_per_epoch - 1] / run.recipe.learning_rate

@@ -1,0 +1,191 @@
+"""SOURCE: training in a few segments, each with one curvature and one learning-rate horizon.
+
+Bae et al., "Training Data Attribution via Approximate Unrolled Differentiation", NeurIPS 2024 (arXiv 2405.12186):
+
+    τ(z', i) = −(1/n) Σ_l ḡ_{l,i}ᵀ F_l(H_l) Π_{k>l} exp(−η_k K_k H_k) g',   averaged over models
+    F_l(σ) = (1 − exp(−η_l K_l σ))/σ,  F_l(0) = η_l K_l
+
+The run is cut into segments of as many updates each; η_l K_l is the sum of a segment's learning
+rates, with momentum μ times 1/(1 − μ); ḡ_{l,i} and H_l are means over checkpoints in the segment, H_l in EK-FAC's
+form: Kronecker eigenbases of the mean factors, and in them the mean squares Λ of gradients. With one segment and a
+long horizon this is `ekfac` at λ = 0; a short horizon leaves small eigenvalues out as λ would, where 1/(η K) is the
+scale.
+
+Checkpoints come from a replay of the run, evenly spread over its updates, the last one at its end.
+
+Deviations: the test side is the gradient of the attributed f. Layers that are not one matrix product are left out, as
+in `ekfac`. The paper's form for Adam is not here: not applicable to AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attriboard.base.errors import NotApplicableError
+from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
+from attriboard.contracts.run import Run
+from attriboard.toolkit import knobs, needs
+from attriboard.toolkit.averaging import MeanOfScores
+from attriboard.toolkit.batches import BatchLosses
+from attriboard.toolkit.eigenbasis import Block, Fisher, fisher_labels
+from attriboard.toolkit.gradients import count_parameters, layer_gradients
+from attriboard.toolkit.kronecker import eigenbasis, mean_squares
+from attriboard.toolkit.labels import labelled
+from attriboard.toolkit.layerwise import matrices, matrix_layers, matrix_layout, modules_of, second_moments
+from attriboard.toolkit.replaying import check_end, followable
+
+Sizes = dict[str, tuple[int, int]]
+
+
+class SOURCE(MeanOfScores):
+    """Approximate unrolling in segments."""
+
+    name = "source"
+    paper = "arXiv:2405.12186"
+    family = "unrolled"
+    order_sensitive = True
+    hyperparameters = (
+        Hyperparameter(
+            "segments",
+            3,
+            "arXiv 2405.12186: three segments",
+            minimum=1,
+            grid=(1, 2, 3, 6),
+            description="parts of the run with one curvature each",
+        ),
+        Hyperparameter(
+            "checkpoints_per_segment",
+            2,
+            "arXiv 2405.12186: six checkpoints in three segments",
+            minimum=1,
+            grid=(1, 2, 4),
+            description="models in each segment over which gradients and curvature are averaged",
+        ),
+        fisher_labels("true", "arXiv 2405.12186: EK-FAC, as in arXiv 2308.03296"),
+        knobs.checkpoints(1, "arXiv 2405.12186: one run; it averages over more for better scores"),
+        knobs.epoch(),
+    )
+
+    def fit_one(
+        self,
+        context: Context,
+        checkpoint: Checkpoint,
+        stream: int,
+        *,
+        segments: int,
+        checkpoints_per_segment: int,
+        fisher: Fisher,
+    ) -> Tensor:
+        """Take the test gradients back through the segments."""
+        followable(context)
+        run = context.run_of(checkpoint)
+        if run.recipe.optimizer != "sgd":
+            raise NotApplicableError(f"optimizer {run.recipe.optimizer}: SOURCE is here for SGD")
+        end = checkpoint.epoch * run.steps_per_epoch
+        if segments * checkpoints_per_segment > end:
+            raise NotApplicableError(f"segments = {segments}: the run has {end} updates, fewer than checkpoints")
+        models = along(context, run, checkpoint, segments * checkpoints_per_segment)
+        sizes = matrix_layers(context, models[-1])
+        layout = matrix_layout(context, models[-1], sizes)
+        x = test_matrices(context, models[-1], sizes)
+        losses = BatchLosses(context, models[-1], tuple(layout.shapes))
+        scores = torch.zeros(len(context.test), len(context.train), dtype=losses.dtype, device=context.device)
+        for number in reversed(range(segments)):
+            first, stop = (end * k // segments for k in (number, number + 1))
+            horizon = sum(run.rates[first:stop]) / (1 - run.recipe.momentum)
+            members = models[number * checkpoints_per_segment : (number + 1) * checkpoints_per_segment]
+            y = {}
+            for name, block in mean_blocks(context, members, sizes, fisher).items():
+                y[name], x[name] = through(block, x[name], horizon)
+            directions = layout.parameters(y)
+            for member in members:
+                for rows, slopes in slopes_along(context, losses, member, directions):
+                    scores[:, rows].sub_(slopes.to(scores.dtype), alpha=1 / (run.n * len(members)))
+        return scores
+
+    def memory_need(self, context: Context, **others: Any) -> dict[str, int]:
+        """Test gradients in three forms, a curvature, and factors."""
+        n_params, n_test = count_parameters(context), len(context.test)
+        numbers = needs.DOUBLE * n_params
+        return {
+            "test gradients": 8 * n_test * numbers + 2 * needs.gradients(context),
+            "checkpoints and curvature": 64 * numbers,
+            "bases": 8 * needs.DOUBLE * sum(max(i, o) ** 2 for i, o in needs.linear_sizes(context.model) or []),
+            "products": needs.sweep(context, n_test),
+            "scores": 4 * needs.pairs(context, needs.DOUBLE),
+        }
+
+
+def along(context: Context, run: Run, checkpoint: Checkpoint, count: int) -> list[Checkpoint]:
+    """Models evenly spread over a run, the last one at its end.
+
+    Raises:
+        NotApplicableError: the replay does not end near the published model.
+    """
+    end = checkpoint.epoch * run.steps_per_epoch
+    wanted = [end * (k + 1) // count for k in range(count)]
+    found, first = [], None
+    for state in run.replay(context, stop=end):
+        first = first or state
+        if state.step in wanted:
+            epoch = -(-state.step // run.steps_per_epoch)
+            found.append(Checkpoint(state.parameters, epoch, run.seed, run.indices, state.buffers))
+        if state.step == end:
+            check_end(context, checkpoint, first, state)
+    return found
+
+
+def test_matrices(context: Context, checkpoint: Checkpoint, sizes: Sizes) -> dict[str, Tensor]:
+    """Test gradients (n_test, d_out, d_in) of every matrix layer."""
+    found: dict[str, list[Tensor]] = {name: [] for name in sizes}
+    for chunk in layer_gradients(context, checkpoint, context.target, context.test, layers=modules_of(sizes)):
+        for one in matrices(chunk):
+            if one.name in found and one.factors is not None:
+                found[one.name].append(one.factors.matrices())
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def mean_blocks(context: Context, models: list[Checkpoint], sizes: Sizes, fisher: Fisher) -> dict[str, Block]:
+    """EK-FAC's curvature, averaged over models: of the factors first, then of the squares in their eigenbasis."""
+    draws = [labelled(context, one, own=fisher == "true") for one in models]
+    moments = [second_moments(context, one, labels, sizes) for one, labels in zip(models, draws, strict=True)]
+    bases = {}
+    for name in sizes:
+        A, S = (torch.stack([one[name][side] for one in moments]).mean(0) for side in (0, 1))
+        bases[name] = eigenbasis(A, S)
+    squares = [mean_squares(context, one, labels, bases) for one, labels in zip(models, draws, strict=True)]
+    return {name: Block(bases[name], torch.stack([one[name] for one in squares]).mean(0)) for name in sizes}
+
+
+def through(block: Block, x: Tensor, horizon: float) -> tuple[Tensor, Tensor]:
+    """F(H) x and exp(−ηK H) x of test vectors (n_test, d_out, d_in).
+
+    Directions in which no input occurs have no curvature and no training gradient.
+    """
+    U_A, U_S = block.basis.inputs.to(x), block.basis.deltas.to(x)
+    v = U_A.T @ x.transpose(1, 2) @ U_S
+    learned = (integral(block.eigenvalues, horizon).to(x) * v, torch.expm1(-horizon * block.eigenvalues).to(x) * v)
+    F, change = ((U_A @ one @ U_S.T).transpose(1, 2) for one in learned)
+    return F.contiguous(), x + change
+
+
+def integral(eigenvalues: Tensor, horizon: float) -> Tensor:
+    """F(σ) = (1 − exp(−ηK σ))/σ, which is ηK at 0."""
+    σ = eigenvalues.clamp_min(0)
+    positive = σ > 0
+    return torch.where(positive, -torch.expm1(-horizon * σ) / σ.where(positive, torch.ones_like(σ)), horizon)
+
+
+def slopes_along(
+    context: Context, losses: BatchLosses, checkpoint: Checkpoint, directions: dict[str, Tensor]
+) -> Iterator[tuple[slice, Tensor]]:
+    """⟨x, ∇L(z_i)⟩ of every direction, (k, b), for some training examples at a time."""
+    step = losses.rows(len(next(iter(directions.values()))))
+    cast = {name: value.to(losses.dtype) for name, value in directions.items()}
+    for start in range(0, len(context.train), step):
+        rows = slice(start, min(start + step, len(context.train)))
+        yield rows, losses.at(checkpoint.parameters, context.train[rows]).slopes(cast)
