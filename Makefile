@@ -8,7 +8,7 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 LINKED := $(shell find benchmark tasks attributors leaderboard -type f -not -name '*.pyc' \
   -not -path 'leaderboard/results/*' -not -path 'leaderboard/entries/*' -not -path 'leaderboard/groundtruth/*' | sort)
 DIST := dist
-.PHONY: help setup check test test-slow fuzz kill audit demo bench board release clean FORCE
+.PHONY: help setup check test test-slow zoo fuzz kill audit demo bench board release clean FORCE
 .NOTPARALLEL:
 
 help:  ## What there is
@@ -46,10 +46,13 @@ check: setup  ## Style, types, direction of imports
 	$(BIN)/python -m pytest -q tests/repository/test_imports.py
 
 test: setup  ## The test suite; ATTRIBOARD_DATA=DIR adds the tests on MNIST
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow and not zoo"
 
 test-slow: setup  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
+
+zoo: setup  ## NETWORKS=200: that many random networks by every way that makes gradients, and every trainer
+	ATTRIBOARD_ZOO=$(or $(NETWORKS),200) ATTRIBOARD_ZOO_RANDOM=1 $(BIN)/python -m pytest -q -m zoo tests/toolkit/test_random_zoo.py
 
 fuzz: setup  ## 10,000 hostile inputs for every parser
 	cd tests && ../$(BIN)/python -m fuzzing --inputs 10000

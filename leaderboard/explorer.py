@@ -12,7 +12,7 @@ VARIANTS = ("default", "selected", "oracle", "custom")
 
 def explorer_script(study: TaskStudy) -> str:
     """A call of `receiveTask` with all curves and costs of one task."""
-    methods = {name: _method(method) for name, method in study.methods.items() if method.attributions}
+    methods = {method.title: _method(method) for method in study.methods.values() if method.attributions}
     data = {"task": study.name, "ceiling": study.ceiling, "methods": methods}
     return f"receiveTask({json.dumps(data, separators=(',', ':'), sort_keys=True)});\n"
 

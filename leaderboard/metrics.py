@@ -108,7 +108,9 @@ def lds_table(study: TaskStudy) -> Table | None:
     rows = [
         Row(
             method.name,
-            heading_cell(method.name, method.family, control=method.control, linked=method.newest is not None),
+            heading_cell(
+                method.name, method.title, method.family, control=method.control, linked=method.newest is not None
+            ),
             _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name))
             | (_negated(study, scale) if method.name == SIGN_FLIPPED else {})
             | {"removal": removals.cells.get(method.name, EMPTY) if removals else EMPTY},

@@ -112,7 +112,7 @@ def _environment(site: Site) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "breakable": breakable,
+        "breakable": lambda name: breakable(site.titles.get(str(name), str(name))),
         "chosen": formats.chosen_regularization,
         "count": formats.count,
         "fixed": formats.fixed,
@@ -159,7 +159,7 @@ def _distributions(study: TaskStudy) -> list[tuple[MethodStudy, Markup]]:
     best = sorted(scored, key=lambda found: (-found[1], found[0].name))[:3]
     low = lowest([value for _, _, values in best for value in values] or [0.0])
     return [
-        (method, histogram(values, f"LDS of {method.name} at each scoring point", study.ceiling, low))
+        (method, histogram(values, f"LDS of {method.title} at each scoring point", study.ceiling, low))
         for method, _, values in best
     ]
 
@@ -168,7 +168,7 @@ def _bibliography(study: TaskStudy) -> dict[str, str]:
     found = {}
     for method in study.run:
         paper = method.newest.record.attributor.paper if method.newest else ""
-        if bibtex := introduction(method.name, paper).bibtex:
+        if bibtex := introduction(method.attributor, paper).bibtex:
             found[method.name] = bibtex
     return found
 
@@ -181,7 +181,7 @@ def _attributor_rows(site: Site) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": name,
-                "title": introduction(name, paper).title,
+                "title": introduction(next(iter(by_task.values())).attributor, paper).title,
                 "family": family,
                 "paper": paper,
                 "control": control,
@@ -205,10 +205,10 @@ def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[
         "family": family,
         "paper": paper,
         "origin": origin,
-        "intro": introduction(name, paper),
+        "intro": introduction(next(iter(by_task.values())).attributor, paper),
         "by_task": by_task,
         "uses": _uses(site, name),
-        "commands": _commands(name, origin, by_task),
+        "commands": _commands(origin, by_task),
         "failures": {task: _failures(method) for task, method in by_task.items() if method.failures},
         "figures": hyperparameters,
         "badges": {task: text for task, method in by_task.items() if (text := badge_text(task, method))},
@@ -255,7 +255,7 @@ def _has_row(table: Table | None, name: str) -> bool:
     return table is not None and any(row.name == name for row in table.rows)
 
 
-def _commands(name: str, origin: str, by_task: dict[str, MethodStudy]) -> list[str]:
+def _commands(origin: str, by_task: dict[str, MethodStudy]) -> list[str]:
     """What makes an attributor's records again, task by task."""
     commands = []
     for task, method in by_task.items():
@@ -264,8 +264,11 @@ def _commands(name: str, origin: str, by_task: dict[str, MethodStudy]) -> list[s
             continue
         kinds = ["run"] * bool(method.attributions) + ["select"] * bool(method.selections)
         kinds += sorted({entry.record.kind for entry in method.uses})
-        named = f"./{name}.py" if origin == "file" else name
+        named = f"./{method.attributor}.py" if origin == "file" else method.attributor
+        some = "".join(f" --parameters {shlex.quote(pattern)}" for pattern in method.parameters)
         if method.costs:
-            commands.append(f"attriboard report selection-cost {task} --method {named}")
-        commands += [f"attriboard {kind} {task} {named}{' --selector all' * (kind == 'select')}" for kind in kinds]
+            commands.append(f"attriboard report selection-cost {task} --method {named}{some}")
+        commands += [
+            f"attriboard {kind} {task} {named}{some}{' --selector all' * (kind == 'select')}" for kind in kinds
+        ]
     return commands

@@ -108,13 +108,13 @@ def removal_rows(records: Sequence[RemovalRecord], rates: Sequence[float]) -> li
         rows.append(RemovalRow(None, "full", 0.0, 0, first.full))
         rows += [RemovalRow(None, "random", p.rate, p.n_removed, p.random) for p in first.points]
     defaults = {
-        (record.attributor.name, point.rate): point.measured
+        (record.title, point.rate): point.measured
         for record in scored
         if record.variant == "default"
         for point in record.points
     }
     for record in records:
-        name = record.attributor.name
+        name = record.title
         for point in record.points:
             default = None if record.variant == "default" else defaults.get((name, point.rate))
             rows.append(RemovalRow(name, record.variant, point.rate, point.n_removed, point.measured, default, record))

@@ -142,7 +142,7 @@ def _row(method: MethodStudy, found: Found, failed: Mapping[str, str], rates: Se
             elif variant in failed:
                 cells[key] = failed_cell(failed[variant])
         cells[f"difference_{100 * rate:g}"] = _difference(found.get(("selected", rate)), found.get(("default", rate)))
-    heading = heading_cell(method.name, method.family, control=method.control)
+    heading = heading_cell(method.name, method.title, method.family, control=method.control)
     return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 

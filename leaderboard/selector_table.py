@@ -136,7 +136,7 @@ def _common(choices: Iterable[Sequence[SelectionRecord]]) -> set[tuple[str, str]
 
 
 def _pair(record: SelectionRecord) -> tuple[str, str]:
-    return record.task.name, record.attributor.name
+    return record.task.name, record.row
 
 
 def _mean(values: Sequence[float], write: Callable[[float], str] = formats.fixed) -> Cell:
@@ -148,10 +148,10 @@ def _regret(record: SelectionRecord) -> float:
 
 
 def _cells(record: SelectionRecord) -> dict[str, Cell]:
-    task, attributor = record.task.name, record.attributor.name
+    task = record.task.name
     cells = {
         "task": Cell(task, task, link=Link(f"tasks/{task}.html")),
-        "attributor": Cell(attributor, attributor, link=Link(f"attributors/{attributor}.html")),
+        "attributor": Cell(record.title, record.title, link=Link(f"attributors/{record.row}.html")),
         "chosen": _chosen(record),
         "seconds": Cell(formats.seconds(record.seconds), record.seconds),
         "retrains": Cell(formats.count(record.n_retrains), record.n_retrains),

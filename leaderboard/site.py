@@ -108,6 +108,11 @@ class Site:
         return {name: table[name] for name in sorted(table)}
 
     @cached_property
+    def titles(self) -> dict[str, str]:
+        """Name of a row → how it is shown."""
+        return {name: method.title for name, by_task in self.attributors.items() for method in by_task.values()}
+
+    @cached_property
     def tables(self) -> dict[str, dict[str, Table]]:
         """Task → metric's key → leaderboard, for the metrics that the task has records of."""
         every = {name: {metric.key: metric.table(study) for metric in METRICS} for name, study in self.tasks.items()}
@@ -173,7 +178,7 @@ class Site:
     def news(self) -> list[News]:
         """The last days on which something was measured."""
         current = (e for e in self.entries if e.id not in self.superseded)
-        days = sorted({(e.record.created[:10], e.record.task.name, e.record.attributor.name) for e in current})
+        days = sorted({(e.record.created[:10], e.record.task.name, e.record.title) for e in current})
         groups = [
             News(date, task, [name for _, _, name in group]) for (date, task), group in groupby(days, lambda d: d[:2])
         ]

@@ -36,10 +36,10 @@ def doubt(entry: Entry[AttributionRecord]) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class MethodStudy:
-    """One attributor on one task.
+    """One attributor on one task, with all parameters or with some: what attributes other parameters is another row.
 
     Attributes:
-        name: the attributor.
+        name: the attributor, or its `row` where it attributes some parameters only.
         attributions: its current records, oldest first.
         selections: selector → its newest record, of those that start from the method's defaults if there are any.
         uses: its current records of data selection and other uses, oldest first.
@@ -55,7 +55,22 @@ class MethodStudy:
     @property
     def control(self) -> bool:
         """Whether it is there to compare methods with."""
-        return self.name in CONTROLS
+        return self.attributor in CONTROLS
+
+    @property
+    def attributor(self) -> str:
+        """Its name alone."""
+        return self.newest.record.attributor.name if self.newest else self.name
+
+    @property
+    def title(self) -> str:
+        """As it stands at the head of a row: with its parameters, where they are some only."""
+        return self.newest.record.title if self.newest else self.name
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Patterns of the attributed parameters; none for all."""
+        return self.newest.record.parameters if self.newest else ()
 
     @property
     def family(self) -> str:
@@ -247,7 +262,7 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         record = entry.record
         if not _is_current(record, current):
             continue
-        method = record.attributor.name
+        method = record.row
         attributions.setdefault(method, [])
         if isinstance(record, AttributionRecord):
             attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))

@@ -69,10 +69,10 @@ def failed_cell(record: str) -> Cell:
     return Cell("failed", None, link=Link(f"records/{record}.html"), badge="failed")
 
 
-def heading_cell(name: str, family: str, *, control: bool, linked: bool = True) -> Cell:
+def heading_cell(name: str, title: str, family: str, *, control: bool, linked: bool = True) -> Cell:
     """An attributor at the head of its row; a control says so in place of its family."""
     link = Link(f"attributors/{name}.html") if linked else None
-    return Cell(name, name, note="" if control else family, link=link, badge="control" if control else "")
+    return Cell(title, title, note="" if control else family, link=link, badge="control" if control else "")
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _auc(entry: Entry[MislabelRecord]) -> Cell:
 
 
 def _row(method: MethodStudy, cells: dict[str, Cell]) -> Row:
-    heading = heading_cell(method.name, method.family, control=method.control)
+    heading = heading_cell(method.name, method.title, method.family, control=method.control)
     return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 

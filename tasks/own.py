@@ -17,6 +17,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
+from attriboard.contracts.attributor import matching_parameters
 from attriboard.contracts.card import NAME, UNTRAINED, Recipe, TaskCard, load_card
 from attriboard.contracts.task import Dataset
 from attriboard.tasks.examples import read_examples
@@ -111,6 +112,7 @@ def define_task(
     recipe: Recipe | None = None,
     checkpoints: Sequence[torch.nn.Module | Mapping[str, torch.Tensor]] = (),
     vocabulary: Sequence[str] = (),
+    parameters: str | Sequence[str] = (),
 ) -> DefinedTask:
     """A task from a model, data and a loss; takes what it is given or says at once what does not fit.
 
@@ -127,6 +129,8 @@ def define_task(
         checkpoints: trained models, or their state dicts, that attributors are given. By default the models that the
             recipe trains, or the trained model itself.
         vocabulary: token number → token, where inputs are text; for people who look at examples.
+        parameters: glob patterns of the parameters that are attributed, such as `"head.*"`; by default all that are
+            trained. No influence on training.
 
     Raises:
         InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says
@@ -143,7 +147,10 @@ def define_task(
     probe = build()
     check_fit(probe, data, named, own)
     card = _card(name, data, probe, loss if isinstance(loss, str) else "own", chosen, recipe, len(states))
-    return DefinedTask(Definition(card, build, data, named, own, states, tuple(vocabulary)))
+    task = DefinedTask(Definition(card, build, data, named, own, states, tuple(vocabulary)))
+    task.parameters = (parameters,) if isinstance(parameters, str) else tuple(parameters)
+    matching_parameters(probe, task.parameters)
+    return task
 
 
 def _loss(loss: Any) -> NamedLoss | PerExample:

@@ -1,23 +1,19 @@
 """The context that an attributor is given: data, models and functions of a task; and whether it was left alone."""
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from attriboard.base.errors import AttriboardError, InputError
-from attriboard.contracts.attributor import Checkpoint, Context, trained_parameters
+from attriboard.base.errors import AttriboardError
+from attriboard.contracts.attributor import Checkpoint, Context, matching_parameters
 from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples, Task
 from attriboard.groundtruth.checkpoints import read_checkpoints
 from attriboard.retraining.replay import run_of
 
 MAX_NAMED = 3
-
-MAX_PARAMETERS = 8
-"""Parameters that a refusal names."""
 
 
 class ContextChangedError(AttriboardError):
@@ -83,7 +79,7 @@ def build_context(
         FormatError: the checkpoints are damaged or of another task.
     """
     data, model = task.load_data(), task.build_model()
-    attributed = _matching(trained_parameters(model), parameters or task.parameters)
+    attributed = matching_parameters(model, parameters or task.parameters)
 
     def place(examples: Examples) -> Examples:
         return Examples(examples.inputs.to(device), examples.targets.to(device))
@@ -112,19 +108,6 @@ def _runs(task: Task, models: Sequence[Checkpoint]) -> tuple[Run, ...]:
         return ()
     seen = {(one.seed, one.indices is None): one.indices for one in models}
     return tuple(run_of(task, seed, None if rows is None else rows.cpu().numpy()) for (seed, _), rows in seen.items())
-
-
-def _matching(names: tuple[str, ...], patterns: Sequence[str]) -> tuple[str, ...]:
-    """Names that a pattern fits, in their order; all where there is no pattern.
-
-    Raises:
-        InputError: a pattern fits none.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            few = ", ".join(names[:MAX_PARAMETERS]) + ", …" * (len(names) > MAX_PARAMETERS)
-            raise InputError(f"parameters = {pattern!r}: fits no trained parameter of the model, which has {few}")
-    return tuple(name for name in names if not patterns or any(fnmatchcase(name, one) for one in patterns))
 
 
 def _marks(context: Context) -> Iterator[tuple[str, object]]:

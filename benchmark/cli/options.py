@@ -44,6 +44,10 @@ Fixed = Annotated[
     list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter's value; repeatable.")
 ]
 Seed = Annotated[int, typer.Option(help="For the attributor's randomness.", min=0, max=2**53)]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Attribute only parameters whose names fit, such as 'head.*'; repeatable."),
+]
 Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
 StoreFolder = Annotated[
@@ -213,6 +217,7 @@ class Process:
     """How an attributor is run."""
 
     seed: Seed = 0
+    parameters: Parameters = None
     device: Device = "cpu"
     threads: Threads = None
     time_limit: TimeLimit = None
@@ -256,6 +261,7 @@ def open_workspace(
         sandbox=process.sandbox,
         log=process.log,
         seed=process.seed,
+        parameters=process.parameters or (),
         device=process.device,
         threads=process.threads,
         workers=retraining.workers,

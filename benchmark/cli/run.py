@@ -62,12 +62,6 @@ def run(
     pdb: Annotated[
         bool, typer.Option("--pdb", help="Run in this process, with a debugger at the exception; writes no record.")
     ] = False,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="Attribute only parameters whose names fit, such as 'head.*'; repeatable."
-        ),
-    ] = None,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -84,7 +78,7 @@ def run(
 
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        if values or pdb or save_scores or parameters:
+        if values or pdb or save_scores or process.parameters:
             flags = {f"--hp {next(iter(values), '')}": values, "--pdb": pdb, "--save-scores": save_scores}
             given = next((flag for flag, value in flags.items() if value), "--parameters")
             raise InputError(f"{given}: {task} says what is run, and a record is written; leave {given.split()[0]} out")
@@ -100,7 +94,7 @@ def run(
     if graded:
         workspace.grader  # noqa: B018  # one that is listed and missing is found before the work
     selectors = () if graded else ("surrogate",)
-    job = workspace.job(method, [values], selectors=selectors, parameters=parameters or ())
+    job = workspace.job(method, [values], selectors=selectors)
     if pdb:
         _debug(workspace, job, graded, save)
         return
@@ -158,7 +152,7 @@ def _run_again(path: Path, file: Path | None, out: Path, process: Process, sourc
 
 
 def _as_recorded(record: "AnyRecord", process: Process) -> Process:
-    """The seed of a record, and its number of threads where the command line names none.
+    """The seed and parameters of a record, and its number of threads where the command line names none.
 
     Raises:
         InputError: the command line names another seed.
@@ -167,7 +161,8 @@ def _as_recorded(record: "AnyRecord", process: Process) -> Process:
 
     if process.seed not in (0, record.seed):
         raise InputError(f"--seed {process.seed}: the record's is {record.seed}; leave --seed out")
-    return replace(process, seed=record.seed, threads=process.threads or record.provenance.threads)
+    threads = process.threads or record.provenance.threads
+    return replace(process, seed=record.seed, parameters=list(record.parameters), threads=threads)
 
 
 @command
@@ -250,7 +245,10 @@ def verify(
     if not isinstance(claimed, AttributionRecord):
         raise InputError(f"{record}: a record of a {claimed.kind}; verify the records of one configuration it rests on")
     method = method_of(claimed, file)
-    workspace = open_workspace(claimed.task.name, sources, replace(process, seed=claimed.seed))
+    if process.parameters:
+        raise InputError(f"--parameters {process.parameters[0]}: the record says which; leave --parameters out")
+    process = replace(process, seed=claimed.seed, parameters=list(claimed.parameters))
+    workspace = open_workspace(claimed.task.name, sources, process)
     check_task(claimed, workspace)
     check_truth(claimed, workspace)
     job = workspace.job(method, [dict(claimed.hyperparameters)])
@@ -322,6 +320,8 @@ def _show(record: "AttributionRecord", title: str) -> None:
         print(f"{record.reason}; the record never ranks")
     for text in record.notes:
         print(f"note: {text}")
+    if record.parameters:
+        print(f"of parameters {', '.join(record.parameters)}")
     if record.hyperparameters:
         print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
     if record.fit_seconds is not None and record.score_seconds is not None:

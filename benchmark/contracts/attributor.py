@@ -11,9 +11,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from attriboard.base.errors import HyperparameterError, NotApplicableError
+from attriboard.base.errors import HyperparameterError, InputError, NotApplicableError
 from attriboard.contracts.progress import progress
 from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples
@@ -145,6 +146,9 @@ class Checkpoint:
     indices: torch.Tensor | None = None
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
+
+NAMED = 8
+"""Parameters of a model that a message names."""
 
 BatchFunction = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
@@ -284,6 +288,20 @@ def trained_parameters(model: torch.nn.Module) -> tuple[str, ...]:
     named = list(model.named_parameters())
     marked = tuple(name for name, value in named if value.requires_grad)
     return marked or tuple(name for name, value in named if value.is_floating_point() or value.is_complex())
+
+
+def matching_parameters(model: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the trained parameters that a glob pattern fits, in their order; of all where there is no pattern.
+
+    Raises:
+        InputError: a pattern fits none.
+    """
+    names = trained_parameters(model)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            few = ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED)
+            raise InputError(f"parameters = {pattern!r}: fits no trained parameter of the model, which has {few}")
+    return tuple(name for name in names if not patterns or any(fnmatchcase(name, one) for one in patterns))
 
 
 class Attributor(ABC):

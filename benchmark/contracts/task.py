@@ -68,7 +68,7 @@ class Task(ABC):
     measurements: ClassVar[tuple[str, ...]]
     measured_rows: ClassVar[int] = 1024
     home: str | None = None
-    parameters: ClassVar[tuple[str, ...]] = ()
+    parameters: tuple[str, ...] = ()
 
     def __init__(self, card: TaskCard) -> None:
         self.card = card

@@ -55,9 +55,8 @@ def attribute(
     Raises:
         AttriboardError: the attributor failed; the message has its reason and where in its code that was.
     """
-    workspace = Workspace(task, seed=seed, device=device, threads=threads, isolated=isolated)
-    patterns = (parameters,) if isinstance(parameters, str) else parameters
-    return _scores(workspace, workspace.job(attributor, [_plain_values(hyperparameters)], parameters=patterns))
+    workspace = Workspace(task, seed=seed, parameters=parameters, device=device, threads=threads, isolated=isolated)
+    return _scores(workspace, workspace.job(attributor, [_plain_values(hyperparameters)]))
 
 
 def select(
@@ -67,6 +66,7 @@ def select(
     budget: int | None = None,
     grid: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
+    parameters: str | Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
     **hyperparameters: Any,
@@ -83,6 +83,7 @@ def select(
         budget: number of models to train; 8 to 16 are usually enough.
         grid: name → values to choose from; by default the method's own grid of λ.
         seed: for the method's randomness.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         device: where its tensors live.
         threads: of the numerical libraries; by default all cores.
         hyperparameters: values that differ from the defaults and are not chosen.
@@ -91,7 +92,7 @@ def select(
         InputError: a grid that needs a budget, or values that the method does not have.
         AttriboardError: nothing could be chosen; the message has the reason.
     """
-    workspace = Workspace(task, seed=seed, device=device, threads=threads)
+    workspace = Workspace(task, seed=seed, parameters=parameters, device=device, threads=threads)
     return choose(workspace, attributor, budget=budget, grid=grid, fixed=_plain_values(hyperparameters))
 
 
@@ -129,6 +130,7 @@ def evaluate(
     *,
     groundtruth: GroundTruth | None = None,
     seed: int = 0,
+    parameters: str | Sequence[str] = (),
     threads: int | None = None,
     quiet: bool = False,
 ) -> Table:
@@ -139,6 +141,7 @@ def evaluate(
         methods: names, or paths of `.py` files.
         groundtruth: what to grade by; by default the published one, or the largest one built here.
         seed: for the methods' randomness.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         threads: of the numerical libraries; by default all cores.
         quiet: whether nothing is printed but the result.
 
@@ -148,7 +151,7 @@ def evaluate(
     Raises:
         DataError: the task has no ground truth; `build_ground_truth` makes one.
     """
-    workspace = Workspace(task, seed=seed, threads=threads, display=_display(quiet))
+    workspace = Workspace(task, seed=seed, parameters=parameters, threads=threads, display=_display(quiet))
     if groundtruth is not None:
         workspace.grader = Grader(groundtruth)
     return evaluate_methods(workspace, methods)
@@ -164,6 +167,7 @@ def top(
     selected: bool = False,
     tokens: bool = False,
     seed: int = 0,
+    parameters: str | Sequence[str] = (),
     device: str = "cpu",
     threads: int | None = None,
     **hyperparameters: Any,
@@ -180,6 +184,7 @@ def top(
         tokens: whether the tokens of these examples get scores too, where the inputs are sequences: `grad_dot`,
             `tracin` and `iffim` give them. They add up to the example's score.
         seed: for the attributor's randomness.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         device: where its tensors live.
         threads: of the numerical libraries; by default all cores.
         hyperparameters: values that differ from the defaults.
@@ -192,7 +197,7 @@ def top(
         InputError: an example or a label that does not exist, or k out of range.
         AttriboardError: the attributor failed.
     """
-    workspace = Workspace(task, seed=seed, device=device, threads=threads)
+    workspace = Workspace(task, seed=seed, parameters=parameters, device=device, threads=threads)
     tests = [test] if isinstance(test, (int, np.integer)) else [int(position) for position in test]
     fixed = _plain_values(hyperparameters)
     return find_proponents(
@@ -205,6 +210,7 @@ def self_influence(
     attributor: str | Path,
     *,
     seed: int = 0,
+    parameters: str | Sequence[str] = (),
     threads: int | None = None,
     **hyperparameters: Any,
 ) -> NDArray[np.float32]:
@@ -214,13 +220,14 @@ def self_influence(
         task: a live task, its name, or a card's or task's file.
         attributor: a name, or the path of a `.py` file.
         seed: for the method's randomness.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         threads: of the numerical libraries; by default all cores.
         hyperparameters: values that differ from the defaults.
 
     Raises:
         AttriboardError: the attributor failed.
     """
-    workspace = Workspace(task, seed=seed, threads=threads)
+    workspace = Workspace(task, seed=seed, parameters=parameters, threads=threads)
     job = workspace.job(attributor, [_plain_values(hyperparameters)]).model_copy(update={"queries": "train"})
     return np.ascontiguousarray(np.diagonal(_scores(workspace, job)))
 

@@ -79,10 +79,11 @@ def ensemble_records(
 
 
 def _answers(record: AttributionRecord, workspace: Workspace, job: Job, code: str) -> bool:
-    """Whether a record is of these models, this code, seed and ground truth."""
-    mine = (code, workspace.seed, workspace.grader.truth.sha256, job.checkpoints_sha256)
+    """Whether a record is of these models, this code, seed, parameters and ground truth."""
+    mine = (code, workspace.seed, job.parameters, workspace.grader.truth.sha256, job.checkpoints_sha256)
     truth = record.ground_truth.sha256 if record.ground_truth else None
-    return (record.attributor.digest, record.seed, truth, record.checkpoints_sha256) == mine and record.lds is not None
+    here = (record.attributor.digest, record.seed, record.parameters, truth, record.checkpoints_sha256)
+    return here == mine and record.lds is not None
 
 
 def _made(workspace: Workspace, job: Job) -> Iterator[AttributionRecord]:

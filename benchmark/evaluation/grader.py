@@ -147,7 +147,7 @@ class Grader:
                 "scores_sha256": scores_digest(outcome.scores),
             }
         return AttributionRecord(
-            **heading(task, self.truth, attributor_info(outcome, job), job.seed, job.threads),
+            **heading(task, self.truth, attributor_info(outcome, job), job.seed, job.threads, job.parameters),
             variant=variant,
             selector=selector,
             hyperparameters=outcome.hyperparameters,
@@ -206,7 +206,12 @@ class Grader:
 
 
 def heading(
-    task: Task, truth: GroundTruth | None, info: AttributorInfo, seed: int, threads: int | None = None
+    task: Task,
+    truth: GroundTruth | None,
+    info: AttributorInfo,
+    seed: int,
+    threads: int | None = None,
+    parameters: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What every record begins with; without ground truth where it has none to name, with the attributor's threads."""
     card = task.card
@@ -218,6 +223,7 @@ def heading(
         "attributor": info,
         "seed": seed,
         "provenance": provenance(threads),
+        "parameters": tuple(parameters),
     }
 
 

@@ -223,6 +223,7 @@ class _Report:
                 attributor_info(default.outcome, self.job),
                 self.job.seed,
                 self.job.threads,
+                self.job.parameters,
             ),
             selector=choice.selector,
             hyperparameter=choice.hyperparameter,

@@ -93,7 +93,7 @@ def selection_cost(
     rules = choice_rules(run.points, shape, run.centers)
     curves = budget_curves(run.predictions, grader.truth.target, grader.split, budgets, rules, n_draws=n_draws)
     return SelectionCostRecord(
-        **heading(workspace.task, grader.truth, run.info, job.seed, job.threads),
+        **heading(workspace.task, grader.truth, run.info, job.seed, job.threads, job.parameters),
         swept=swept,
         configurations=tuple(run.points),
         lds=_rounded(scoring),
@@ -142,9 +142,10 @@ def known_or_made_costs(
 def _answers(
     record: SelectionCostRecord, workspace: Workspace, code: str, start: Mapping[str, HyperparameterValue]
 ) -> bool:
-    """Whether a finished record is of this code, default configuration, seed and ground truth."""
-    mine = (record.attributor.digest, record.seed, record.ground_truth.sha256, record.picks["default"].hyperparameters)
-    return mine == (code, workspace.seed, workspace.grader.truth.sha256, dict(start))
+    """Whether a finished record is of this code, default configuration, seed, parameters and ground truth."""
+    mine = (record.attributor.digest, record.seed, record.parameters, record.ground_truth.sha256)
+    here = (code, workspace.seed, workspace.parameters, workspace.grader.truth.sha256)
+    return mine == here and record.picks["default"].hyperparameters == dict(start)
 
 
 def run_grid(workspace: Workspace, job: Job) -> GridRun:

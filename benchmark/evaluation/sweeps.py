@@ -189,12 +189,14 @@ def _answers(
     described: Described, grader: Grader, job: Job, finished: Iterable[AnyRecord], limits: Limits
 ) -> dict[str, AttributionRecord]:
     """Canonical configuration → the record that answers it; of several, one that was scored and has criteria."""
-    identity = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed)
+    identity = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed, job.parameters)
     usable = [
         record
         for record in finished
         if isinstance(record, AttributionRecord)
-        and (record.attributor.digest, record.ground_truth.sha256, record.checkpoints_sha256, record.seed) == identity
+        and record.ground_truth.sha256 == identity[1]
+        and (record.attributor.digest, record.checkpoints_sha256, record.seed, record.parameters)
+        == identity[:1] + identity[2:]
         and not _may_end_otherwise(record.reason, limits)
     ]
     usable.sort(key=lambda record: (record.status == "ok", len(record.criteria)))

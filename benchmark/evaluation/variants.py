@@ -202,11 +202,12 @@ def answering_records(
     job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
 ) -> list[R | None]:
     """For every part, the last record of the same code, configuration, seed and checkpoints that `answers` accepts."""
-    identity = (described.code_sha256, job.seed, job.checkpoints_sha256)
+    identity = (described.code_sha256, job.seed, job.checkpoints_sha256, job.parameters)
     usable = [
         record
         for record in records
-        if (record.attributor.digest, record.seed, record.checkpoints_sha256) == identity and answers(record)
+        if (record.attributor.digest, record.seed, record.checkpoints_sha256, record.parameters) == identity
+        and answers(record)
     ]
 
     def answer(part: Part) -> R | None:
@@ -270,7 +271,9 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
     """What every record of a use begins with."""
     part, outcome, job = attributed.part, attributed.outcome, attributed.job
     return {
-        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job.seed, job.threads),
+        **heading(
+            task, grader.truth if grader else None, attributor_info(outcome, job), job.seed, job.threads, job.parameters
+        ),
         "variant": part.variant,
         "selector": part.selector,
         "hyperparameters": outcome.hyperparameters,
@@ -289,21 +292,21 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     start = described.configurations[0]
     values = described.grid(REGULARIZATION)
     grid = tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
-    identity = (described.code_sha256, job.seed, grader.truth.sha256)
+    identity = (described.code_sha256, job.seed, grader.truth.sha256, job.parameters)
     checkpoints = job.checkpoints_sha256
     # Selections do not name their checkpoints; the graded configurations beside them do.
     graded = [
         record.hyperparameters
         for record in records
         if isinstance(record, AttributionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == identity
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256, record.parameters) == identity
         and record.checkpoints_sha256 == checkpoints
     ]
     found = [
         record
         for record in records
         if isinstance(record, SelectionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256) == identity
+        and (record.attributor.digest, record.seed, record.ground_truth.sha256, record.parameters) == identity
         and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
         and record.default.hyperparameters == start
         and record.selected is not None

@@ -34,6 +34,7 @@ class Workspace:
         sandbox: whether that process sees what a run takes and nothing else; see `attriboard.attribution.sandbox`.
         log: file that gets all that attributors print in their process.
         seed: for the attributor's randomness.
+        parameters: glob patterns of the attributed parameters; the task's own by default.
         device: where its tensors live.
         threads: of its numerical libraries; by default all cores.
         workers: processes that retrain; by default one for each core.
@@ -56,6 +57,7 @@ class Workspace:
         sandbox: bool = False,
         log: Path | None = None,
         seed: int = 0,
+        parameters: str | Sequence[str] = (),
         device: str = "cpu",
         threads: int | None = None,
         workers: int | None = None,
@@ -65,6 +67,8 @@ class Workspace:
         begin_work()
         self.task = task if isinstance(task, Task) else load_task(task)
         self.seed, self.device = seed, device
+        patterns = (parameters,) if isinstance(parameters, str) else parameters
+        self.parameters = tuple(patterns) or tuple(self.task.parameters)
         self.threads = threads or usable_cores()
         self.display = display or Silent()
         if not self.task.portable:
@@ -123,7 +127,6 @@ class Workspace:
         configurations: Sequence[dict[str, Any]] = ({},),
         *,
         selectors: Sequence[str] = (),
-        parameters: Sequence[str] = (),
     ) -> Job:
         """A job on this task, with its checkpoints: published, cached, or trained now.
 
@@ -131,7 +134,6 @@ class Workspace:
             attributor: a name, or the path of a `.py` file.
             configurations: hyperparameter values that differ from the defaults, one score matrix each.
             selectors: names or files of selectors that run on every fit.
-            parameters: glob patterns of the attributed parameters; the task's own by default.
         """
         return Job(
             task=TaskSpec.here(self.task),
@@ -143,7 +145,7 @@ class Workspace:
             threads=self.threads,
             selectors=tuple(selector_spec(name) for name in selectors),
             donors=spectrum_donors() if selectors else {},
-            parameters=tuple(parameters),
+            parameters=self.parameters,
         )
 
     def records(self, folder: Path) -> list[AnyRecord]:

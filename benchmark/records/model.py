@@ -219,6 +219,9 @@ class Record(RecordPart):
     attributor: AttributorInfo
     seed: Integer
     provenance: Provenance
+    parameters: tuple[Text, ...] = Field(
+        default=(), description="glob patterns of the attributed parameters; empty for all that are trained"
+    )
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data, without fields at a default that a later version of the schema added."""
@@ -229,6 +232,17 @@ class Record(RecordPart):
     def id(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
         return digest(self.to_json())[:16]
+
+    @property
+    def title(self) -> str:
+        """The attributor, with its parameters where it attributes some only: what a row of a table is of."""
+        return f"{self.attributor.name} ({', '.join(self.parameters)})" if self.parameters else self.attributor.name
+
+    @property
+    def row(self) -> str:
+        """The same as a name that a file may have."""
+        name = self.attributor.name
+        return f"{name}-of-{digest(list(self.parameters))[:8]}" if self.parameters else name
 
     @property
     def path(self) -> Path:

@@ -23,12 +23,12 @@ def draw_ensembles(records: Sequence[AttributionRecord], title: str, ceiling: fl
     scored = [record for record in records if record.lds]
     if not scored:
         raise InputError("a figure of LDS against models needs a record that did not fail")
-    names = list(dict.fromkeys(record.attributor.name for record in scored))
+    names = list(dict.fromkeys(record.title for record in scored))
     lines = []
     for name, color in zip(names, (CYCLE[i % len(CYCLE)] for i in range(len(names))), strict=True):
         points = []
         for record in scored:
-            if record.attributor.name == name and record.lds:
+            if record.title == name and record.lds:
                 low, high = record.lds.ci95
                 points.append((float(record.hyperparameters["checkpoints"] or 0), record.lds.mean, (high - low) / 2))
         lines.append(Line(name, color, [1, 0], "circle", sorted(points)))

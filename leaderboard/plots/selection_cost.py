@@ -46,7 +46,7 @@ def draw_selection_cost(
     labels |= {f"{math.log2(k):.2f}": [str(k), f"{seconds(k * each)} s"] for k in budgets}
     rows, marks = [], []
     for record, color in zip(records, (CYCLE[i % len(CYCLE)] for i in range(len(records))), strict=True):
-        own = {"series": record.attributor.name, "color": color}
+        own = {"series": record.title, "color": color}
         _, rule = record.headline
         low = rule.p10 or rule.mean
         rows += [
@@ -57,7 +57,7 @@ def draw_selection_cost(
             pick = record.picks.get(name)
             if pick is not None and pick.regret is not None:
                 marks.append(own | {"at": at, "mean": pick.regret, "shape": shape, "who": name})
-    names = [record.attributor.name for record in records]
+    names = [record.title for record in records]
     values: dict[str, Any] = {
         "heading": title,
         "width": size[0],
@@ -92,7 +92,6 @@ def _described(records: Sequence[SelectionCostRecord]) -> str:
         free = record.picks.get(SURROGATE)
         without = "" if free is None or free.regret is None else f"ξ {fixed(free.regret)}, "
         said.append(
-            f"{record.attributor.name}: {without}{fixed(rule.mean[0])} with {first} retrains, "
-            f"{fixed(rule.mean[-1])} with {last}"
+            f"{record.title}: {without}{fixed(rule.mean[0])} with {first} retrains, {fixed(rule.mean[-1])} with {last}"
         )
     return f"Mean regret of λ on {records[0].task.name}; " + "; ".join(said)

@@ -53,7 +53,7 @@ def sweep_curve(records: Sequence[AttributionRecord], name: str, marks: Marks) -
     axis = make_axis(name, [*points, *marked.values()])
     first = next(record for _, record in found if record.lds)
     placed = {variant: points.get(value, Point(value, None)) for variant, value in marked.items()}
-    return Curve(first.task.name, first.attributor.name, axis, list(points.values()), placed, {}, first.ceiling)
+    return Curve(first.task.name, first.title, axis, list(points.values()), placed, {}, first.ceiling)
 
 
 def draw_curve(records: Sequence[AttributionRecord], name: str, marks: Marks, panels: Sequence[Chart] = ()) -> Chart:
@@ -110,7 +110,7 @@ def draw_surface(records: Sequence[AttributionRecord], x_name: str, y_name: str)
         return row | {"lds": mean, "bright": mean > middle} | text
 
     values = {
-        "heading": f"{placed[0].attributor.name} on {placed[0].task.name}",
+        "heading": f"{placed[0].title} on {placed[0].task.name}",
         "width": {"step": 38 if numbers else 24},
         "height": {"step": 38 if numbers else 28},
         "points": [cell(record) for record in placed],

@@ -192,7 +192,7 @@ def _looks(records: Iterable[Any]) -> Iterator[tuple[Any, Look]]:
     colors: dict[str, str] = {}
     seen: list[tuple[str, Any]] = []
     for record in records:
-        name = record.attributor.name
+        name = record.title
         color = colors.setdefault(name, CYCLE[len(colors) % len(CYCLE)])
         if (name, record.hyperparameters) not in seen:
             seen.append((name, record.hyperparameters))

@@ -56,6 +56,16 @@ def test_the_golden_record_keeps_loading_with_its_id():
     assert record.to_json() == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 
+def test_the_golden_record_of_some_parameters_keeps_loading_with_its_id():
+    path = GOLDEN.with_name("record-v1-parameters.json")
+    record = read_record(path)
+    assert record.id == "4ac9e89879474408"
+    assert record.parameters == ("head.*", "norm?.weight")
+    assert record.row == f"{record.attributor.name}-of-f31b0540"
+    assert record.to_json() == json.loads(path.read_text(encoding="utf-8"))
+    assert record.model_copy(update={"parameters": ()}).id == GOLDEN_ID
+
+
 def test_the_golden_removal_keeps_loading_with_its_id():
     path = GOLDEN.with_name("removal-v1.json")
     record = read_record(path)
