@@ -29,7 +29,7 @@ from attriboard.records.model import (
 )
 from attriboard.records.provenance import provenance
 from attriboard.scoring.bootstrap import Bootstrap
-from attriboard.scoring.ceiling import Ceiling, noise_ceiling
+from attriboard.scoring.ceiling import Ceiling
 from attriboard.scoring.influence import jackknife
 from attriboard.scoring.lds import correlate, predict
 from attriboard.scoring.split import Split
@@ -53,7 +53,7 @@ class Grader:
     @cached_property
     def ceiling(self) -> Ceiling:
         """Noise ceiling on the scoring points."""
-        return noise_ceiling(self.truth.target[:, :, self.split.scoring])
+        return self.truth.ceiling
 
     @cached_property
     def resamples(self) -> Bootstrap:

@@ -196,7 +196,7 @@ class Table:
         rows: best default first within the order that was asked for.
         ceiling: the LDS that a perfect predictor would get; `None` where repeats are too few to tell.
         resolution: the smallest difference in LDS that this ground truth can tell apart at 95 %, for the typical pair
-            of rows; `None` where fewer than two rows were scored.
+            of rows; `None` where no row was scored.
         records: the records behind the rows.
     """
 
@@ -281,11 +281,15 @@ def _row(record: AttributionRecord) -> Row:
 
 
 def _resolution(records: Sequence[AttributionRecord]) -> float | None:
-    """Median over pairs of half the width of the 95 % interval of a paired difference."""
+    """Median over pairs of half the width of the 95 % interval of a paired difference.
+
+    Of one record alone, what two methods like it that err independently would have.
+    """
     reaches = [
         (found.ci95[1] - found.ci95[0]) / 2
         for i, record in enumerate(records)
         for other in records[:i]
         if record.lds and other.lds and (found := lds_difference(record.lds, other.lds)).se > 0
     ]
-    return float(np.median(reaches)) if reaches else None
+    alone = [np.sqrt(2) * (record.lds.ci95[1] - record.lds.ci95[0]) / 2 for record in records if record.lds]
+    return float(np.median(reaches or alone)) if alone else None

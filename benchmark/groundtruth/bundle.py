@@ -27,6 +27,7 @@ from attriboard.groundtruth.sealed import (
     read_sealed,
     write_sealed,
 )
+from attriboard.scoring.ceiling import Ceiling, noise_ceiling
 from attriboard.scoring.split import Split
 
 FORMAT = "attriboard-groundtruth/1"
@@ -68,10 +69,16 @@ class GroundTruth:
     def __repr__(self) -> str:
         n_masks, n_repeats, n_test = self.target.shape
         task = self.card.task
+        ceiling = "unknown" if self.ceiling.mean is None else f"{self.ceiling.mean:.3f}"
         return (
             f"<ground truth of {task.name}: {n_masks} masks × {n_repeats} repeats, n_train = {self.masks.shape[1]}, "
-            f"n_test = {n_test}, outputs {', '.join(self.outputs)}>"
+            f"n_test = {n_test}, outputs {', '.join(self.outputs)}, ceiling {ceiling}>"
         )
+
+    @cached_property
+    def ceiling(self) -> Ceiling:
+        """Noise ceiling on the scoring points: the LDS that a perfect predictor would get."""
+        return noise_ceiling(self.target[:, :, self.scoring])
 
     @cached_property
     def split(self) -> Split:

@@ -1,6 +1,8 @@
 """Tasks from Python: defined, attributed, selected, graded; and everything that does not fit is refused "
 "before training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -66,16 +68,24 @@ def test_from_a_definition_to_a_table_in_four_calls():
     assert {(row.method, row.variant) for row in table.rows} >= {("iffim", "default"), ("iffim", "selected")}
     assert all(row.lds is not None or row.reason for row in table.rows)
     assert "iffim" in str(table)
+    assert f"differences below {table.resolution:.3f} cannot be told apart" in str(table)
+    alone = ab.evaluate(task, ["grad_dot"], threads=1, quiet=True)
+    assert 0 < alone.resolution < 2
 
 
 def test_lds_is_three_lines_of_numpy():
     task = classes()
     scores = ab.attribute(task, "grad_dot", threads=1)
     truth = ab.build_ground_truth(task, masks=8, repeats=2, quiet=True)
-    sums = truth.masks.astype(float) @ scores.T.astype(float)
-    target = truth.target.mean(axis=1, dtype=float)
-    mean = np.mean([spearmanr(sums[:, t], target[:, t]).statistic for t in truth.scoring])
-    assert ab.lds(scores, task, groundtruth=truth).mean == pytest.approx(mean, abs=1e-12)
+    page = (Path(__file__).parents[2] / "docs" / "own-task.md").read_text(encoding="utf-8")
+    lines = page.partition("<!-- lds -->\n```python\n")[2].partition("```")[0]
+    assert len(lines.splitlines()) == 3
+    names = {"np": np, "spearmanr": spearmanr, "truth": truth, "scores": scores}
+    exec(lines, names)
+    mean = names["lds"]
+    assert ab.lds(scores, task, groundtruth=truth).mean == pytest.approx(mean, abs=2e-16)  # the last digit
+    assert repr(truth).startswith("<ground truth of halves: 8 masks × 2 repeats, n_train = 40, n_test = 15, outputs")
+    assert repr(truth).endswith(f"ceiling {truth.ceiling.mean:.3f}>")
     assert repr(ab.lds(scores, task, groundtruth=truth)).startswith(f"<LDS {mean:.3f}, 95 % interval ")
     assert sorted([*truth.scoring, *truth.calibration]) == list(range(N_TEST))
 
