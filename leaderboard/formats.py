@@ -67,6 +67,30 @@ def settings(hyperparameters: Mapping[str, Scalar]) -> str:
     return ", ".join(f"{name} = {plain(value)}" for name, value in hyperparameters.items()) or "none"
 
 
+def original_command(record: AnyRecord) -> str:
+    """The command that made a record, without the folder that it wrote to."""
+    words = list(record.provenance.command_line)
+    while "--out" in words[:-1]:
+        at = words.index("--out")
+        del words[at : at + 2]
+    return shlex.join(words)
+
+
+def citation(record: AnyRecord, identity: str, url: str) -> str:
+    """A BibTeX entry that quotes one record."""
+    title = f"AttriBoard record {identity}: {record.attributor.name} on {record.task.name}"
+    lines = [
+        f"@misc{{attriboard-{identity},",
+        f"  title  = {{{title.replace('_', chr(92) + '_')}}},",
+        "  author = {{The AttriBoard authors}},",
+        f"  year   = {{{record.created[:4]}}},",
+        f"  note   = {{Task version {record.task.version}, fingerprint {record.task.fingerprint[:12]}}},",
+    ]
+    if url:
+        lines.append(f"  url    = {{{url}records/{identity}.html}},")
+    return "\n".join([*lines, "}"])
+
+
 def reproducing_command(record: AnyRecord) -> str:
     """The command that runs a record's configuration again, from the record's file; a score matrix is graded again."""
     if record.attributor.origin == "scores":

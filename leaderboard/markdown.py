@@ -137,8 +137,11 @@ def _target(href: str, pages: set[str]) -> str | None:
 
 
 def _anchor(tokens: list[Token]) -> None:
-    """Give headings ids, as GitHub does."""
+    """Give headings ids, as GitHub does: words joined by hyphens, equal ones numbered."""
+    seen: dict[str, int] = {}
     for opening, inline in itertools.pairwise(tokens):
         if opening.type == "heading_open":
             slug = re.sub(r"[^\w\- ]", "", inline.content.lower()).strip().replace(" ", "-")
-            opening.attrs["id"] = slug or "section"
+            slug = slug or "section"
+            opening.attrs["id"] = f"{slug}-{seen[slug]}" if slug in seen else slug
+            seen[slug] = seen.get(slug, 0) + 1

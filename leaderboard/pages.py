@@ -1,7 +1,6 @@
 """Site → pages: for every page its path, its template and what that needs."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from markupsafe import Markup, escape
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.badges import badge, badge_text
+from attriboard.leaderboard.comparison import comparison
 from attriboard.leaderboard.cost_table import cost_table
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
@@ -47,6 +47,9 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
                figures=_cost_figures(site))  # fmt: skip
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
+    yield page("compare.html", "compare.html")
+    yield "data/comparison.js", f"window.comparison = {json_text(comparison(site.tasks))};\n"
+    yield page("downloads.html", "downloads.html")
     yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
     yield page("404.html", "missing.html")
     for study in site.tasks.values():
@@ -89,7 +92,8 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
             record=record,
             drawing=drawing,
             command=formats.reproducing_command(record),
-            original=shlex.join(record.provenance.command_line),
+            original=formats.original_command(record),
+            citation=formats.citation(record, entry.id, site.url),
             superseded=entry.id in site.superseded,
         )
 
@@ -123,6 +127,7 @@ def _environment(site: Site) -> Environment:
         "paper_link": paper_link,
         "percent": formats.percent,
         "plain": formats.plain,
+        "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,
         "zip": zip,

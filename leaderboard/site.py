@@ -20,7 +20,7 @@ MATRIX_ROWS = 20
 EXCEPTION = 0.03  # how much worse than the default a selected LDS must be to be named on the overview
 HEADLINE_ORDER = ("iffim", "trak")
 DOCUMENT = re.compile(r"[a-z0-9_-]+")
-ORDER = ("readme", "first-attributor", "protocol", "formulas", "submit", "faq")  # of documents; others follow by name
+INDEX = "README.md"  # of the documents: what it links first comes first
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,16 @@ class Site:
         return {name: {key: t for key, t in tables.items() if t is not None} for name, tables in every.items()}
 
     @cached_property
+    def standings(self) -> dict[str, tuple[int, int]]:
+        """Id of a record that ranks → its rank by LDS, and how many rank on its task."""
+        found = {}
+        for tables in self.tables.values():
+            ranked = [row for row in tables["lds"].rows if row.cell("rank").value] if "lds" in tables else []
+            for row in ranked:
+                found[str(row.cell("record").value)] = (int(row.cell("rank").value or 0), len(ranked))
+        return found
+
+    @cached_property
     def summaries(self) -> list[TaskSummary]:
         """Tasks for the overview."""
         return [self._summary(study) for study in self.tasks.values()]
@@ -204,7 +214,10 @@ def read_documents(folder: Path | None) -> dict[str, Document]:
     """The documents of a folder in the order in which they are offered, its folders' pages, and the architecture."""
     if folder is None:
         return {}
-    own = sorted(folder.glob("*.md"), key=lambda p: (ORDER.index(p.stem) if p.stem in ORDER else len(ORDER), p.stem))
+    index = folder / INDEX
+    named = re.findall(r"\]\((?:[\w-]+/)*([\w-]+)\.md", index.read_text(encoding="utf-8")) if index.is_file() else []
+    order = {name: place for place, name in reversed([*enumerate(["README", *named])])}
+    own = sorted(folder.glob("*.md"), key=lambda path: (order.get(path.stem, len(order)), path.stem))
     below = [*sorted(folder.glob("tasks/*.md")), *sorted(folder.glob("findings/*.md"))]
     found = {path.stem.lower(): path for path in (*own, *below, *folder.parent.glob("ARCHITECTURE.md"))}
     texts = {name: path.read_text(encoding="utf-8") for name, path in found.items() if DOCUMENT.fullmatch(name)}

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,24 @@ def test_the_cost_figure_names_the_frontier(page, root):
     assert "cost=bytes" in page.url
 
 
+def test_methods_are_compared_over_all_tasks_and_the_link_remembers_which(page, root):
+    page.goto(f"{root}/compare.html#methods=iffim,trak&variant=default")
+    assert page.locator("#side thead th").all_inner_texts()[1:3] == ["iffim", "trak"]
+    cells = page.locator("#side tbody tr").first.locator("td")
+    assert re.search(r"[+−]0\.\d{3}", cells.nth(1).inner_text()), "the second column has the difference from the first"
+    page.get_by_label("trak").uncheck()
+    assert page.locator("#side").is_hidden()
+    assert "methods=iffim&" in page.url
+
+
+def test_a_citation_can_be_copied(page, root, site):
+    record = next((site / "records").glob("*.html"))
+    page.goto(f"{root}/records/{record.name}")
+    button = page.get_by_role("button", name="Copy BibTeX")
+    button.click()
+    page.get_by_role("button", name=re.compile("Copied|Selected")).wait_for()
+
+
 def test_the_theme_is_the_systems_until_it_is_chosen_and_then_stays(page, root):
     paper = "getComputedStyle(document.body).backgroundColor"
     page.goto(root + "index.html")
@@ -220,7 +239,8 @@ def test_every_page_fits_every_width_and_passes_axe_in_both_themes(browser, site
     folder = site / "sub" / "board"
     record = next(iter(sorted((folder / "records").glob("*.html"))))
     paths = [
-        *("index.html", "selectors.html", "explorer.html", "cost.html", "attributors/index.html"),
+        *("index.html", "selectors.html", "explorer.html", "cost.html", "compare.html", "downloads.html"),
+        "attributors/index.html",
         *(
             "attributors/iffim.html",
             "tasks/digits_mlp.html",

@@ -20,6 +20,7 @@ from leaderboard_records import (
 )
 
 from attriboard.contracts.card import load_card
+from attriboard.leaderboard import formats
 from attriboard.leaderboard.board import build_board
 from attriboard.records.files import write_record
 
@@ -137,6 +138,31 @@ def test_a_record_page_has_every_number_its_json_and_the_command(made, site, pag
     assert f"{URL}records/{record.id}.html" in shown.text
 
 
+def test_a_record_page_rounds_first_says_its_rank_and_can_be_cited(made, site, page):
+    ranked = next(record for record in made.study if record.variant == "selected")
+    shown = page(f"records/{ranked.id}.html")
+    first = shown.source.partition("<summary>Exact values")[0]
+    assert f"{ranked.lds.mean:.3f}" in first
+    assert f"{ranked.lds.mean}<" not in first, "exact values come later"
+    assert re.search(r"Rank by LDS</dt><dd><a href=\"../leaderboards/digits_mlp-lds.html\">\d+ of \d+</a>", first)
+    assert f"@misc{{attriboard-{ranked.id}," in shown.source
+    assert "data-copy" in shown.source
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("attriboard", "run", "a", "b", "--out", "x y"), "attriboard run a b"),
+        (("attriboard", "select", "--out", "x", "a", "b"), "attriboard select a b"),
+        (("attriboard", "run", "a", "b"), "attriboard run a b"),
+    ],
+)
+def test_the_original_command_has_no_output_folder(words, expected):
+    record = make_record("iffim")
+    provenance = record.provenance.model_copy(update={"command_line": words})
+    assert formats.original_command(record.model_copy(update={"provenance": provenance})) == expected
+
+
 def test_records_of_uses_say_what_was_found_and_how_to_repeat_it(made, page):
     brittle = page(f"records/{made.brittleness.id}.html").words
     assert "11 training examples" in brittle
@@ -174,7 +200,7 @@ def test_a_record_of_the_flipped_control_names_and_links_the_record_that_it_nega
 
 
 def test_a_failure_is_shown_on_its_own_board_its_attributors_page_and_its_record(made, page):
-    assert page(BOARD).rows["datainf"]["status"] == f"failed{made.failed.reason}"
+    assert page(BOARD).rows["datainf"]["status"] == f"failed{made.failed.reason.partition(':')[0]}"
     assert made.failed.reason in page("attributors/datainf.html").text
     assert "ekfac, default: nan: every row" in page("leaderboards/digits_mlp-removal.html").words
     assert "nan: every row" in page("attributors/ekfac.html").text

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from leaderboard_records import make_record, make_removal, make_selection, make_study, make_use
 
+from attriboard.leaderboard.comparison import comparison
 from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
@@ -12,6 +13,7 @@ from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import CONTROLS, MethodStudy
 from attriboard.leaderboard.tables import Row
 from attriboard.records.verifications import verify_record
+from attriboard.scoring.differences import lds_difference
 
 SELECTED = {"variant": "selected", "selector": "surrogate"}
 
@@ -293,3 +295,16 @@ def test_what_cannot_be_right_is_shown_and_never_ranks():
     found = {row.name: row for row in Site(entries, [], {}).tables["digits_mlp"]["lds"].rows}
     assert texts(found["trak"], "rank", "status") == ("—", "implausible")
     assert found["trak"].cell("status").note == "implausible: y"
+
+
+def test_methods_are_compared_by_the_paired_difference_of_their_records():
+    iffim, trak = make_record("iffim", 0.3), make_record("trak", 0.5)
+    tuned = make_record("iffim", 0.6, **SELECTED)
+    found = comparison(site_of(iffim, trak, tuned).tasks)
+    assert found["methods"][:2] == ["iffim", "trak"], "best first, without retraining"
+    task = found["tasks"]["digits_mlp"]
+    for variant, one in (("default", iffim), ("headline", tuned)):
+        expected = lds_difference(one.lds, trak.lds)
+        assert task[variant]["differences"]["iffim trak"] == pytest.approx([expected.mean, *expected.ci95], abs=1e-6)
+        assert task[variant]["scores"]["iffim"]["id"] == one.id
+    assert "trak" not in task["selected"]["scores"]

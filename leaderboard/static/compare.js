@@ -1,0 +1,83 @@
+"use strict";
+// Two or more methods over all tasks; what was chosen is in the link.
+(() => {
+  const form = document.getElementById("compare");
+  const data = window.comparison;
+  if (!form || !data) return;
+  const variant = document.getElementById("variant");
+  const table = document.getElementById("side");
+  const said = document.getElementById("said");
+  const state = new URLSearchParams(location.hash.slice(1));
+  const fixed = (value) => {
+    const text = value.toFixed(3);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+  };
+  const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : Number(value.toPrecision(3)).toString()).replace("-", "−");
+  const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
+  const wanted = (state.get("methods") ?? data.methods.slice(0, 3).join(",")).split(",");
+  if ([...variant.options].some((option) => option.value === state.get("variant"))) variant.value = state.get("variant");
+  for (const name of data.methods) {
+    const label = element("label");
+    label.append(element("input", "", { type: "checkbox", value: name, checked: wanted.includes(name) }), ` ${name}`);
+    document.getElementById("methods").append(label);
+  }
+
+  // a − b, whichever way the pair is kept.
+  const difference = (task, a, b) => {
+    const found = task.differences;
+    if (`${a} ${b}` in found) return found[`${a} ${b}`];
+    if (!(`${b} ${a}` in found)) return null;
+    const [mean, low, high] = found[`${b} ${a}`];
+    return [-mean, -high, -low];
+  };
+
+  const cell = (task, name, first) => {
+    const box = element("td", "", { className: "number" });
+    const score = task.scores[name];
+    if (!score) return Object.assign(box, { textContent: "—" });
+    box.append(element("a", fixed(score.lds), { href: `records/${score.id}.html` }));
+    box.append(element("span", `${fixed(score.low)} to ${fixed(score.high)}`, { className: "note" }));
+    if (score.regularization !== null && score.regularization !== undefined) box.append(element("span", `λ = ${short(score.regularization)}`, { className: "note" }));
+    const between = name === first ? null : difference(task, name, first);
+    if (between) {
+      const [mean, low, high] = between;
+      const clear = low > 0 || high < 0;
+      const sign = mean > 0 ? "+" : "";
+      box.append(element("span", `${sign}${fixed(mean)}${clear ? "" : ", not significant"}`, { className: clear ? "note strong" : "note" }));
+      box.append(element("span", `${fixed(low)} to ${fixed(high)}`, { className: "note" }));
+    }
+    return box;
+  };
+
+  const render = () => {
+    const names = [...form.querySelectorAll("input:checked")].map((box) => box.value);
+    state.set("methods", names.join(","));
+    state.set("variant", variant.value);
+    history.replaceState(null, "", `#${state}`);
+    table.hidden = names.length < 2;
+    said.textContent = names.length < 2 ? "Choose two methods or more." : `Below each score: its difference from ${names[0]} with the paired 95 % interval, bold where it is significant.`;
+    if (names.length < 2) return;
+    const heading = element("tr");
+    heading.append(element("th", "Task", { scope: "col" }), ...names.map((name) => element("th", name, { scope: "col", className: "number" })), element("th", "Ceiling", { scope: "col", className: "number" }));
+    table.tHead.replaceChildren(heading);
+    const rows = Object.entries(data.tasks).map(([name, task]) => {
+      const row = element("tr");
+      const head = element("th", "", { scope: "row" });
+      const link = element("a", "", { href: `leaderboards/${name}-lds.html` });
+      name.split("_").forEach((part, i) => link.append(...(i ? ["_", element("wbr")] : []), part)); // may break after "_"
+      head.append(link);
+      row.append(head, ...names.map((method) => cell(task[variant.value], method, names[0])), element("td", fixed(task.ceiling), { className: "number" }));
+      return row;
+    });
+    const won = element("tr");
+    const against = (name) => {
+      const found = Object.values(data.tasks).map((task) => difference(task[variant.value], name, names[0])).filter(Boolean);
+      return `better on ${found.filter((d) => d[1] > 0).length}, worse on ${found.filter((d) => d[2] < 0).length} of ${found.length}`;
+    };
+    won.append(element("th", `Against ${names[0]}`, { scope: "row" }), ...names.map((name, i) => element("td", i ? against(name) : "—", { className: "number" })), element("td"));
+    table.tBodies[0].replaceChildren(...rows, won);
+  };
+  form.addEventListener("change", render);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  render();
+})();
