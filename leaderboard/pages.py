@@ -1,6 +1,7 @@
 """Site → pages: for every page its path, its template and what that needs."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
