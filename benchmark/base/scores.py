@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from attriboard.base.digests import digest_bytes
 from attriboard.base.errors import FormatError, InputError
+from attriboard.base.interchange import is_bergson, is_torch, read_bergson, read_torch
 from attriboard.base.tensors import read_header, read_layout
 
 MAX_BYTES = 4 << 30  # of a file whose shape nobody knows beforehand
@@ -65,7 +66,8 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
     """Read a score matrix; nothing is loaded before its header is found to be what it should.
 
     Args:
-        path: a `.safetensors` file with one tensor `scores`, or a `.npy` file.
+        path: a `.safetensors` file with one tensor `scores`, a `.npy` file, a tensor of `torch.save` or a folder of
+            scores of bergson; see `attriboard.base.interchange`.
         shape: (n_test, n_train), where it is known.
 
     Returns:
@@ -77,6 +79,8 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
     shown = "" if shape is None else f" = {shape}"
     rule = f"must hold one tensor 'scores', (n_test, n_train){shown}, of float16, float32 or float64"
     limit = MAX_BYTES if shape is None else shape[0] * shape[1] * max(_DTYPES.values()) + _MAX_HEADER
+    if is_bergson(path):
+        return _checked(path, read_bergson(path), shape, rule)
     try:
         if path.is_file() and path.stat().st_size > limit:
             raise FormatError(f"{path}: {path.stat().st_size} bytes are more than scores can have; it {rule}")
@@ -86,13 +90,27 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
         raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
     if start.startswith(b"\x93NUMPY"):
         scores = _read_npy(path, shape, rule.replace("one tensor 'scores'", "one array"))
+    elif start.startswith(b"PK") and is_torch(path):
+        scores = _of_torch(path, shape, rule)
     elif foreign := _foreign(path, start):
         raise FormatError(f"{path}: not a readable safetensors file but {foreign}: {_REMEDY}; it {rule}")
     else:
         scores = _read_safetensors(path, shape, rule)
+    return _checked(path, scores, shape, rule)
+
+
+def _checked(path: Path, scores: Scores, shape: tuple[int, int] | None, rule: str) -> Scores:
+    if shape and scores.shape != shape:
+        raise FormatError(f"{path}: scores are {scores.shape}; it {rule}")
     if not np.isfinite(scores).all(axis=1).any():
         raise FormatError(f"{path}: every row of scores has NaN or infinity; it {rule}, finite")
     return scores
+
+
+def _of_torch(path: Path, shape: tuple[int, int] | None, rule: str) -> Scores:
+    """A saved tensor; (n_train, n_test), as dattri has it, unless it only fits the other way round."""
+    scores = as_matrix(read_torch(path))
+    return scores if shape and scores.shape == shape and shape[0] != shape[1] else np.ascontiguousarray(scores.T)
 
 
 _REMEDY = (
@@ -109,8 +127,6 @@ def _foreign(path: Path, start: bytes) -> str | None:
                 members = archive.namelist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
             members = []
-        if any(member.endswith("data.pkl") for member in members):
-            return "a file of torch.save, a pickle, which can run code when it is loaded"
         return "a file of numpy.savez" if any(member.endswith(".npy") for member in members) else "a zip archive"
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and start[2:].strip(b"\0"):
         return "a pickle, which can run code when it is loaded"

@@ -168,7 +168,14 @@ def _as_recorded(record: "AnyRecord", process: Process) -> Process:
 @command
 def score(
     task: TaskArgument,
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="safetensors file with one tensor 'scores'.")],
+    scores: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCORES",
+            help="safetensors file with one tensor 'scores', .npy file, tensor of torch.save (not unpickled), or a "
+            "folder of scores of bergson.",
+        ),
+    ],
     name: Annotated[
         str | None, typer.Option(help="What the method is called, as in my_method; by default the file's name.")
     ] = None,
