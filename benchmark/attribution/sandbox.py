@@ -22,7 +22,7 @@ from attriboard.attribution.job import Confinement, Folder, Job
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.plugins import PluginSpec
 from attriboard.attribution.seccomp import seccomp_program
-from attriboard.attribution.withheld import withheld_below
+from attriboard.attribution.withheld import PRUNED, withheld_below
 from attriboard.base.errors import InputError
 from attriboard.base.paths import cache_folder, datasets_folder, leaderboard_folder
 from attriboard.contracts.task import FILE
@@ -181,28 +181,32 @@ class _View:
 
     def _shown(self) -> tuple[set[Path], dict[Path, Path]]:
         """Folders and files, read-only, some inside of others; and links to them."""
-        started = {Path.cwd(), Path(sys.argv[0]).absolute().parent} - set(_python_path())
-        code = {Path(entry).absolute() for entry in sys.path if entry} - started
         packages = ["attriboard", "attriboard.tasks", "attriboard.attributors", "attriboard.leaderboard"]
         packages += [name.partition(":")[0].partition(".")[0] for name in self._references()]
         data = [Path(value).absolute() for value in (os.environ.get("ATTRIBOARD_DATA"),) if value]
         prefixes = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-        wanted = [*map(Path, (*_SYSTEM, *_SETTINGS)), *prefixes, *code, *_packages(packages), *data]
+        wanted = [*map(Path, (*_SYSTEM, *_SETTINGS)), *prefixes, *self._code(), *_packages(packages), *data]
         there = [path for path in (*wanted, *self._own_folders(), *self._kept()) if path.exists()]
         real = {path: path.resolve() for path in there}
         return set(real.values()), {path: target for path, target in real.items() if path != target}
+
+    def _code(self) -> set[Path]:
+        """Where modules are looked for; not where this process happens to have been started."""
+        started = {Path.cwd(), Path(sys.argv[0]).absolute().parent} - set(_python_path())
+        return {Path(entry).absolute() for entry in sys.path if entry} - started
 
     def _withheld(self) -> Iterator[Path]:
         """Folders and files that would be seen otherwise."""
         yield from (leaderboard_folder() / name for name in _BOARD)
         yield from (cache_folder(), Path.home(), *self.hidden)
-        for path in {*self._own_folders(), *_python_path()}:
-            if path.is_dir():
+        for path in {*self._own_folders(), *(path.resolve() for path in self._code())}:
+            if path.is_dir() and not _installed(path):
                 yield from withheld_below(path)
 
     def _kept(self) -> set[Path]:
         """What is needed although it may lie in what is withheld."""
-        return {self.job.checkpoints.resolve(), datasets_folder().resolve()}
+        saved = [Path(folder) for folder in (self.job.task.folder,) if folder]
+        return {path.resolve() for path in (self.job.checkpoints, datasets_folder(), *saved)}
 
     def _own_folders(self) -> list[Path]:
         """Folders of the files that people give: the plugin, selectors, the task.
@@ -239,6 +243,12 @@ class _View:
         yield from (plugin.location for plugin in self._plugins() if plugin.origin != "file")
         if not self.job.task.reference.startswith(FILE) and self.job.task.script is None:
             yield self.job.task.reference
+
+
+def _installed(folder: Path) -> bool:
+    """Whether a folder on the module search path is the interpreter's or an environment's."""
+    prefixes = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
+    return folder.name in PRUNED or any(folder.is_relative_to(prefix) for prefix in prefixes)
 
 
 def _python_path() -> list[Path]:

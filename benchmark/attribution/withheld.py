@@ -12,7 +12,9 @@ MAX_FILES = 20_000
 """More below one folder are no plugin and what it needs."""
 
 _RECORD = re.compile(r"-[0-9a-f]{16}\.(json|verification)$")
-_PRUNED = {"__pycache__", "site-packages", "node_modules"}  # installed or made by programs; not looked through
+PRUNED = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
+"""Folders that programs fill; not looked through."""
+
 _REPOSITORIES = {".git", ".hg", ".svn", ".jj"}
 
 
@@ -28,10 +30,10 @@ def withheld_below(folder: Path) -> Iterator[Path]:
         if count > MAX_FILES:
             raise InputError(
                 f"--sandbox: more than {MAX_FILES:,} files lie below {folder}, all of which the attributor would see; "
-                "move its file to a folder of its own"
+                "move its file to a folder of its own, or take the folder off PYTHONPATH"
             )
         yield from (Path(parent, name) for name in _REPOSITORIES.intersection((*folders, *files)))
-        folders[:] = [name for name in folders if name not in _PRUNED | _REPOSITORIES]
+        folders[:] = [name for name in folders if name not in PRUNED | _REPOSITORIES]
         yield from (path for name in files if _is_withheld(path := Path(parent, name)))
 
 

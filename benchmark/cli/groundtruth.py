@@ -109,7 +109,7 @@ def _build_held_out(
     card = workspace.task.card
     path = file or Path("attriboard-held-out") / f"{card.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    note(f"keep {path} to yourself: whoever has it knows the masks")
+    note(f"keep {path} to yourself: who has it knows the masks")
     with progress_bar(f"held-out ground truth of {card.name}") as progress:
         made = build_held_out(
             workspace.task,
