@@ -197,7 +197,7 @@ class _View:
 
     def _withheld(self) -> Iterator[Path]:
         """Folders and files that would be seen otherwise."""
-        yield from (leaderboard_folder() / name for name in _BOARD)
+        yield from (board / name for board in _boards() for name in _BOARD)
         yield from (cache_folder(), Path.home(), *self.hidden)
         for path in {*self._own_folders(), *(path.resolve() for path in self._code())}:
             if path.is_dir() and not _installed(path):
@@ -243,6 +243,16 @@ class _View:
         yield from (plugin.location for plugin in self._plugins() if plugin.origin != "file")
         if not self.job.task.reference.startswith(FILE) and self.job.task.script is None:
             yield self.job.task.reference
+
+
+def _boards() -> set[Path]:
+    """The leaderboard of this installation, and of every other one that the interpreter's folders hold."""
+    roots = {
+        *map(Path, sys.path),
+        *(Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local")),
+    }
+    packages = [*roots, *(found for root in roots for found in root.glob("lib*/python*/*-packages"))]
+    return {leaderboard_folder(), *(folder / "attriboard" / "leaderboard" for folder in packages)}
 
 
 def _installed(folder: Path) -> bool:

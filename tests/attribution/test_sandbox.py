@@ -401,6 +401,25 @@ def test_what_a_run_needs_is_shown_and_what_lies_in_between_is_not(make_job, tmp
     assert set(found) == {str(checkpoints), str(plugin)}
 
 
+@needs_bubblewrap
+def test_bundles_of_another_installation_below_the_interpreters_prefix_are_not_shown(
+    make_job, open_folder, tmp_path, monkeypatch
+):
+    packages = tmp_path / "prefix" / "lib" / "python3.11" / "site-packages"
+    other = packages / "attriboard" / "leaderboard" / "groundtruth" / BUNDLE.name
+    other.parent.mkdir(parents=True)
+    shutil.copy(BUNDLE, other)
+    (packages / "library.py").write_text("")
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "prefix"))
+    job = make_job(ATTEMPTS)
+    plugin = Path(shutil.move(job.attributor.location, open_folder / "my_method.py"))
+    job = job.model_copy(update={"attributor": job.attributor.model_copy(update={"location": str(plugin)})})
+    probe = ["find", str(tmp_path / "prefix"), "!", "-type", "d"]
+    mounts = sandbox._View(job, ()).mounts()
+    found = subprocess.run(["bwrap", *mounts, *probe], capture_output=True, text=True, check=True).stdout.split()
+    assert found == [str(packages / "library.py")]
+
+
 def test_ground_truth_and_records_are_found_by_what_they_are(tmp_path):
     shutil.copy(BUNDLE, tmp_path / "weights.safetensors")
     shutil.copy(published_folder() / "digits_mlp-checkpoints.safetensors", tmp_path)
