@@ -284,7 +284,7 @@ class Folder:
         return self.path / "scores"
 
     def scores(self, configuration: int) -> Path:
-        """Score matrix of one configuration: safetensors with one tensor, `scores` (n_test, n_train) float32."""
+        """Scores of one configuration: safetensors, one tensor `scores` (n_test, n_train), float32 or float64."""
         return self.results / f"{configuration}.safetensors"
 
     def tokens(self, configuration: int) -> Path:

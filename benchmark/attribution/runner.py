@@ -31,7 +31,7 @@ from attriboard.attribution.job import (
 from attriboard.base.digests import digest_file
 from attriboard.base.display import Display, Progress, Silent
 from attriboard.base.errors import FormatError, InputError
-from attriboard.base.scores import map_scores
+from attriboard.base.scores import Scores, map_scores
 from attriboard.contracts.attributor import HyperparameterValue
 
 MAX_PRINTED = 20
@@ -50,7 +50,7 @@ class Outcome:
         index: position of the configuration: of the job's first, then those that selectors added.
         hyperparameters: the complete configuration.
         reason: `None`, or why there are no scores: `category: text`.
-        scores: (n_test, n_train) float32, or `None`.
+        scores: (n_test, n_train), float32 or float64 as the attributor gave them, or `None`.
         fit_seconds: wall-clock seconds of the fit, which configurations with the same fit-stage values share.
         score_seconds: wall-clock seconds of scoring.
         peak_bytes: largest resident memory of the process since the fit began.
@@ -63,7 +63,7 @@ class Outcome:
     index: int
     hyperparameters: dict[str, HyperparameterValue]
     reason: str | None
-    scores: NDArray[np.float32] | None = None
+    scores: Scores | None = None
     fit_seconds: float | None = None
     score_seconds: float | None = None
     peak_bytes: int | None = None
@@ -360,7 +360,7 @@ class _Session:
             self._folder.read_tokens(event.configuration),
         )
 
-    def _scores(self, configuration: int) -> NDArray[np.float32]:
+    def _scores(self, configuration: int) -> Scores:
         """The scores of a finished configuration, mapped into memory; the mapping keeps the bytes.
 
         Raises:

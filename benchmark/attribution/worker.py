@@ -38,7 +38,7 @@ from attriboard.attribution.job import (
 )
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
-from attriboard.base.scores import extremes, write_scores
+from attriboard.base.scores import Scores, as_matrix, extremes, write_scores
 from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
@@ -237,7 +237,7 @@ class _Run:
         values = self.attributor.stage(self.configurations[index], "score")
         shape = (len(self.context.test), len(self.context.train))
 
-        def work() -> tuple[np.ndarray[Any, np.dtype[np.float32]], tuple[str, ...]]:
+        def work() -> tuple[Scores, tuple[str, ...]]:
             scores = checked_scores(self.attributor.score(state, **values), shape)
             self.watch.check("score")
             notes = (*self.attributor.notes(state), *self.context.remarks)
@@ -260,7 +260,7 @@ class _Run:
             notes=() if done.result is None else done.result[1],
         )
 
-    def _tokens(self, index: int, state: Any, scores: np.ndarray[Any, np.dtype[np.float32]], wanted: Tokens) -> None:
+    def _tokens(self, index: int, state: Any, scores: Scores, wanted: Tokens) -> None:
         """Scores of the tokens of the examples that help and harm most, into the folder."""
         _, best, worst = extremes(scores, wanted.tests, wanted.k)
         examples = torch.from_numpy(np.unique(np.concatenate([best, worst])))
@@ -270,8 +270,8 @@ class _Run:
         save_file({"examples": examples, "scores": found}, self.folder.tokens(index))
 
 
-def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Turn what `score` returned into a float32 array.
+def checked_scores(scores: Any, shape: tuple[int, int]) -> Scores:
+    """Turn what `score` returned into an array: float64 stays, so that no value is lost before it is graded.
 
     Raises:
         InvalidScoresError: not a tensor, another shape, not floating point, or finite nowhere.
@@ -284,7 +284,7 @@ def checked_scores(scores: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dt
         raise InvalidScoresError(
             f"shape: scores are {scores.dtype}, must be floating point; scores.float() makes them so"
         )
-    array = scores.detach().to("cpu", torch.float32).contiguous().numpy()
+    array = np.ascontiguousarray(as_matrix(scores))
     if not any(np.isfinite(row).all() for row in array):
         raise InvalidScoresError(f"nan: all {shape[0]} rows have scores that are NaN or infinite")
     return array
@@ -341,4 +341,5 @@ def _peak() -> int:
         match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
         if match:
             return int(match[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024  # bytes there, kibibytes elsewhere

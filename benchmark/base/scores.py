@@ -167,21 +167,22 @@ def _read_safetensors(path: Path, shape: tuple[int, int] | None, rule: str) -> S
         raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
 
 
-def write_scores(path: Path, scores: NDArray[np.float32]) -> None:
-    """Write scores (n_test, n_train), a block of rows at a time.
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write scores (n_test, n_train) in the precision that they have, a block of rows at a time.
 
     The format is a length, a JSON header padded to a multiple of eight bytes, and the numbers
     (https://huggingface.co/docs/safetensors). The library's own writer would hold a second copy.
     """
     rows, columns = scores.shape
-    tensor = {"dtype": "F32", "shape": [rows, columns], "data_offsets": [0, 4 * rows * columns]}
+    size = scores.dtype.itemsize
+    tensor = {"dtype": f"F{8 * size}", "shape": [rows, columns], "data_offsets": [0, size * rows * columns]}
     header = json.dumps({"scores": tensor}).encode()
     header += b" " * (-len(header) % 8)
-    step = max(1, BLOCK_BYTES // max(1, 4 * columns))
+    step = max(1, BLOCK_BYTES // max(1, size * columns))
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for start in range(0, rows, step):
-            file.write(np.ascontiguousarray(scores[start : start + step], dtype="<f4").data)
+            file.write(np.ascontiguousarray(scores[start : start + step], dtype=f"<f{size}").data)
 
 
 def extremes(
@@ -202,7 +203,7 @@ def extremes(
     return mean, order[:k], order[::-1][:k]
 
 
-def map_scores(path: Path) -> NDArray[np.float32]:
+def map_scores(path: Path) -> Scores:
     """What `write_scores` wrote, mapped into memory: pages are read when looked at; changes stay in memory.
 
     Raises:
@@ -212,6 +213,7 @@ def map_scores(path: Path) -> NDArray[np.float32]:
     if set(header) != {"scores"}:
         raise FormatError(f"{path}: holds {', '.join(header)}, must hold one tensor 'scores'")
     tensor = header["scores"]
-    if tensor.get("dtype") != "F32" or offset + 4 * int(np.prod(tensor["shape"])) != path.stat().st_size:
-        raise FormatError(f"{path}: torn, or not one float32 tensor 'scores'")
-    return np.memmap(path, dtype="<f4", mode="c", offset=offset, shape=tuple(tensor["shape"]))
+    size = {"F32": 4, "F64": 8}.get(tensor.get("dtype"), 0)
+    if not size or offset + size * int(np.prod(tensor["shape"])) != path.stat().st_size:
+        raise FormatError(f"{path}: torn, or not one float32 or float64 tensor 'scores'")
+    return np.memmap(path, dtype=f"<f{size}", mode="c", offset=offset, shape=tuple(tensor["shape"]))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job
 from attriboard.attribution.runner import Outcome
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import AttriboardError
+from attriboard.base.scores import Scores
 from attriboard.base.terminal import Terminal
 from attriboard.contracts.task import Task
 from attriboard.evaluation.budget import BudgetChoice
@@ -35,7 +35,7 @@ def attribute(
     isolated: bool = True,
     parameters: str | Sequence[str] = (),
     **hyperparameters: Any,
-) -> NDArray[np.float32]:
+) -> Scores:
     """Run an attributor on a task's checkpoints: published ones, those that the task brings, or trained here once.
 
     Args:
@@ -213,7 +213,7 @@ def self_influence(
     parameters: str | Sequence[str] = (),
     threads: int | None = None,
     **hyperparameters: Any,
-) -> NDArray[np.float32]:
+) -> Scores:
     """How much each training example raises its own target, (n_train,): large for odd examples and wrong labels.
 
     Args:
@@ -270,7 +270,7 @@ def load_ground_truth(task: Task | str | Path, *, groundtruth: Path | str | None
     return Workspace(task, None if groundtruth is None else Path(groundtruth)).bundles.truth
 
 
-def _scores(workspace: Workspace, job: Job) -> NDArray[np.float32]:
+def _scores(workspace: Workspace, job: Job) -> Scores:
     """Scores of a job's one configuration.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
+from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec
 from attriboard.evaluation.grader import Grader
@@ -117,7 +118,7 @@ class BrittlenessBench:
             raise InputError(f"task {card.name}: no scoring point is right in all of {_FULL} full-data models")
         self.n_eligible, self.points = len(eligible), tuple(eligible[: self.plan.n_points])
 
-    def order(self, scores: NDArray[np.float32]) -> Orders:
+    def order(self, scores: Scores) -> Orders:
         """How scores (n_test, n_train) remove the training set for every point, the most helpful first.
 
         Raises:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from attriboard.attribution.job import Job
 from attriboard.base.errors import InputError
+from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
@@ -55,7 +56,7 @@ class MislabelBench:
         """The job whose scores are looked at: of training examples on themselves, or on test points."""
         return job.model_copy(update={"queries": "train" if self.by == "self" else "test"})
 
-    def detect(self, scores: NDArray[np.float32]) -> Detection:
+    def detect(self, scores: Scores) -> Detection:
         """Grade scores of the job that `question` gives.
 
         Raises:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import InputError
+from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.sweeps import Swept, sweep_points
@@ -110,7 +111,7 @@ class RemovalBench:
         """Calibration and scoring points."""
         return split_of(self.task.card)
 
-    def rank(self, scores: NDArray[np.float32]) -> Ranking:
+    def rank(self, scores: Scores) -> Ranking:
         """The order in which scores (n_test, n_train) remove the training set.
 
         Raises:

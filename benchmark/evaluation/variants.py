@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from attriboard.attribution.job import Described, Job
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
-from attriboard.base.digests import digest_bytes
 from attriboard.base.display import NOTHING, Progress
 from attriboard.base.errors import InputError
+from attriboard.base.scores import Scores, scores_digest
 from attriboard.contracts.attributor import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
@@ -157,7 +154,7 @@ def variant_parts(
 def attribute_parts(
     job: Job,
     parts: Sequence[Part],
-    make: Callable[[NDArray[np.float32]], T],
+    make: Callable[[Scores], T],
     runner: Runner = DEFAULT_RUNNER,
     progress: Progress = NOTHING,
 ) -> Iterator[Attributed[T]]:
@@ -187,12 +184,12 @@ def attribute_parts(
                 yield Attributed(part, job, replace(found.outcome, reason=part.reason), None, None)
 
 
-def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[NDArray[np.float32]], T]) -> Attributed[T]:
+def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[Scores], T]) -> Attributed[T]:
     """Make something of an outcome's scores and let go of them; see `attribute_parts`."""
     made, digest, reason = None, None, outcome.reason
     if outcome.scores is not None:
         try:
-            made, digest = make(outcome.scores), digest_bytes(np.ascontiguousarray(outcome.scores).data)
+            made, digest = make(outcome.scores), scores_digest(outcome.scores)
         except InputError as error:
             reason = f"nan: {error}"
     return Attributed(part, job, replace(outcome, scores=None, reason=reason), digest, made)
@@ -233,7 +230,7 @@ def known_or_made(
     results: Path,
     kind: type[R],
     answers: Callable[[R], bool],
-    make: Callable[[NDArray[np.float32]], T],
+    make: Callable[[Scores], T],
     question: Callable[[Job], Job] = lambda job: job,
 ) -> Iterator[R | Attributed[T]]:
     """For every variant of every attributor, the record that answers it, else what is made of its scores now.

@@ -94,6 +94,11 @@ def opened(task: Task) -> Opened:
     return _opened[0]
 
 
+def current_reasons() -> tuple[str, ...]:
+    """Why the task that this process trains has a slower trainer than it might have."""
+    return _opened[0].choice.reasons if _opened and _opened[0].device.type == "cpu" else ()
+
+
 def choose_trainer(task: Task) -> Choice:
     """The trainer of a task on a CPU.
 
@@ -116,6 +121,11 @@ def describe_training(task: Task) -> str:
     choice = choose_trainer(task)
     size = choice.trainer.stack_size(task)
     reasons = "; ".join(choice.reasons)
+    if not task.data_available() and choice.trainer is not LoopTrainer:
+        return (
+            f"trains up to {size} models at once in each process, if that computes the task's own loss: its data is "
+            "not here, so every worker tries it and says where it does not"
+        )
     if size > 1:
         return f"trains up to {size} models at once in each process" + (f" ({reasons})" if reasons else "")
     return f"trains one model after the other in each process: {obstacle(task) or reasons or 'one fills the cache'}"

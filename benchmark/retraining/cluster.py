@@ -23,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import AttriboardError, DataError, InputError
+from attriboard.retraining.choosing import current_reasons
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,6 +35,9 @@ BEAT_SECONDS = 5.0
 
 PACKAGES = ("attriboard", "torch")
 """What must have the same version on both sides: a retrain's bits depend on it."""
+
+TOPIC = "attriboard-notes"
+"""Under which workers report what their user must know."""
 
 KEPT = "finished retrains are kept: the same command goes on from them"
 
@@ -93,6 +97,7 @@ class DaskCluster:
         """
         try:
             with self._client() as client:
+                client.subscribe_topic(TOPIC, lambda event: self._heartbeat(event[1]))
                 serve = partial(_serve, function, versions=_versions())
                 yield from _Run(client, serve, self._heartbeat, self._patience).results(payloads)
         except OSError as error:  # dask's CommClosedError is one
@@ -237,7 +242,9 @@ def _serve(function: Callable[[str], bytes], payload: str, versions: dict[str, s
     if (own := _versions()) != versions:
         raise InputError(f"{who} has {_listed(own)}, the submitting side {_listed(versions)}: install the same there")
     try:
-        return function(payload)
+        content = function(payload)
+        _report(worker, who)
+        return content
     except DataError as error:
         raise DataError(
             f"{who} does not have the data, and none is sent to it: set ATTRIBOARD_DATA in the worker's environment, "
@@ -247,6 +254,17 @@ def _serve(function: Callable[[str], bytes], payload: str, versions: dict[str, s
         raise type(error)(f"{who}: {error}") from None
     except Exception as error:
         raise AttriboardError(f"{who}: {type(error).__name__}: {error}") from None
+
+
+def _report(worker: Any, who: str) -> None:
+    """Say, once for each worker and reason, why it trains in a slower way than was planned."""
+    for reason in current_reasons():
+        if (who, reason) not in _REPORTED:
+            _REPORTED.add((who, reason))
+            worker.log_event(TOPIC, f"{who}: {reason}")
+
+
+_REPORTED: set[tuple[str, str]] = set()
 
 
 def _listed(versions: Mapping[str, str]) -> str:

@@ -19,12 +19,14 @@ def test_the_library_reads_what_we_write_and_we_map_it(
     tmp_path_factory: pytest.TempPathFactory, rows: int, columns: int, block: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "scores.safetensors"
-    scores = np.random.default_rng(rows * columns).normal(size=(columns, rows)).astype(np.float32).T
+    dtype = (np.float32, np.float64)[block % 2]
+    scores = np.random.default_rng(rows * columns).normal(size=(columns, rows)).astype(dtype).T
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_files, "BLOCK_BYTES", block)
         write_scores(path, scores)
     np.testing.assert_array_equal(load_file(path)["scores"], scores)
     np.testing.assert_array_equal(map_scores(path), scores)
+    assert map_scores(path).dtype == dtype
 
 
 def test_torn_and_foreign_files_are_refused(tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 import signal
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from cluster_site import Site
-from tiny import N_TRAIN, PlainTinyTask, TinyTask, UnavailableTask, tiny_card
+from tiny import N_TRAIN, PlainTinyTask, SmoothedTinyTask, TinyTask, UnavailableTask, tiny_card
 
 from attriboard.base.errors import AttriboardError, DataError, InputError
 from attriboard.retraining import cluster
+from attriboard.retraining.choosing import describe_training
 from attriboard.retraining.cluster import DaskCluster
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.request import RetrainRequest, random_subset
@@ -55,6 +57,22 @@ def test_a_cluster_gives_the_bits_of_this_process_and_says_how_it_is(site: Site,
         assert retrain(task, requests(12), store, DaskCluster(site.address, said.append)) == 12
         assert everything(task, store, 12) == trained_here(task, tmp_path / f"here{number}", 12)
     assert any("stacks to go" in text and "last result" in text for text in said)
+
+
+def test_workers_say_why_they_train_in_a_slower_way_than_was_planned(site: Site, tmp_path: Path) -> None:
+    """The planning side may lack the data, and then tries nothing."""
+    said: list[str] = []
+    site.up("one")
+    task = SmoothedTinyTask(tiny_card())
+    retrain(task, requests(3), store_of(task, tmp_path), DaskCluster(site.address, said.append))
+    for _ in range(50):  # an event travels beside the results
+        if found := [text for text in said if "StackedMLPTrainer is not used" in text]:
+            break
+        time.sleep(0.1)
+    assert len(found) == 1
+    assert found[0].startswith("worker tcp://127.0.0.1:")
+    planned = describe_training(UnavailableTask(tiny_card()))
+    assert "its data is not here, so every worker tries it and says where it does not" in planned
 
 
 def test_a_worker_without_the_data_is_named_with_the_way_out(site: Site, tmp_path: Path) -> None:

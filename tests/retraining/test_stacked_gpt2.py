@@ -1,7 +1,9 @@
 """Stacked training of GPT-2 against the plain loop in float64, and against itself bit for bit."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from language_tasks import N_TEST, N_TRAIN, SlicedLanguageTask, TinyLanguageTask, tiny_card
@@ -83,6 +85,19 @@ def test_in_float64_the_stack_computes_what_the_loop_does(recipe, double):
 def test_in_float64_the_stack_computes_every_supported_shape(options, double):
     task = TinyLanguageTask(tiny_card(model=model_options(**options)))
     assert_same(train(StackedGPT2Trainer, task, requests(1))[0], train(LoopTrainer, task, requests(1))[0])
+
+
+def test_in_float64_weights_multiply_each_blocks_loss_as_in_the_loop(double):
+    task = TinyLanguageTask(tiny_card())
+    weights = np.linspace(0.0, 2.0, N_TRAIN // 2)
+    weighted = [replace(one, weights=w) for one, w in zip(requests(2), (weights, weights[::-1]), strict=True)]
+    stacked = train(StackedGPT2Trainer, task, weighted, (1, 3))
+    for ours, theirs in zip(stacked, train(LoopTrainer, task, weighted, (1, 3)), strict=True):
+        assert_same(ours, theirs)
+    ones = [replace(one, weights=np.ones(N_TRAIN // 2)) for one in requests(1)]
+    plain = train(StackedGPT2Trainer, task, requests(1))
+    assert_same(train(StackedGPT2Trainer, task, ones)[0], plain[0])
+    assert not identical(stacked[0], train(StackedGPT2Trainer, task, requests(1), (1, 3))[0])
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
