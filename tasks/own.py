@@ -24,7 +24,7 @@ from attriboard.tasks.examples import read_examples
 from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models
 from attriboard.tasks.losses import LOSSES, NamedLoss
 from attriboard.tasks.named import LossMethods
-from attriboard.tasks.saving import Definition, read_definition, write_definition
+from attriboard.tasks.saving import Definition, document_of, read_definition, write_definition
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +65,10 @@ class DefinedTask(LossMethods):
             write_definition(self._definition, folder)
             self._folder = folder
         return self._folder
+
+    def sources(self) -> list[Path]:
+        """Scripts and modules that define its functions."""
+        return [file for part in document_of(self._definition).parts if (file := part.file) is not None]
 
     @classmethod
     def from_saved(cls, card: TaskCard, folder: Path) -> DefinedTask:

@@ -60,6 +60,14 @@ class Part(BaseModel):
             raise InputError(f"{role} {name} is defined in a notebook or an interactive session: {remedy}")
         return cls(name=name, script=str(Path(path).absolute()), package=getattr(home, "__package__", None) or None)
 
+    @property
+    def file(self) -> Path | None:
+        """Where its code is; `None` of what is built in."""
+        if self.script is not None:
+            return Path(self.script)
+        path = getattr(sys.modules.get(self.module or ""), "__file__", None)
+        return None if path is None else Path(path)
+
     def load(self) -> Any:
         """The function or class.
 

@@ -69,6 +69,11 @@ class _Document(BaseModel):
     vocabulary: tuple[str, ...]
     path: tuple[str, ...]
 
+    @property
+    def parts(self) -> list[Part]:
+        """The functions."""
+        return [part for part in (self.model, self.loss, self.target) if isinstance(part, Part)]
+
 
 def document_of(definition: Definition) -> _Document:
     """The functions of a task by name.
@@ -114,7 +119,7 @@ def write_definition(definition: Definition, folder: Path) -> None:
         probes = {}
     save_file(probes, folder / "probes.safetensors")
     (folder / "task.json").write_text(document.model_dump_json(), encoding="utf-8")
-    if any(part.script for part in (document.model, document.loss, document.target) if isinstance(part, Part)):
+    if any(part.script for part in document.parts):
         read_definition(definition.card, folder)
 
 

@@ -289,7 +289,7 @@ class Folder:
 
     def tokens(self, configuration: int) -> Path:
         """Scores of tokens: safetensors, `examples` (m,) and `scores` (m, length)."""
-        return self.path / f"tokens-{configuration}.safetensors"
+        return self.results / f"tokens-{configuration}.safetensors"
 
     def read_tokens(self, configuration: int) -> dict[int, NDArray[np.float64]]:
         """Training example → scores of its tokens; nothing where none were asked for."""

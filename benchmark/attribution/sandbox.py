@@ -10,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ class Sandbox(OwnProcess):
         if user is not None:
             os.chown(folder.results, user, user)
             folder.path.chmod(0o755)
+            if job.task.folder is not None and Path(job.task.folder).parent == Path(tempfile.gettempdir()):
+                Path(job.task.folder).chmod(0o755)
+                for file in Path(job.task.folder).iterdir():
+                    file.chmod(0o644)
         confined = Confinement(user=user, processes=limits.processes, file_bytes=limits.file_bytes)
         own, results, size = str(folder.path), str(folder.results), str(limits.file_bytes)
         arguments = [*_namespaces(rooted), "--proc", "/proc", "--dev", "/dev"]
@@ -220,6 +225,9 @@ class _View:
             files.append(Path(task.reference.removeprefix(FILE).rpartition(":")[0]))
         if task.script is not None:
             files.append(Path(task.script))
+        if task.folder is not None:
+            files.append(Path(task.folder) / "task")
+        files += map(Path, task.sources)
         folders = sorted({file.resolve().parent for file in files})
         private = ((Path.home(), "your home"), (leaderboard_folder(), "the leaderboard"), (cache_folder(), "the cache"))
         for folder in folders:

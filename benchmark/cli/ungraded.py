@@ -52,7 +52,8 @@ def finish_ungraded(
     """
     from attriboard.evaluation.ungraded import truth_estimate
 
-    name = (workspace.task.home or workspace.task.card.name).removesuffix(":task")
+    place = workspace.task.home or workspace.task.card.name
+    name = place.removesuffix(":task") if workspace.task.saved() is None or workspace.task.home else "with its card"
     cost = truth_estimate(workspace, job)
     saved = None if scores is None or found.outcome.scores is None else str(scores)
     if json:

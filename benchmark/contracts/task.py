@@ -91,6 +91,10 @@ class Task(ABC):
         """Folder with what the class and the card do not say, for `from_saved`; `None` where they say all."""
         return None
 
+    def sources(self) -> Sequence[Path]:
+        """Files beside that folder whose code the task needs."""
+        return ()
+
     @classmethod
     def from_saved(cls, card: TaskCard, folder: Path) -> Task:
         """The task whose `saved` gave the folder.
@@ -177,6 +181,7 @@ class TaskSpec(BaseModel):
         card: the card.
         script: path of the script that defines the class, where it is no module that can be imported.
         folder: what the class and the card do not say; see `Task.saved`.
+        sources: files with code of the task's; see `Task.sources`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -185,6 +190,7 @@ class TaskSpec(BaseModel):
     card: TaskCard
     script: str | None = None
     folder: str | None = None
+    sources: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> TaskSpec:
@@ -212,7 +218,8 @@ class TaskSpec(BaseModel):
         else:
             script = None
         if (folder := task.saved()) is not None:
-            return cls(reference=f"{module}:{name}", card=task.card, folder=str(folder))
+            sources = tuple(map(str, task.sources()))
+            return cls(reference=f"{module}:{name}", card=task.card, folder=str(folder), sources=sources)
         try:
             kind(task.card)
         except Exception as error:

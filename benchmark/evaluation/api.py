@@ -12,11 +12,12 @@ import numpy as np
 from attriboard.attribution.job import Job
 from attriboard.attribution.runner import Outcome
 from attriboard.base.display import Display, Silent
-from attriboard.base.errors import AttriboardError
+from attriboard.base.errors import AttriboardError, InputError
 from attriboard.base.scores import Scores
 from attriboard.base.terminal import Terminal
 from attriboard.contracts.task import Task
 from attriboard.evaluation.budget import BudgetChoice
+from attriboard.evaluation.catalog import load_task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.practice import SurrogateChoice, Table, build_own_truth, choose, evaluate_methods
 from attriboard.evaluation.proponents import Proponents, find_proponents
@@ -126,9 +127,9 @@ def build_ground_truth(
 
 def evaluate(
     task: Task | str | Path,
-    methods: Sequence[str | Path],
+    methods: str | Path | Sequence[str | Path],
     *,
-    groundtruth: GroundTruth | None = None,
+    groundtruth: GroundTruth | Path | str | None = None,
     seed: int = 0,
     parameters: str | Sequence[str] = (),
     threads: int | None = None,
@@ -138,8 +139,8 @@ def evaluate(
 
     Args:
         task: a live task, its name, or a card's or task's file.
-        methods: names, or paths of `.py` files.
-        groundtruth: what to grade by; by default the published one, or the largest one built here.
+        methods: names, or paths of `.py` files; one or several.
+        groundtruth: what to grade by, or its file; by default the published one, or the largest one built here.
         seed: for the methods' randomness.
         parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         threads: of the numerical libraries; by default all cores.
@@ -149,12 +150,13 @@ def evaluate(
         A table that prints itself. A method that fails is a row with its reason.
 
     Raises:
+        InputError: the ground truth is another task's.
         DataError: the task has no ground truth; `build_ground_truth` makes one.
     """
     workspace = Workspace(task, seed=seed, parameters=parameters, threads=threads, display=_display(quiet))
     if groundtruth is not None:
-        workspace.grader = Grader(groundtruth)
-    return evaluate_methods(workspace, methods)
+        workspace.grader = Grader(_truth(workspace.task, groundtruth))
+    return evaluate_methods(workspace, [methods] if isinstance(methods, str | Path) else methods)
 
 
 def top(
@@ -198,7 +200,7 @@ def top(
         AttriboardError: the attributor failed.
     """
     workspace = Workspace(task, seed=seed, parameters=parameters, device=device, threads=threads)
-    tests = [test] if isinstance(test, (int, np.integer)) else [int(position) for position in test]
+    tests = _positions(test)
     fixed = _plain_values(hyperparameters)
     return find_proponents(
         workspace, attributor, tests, where=where, k=k, selected=selected, fixed=fixed, tokens=tokens
@@ -232,22 +234,22 @@ def self_influence(
     return np.ascontiguousarray(np.diagonal(_scores(workspace, job)))
 
 
-def lds(scores: Any, task: Task | str | Path, *, groundtruth: GroundTruth | None = None) -> LdsResult:
+def lds(scores: Any, task: Task | str | Path, *, groundtruth: GroundTruth | Path | str | None = None) -> LdsResult:
     """Grade scores on a task's scoring points.
 
     Args:
         scores: (n_test, n_train), an array or a tensor; graded in the precision that it has.
         task: a live task, its name, or a card's or task's file.
-        groundtruth: what to grade by; by default the published one, or the largest one built here.
+        groundtruth: what to grade by, or its file; by default the published one, or the largest one built here.
 
     Returns:
         Mean LDS with its 95 % interval, and the correlation of every scoring point.
 
     Raises:
-        InputError: another shape, or no real numbers.
+        InputError: another shape, no real numbers, or the ground truth of another task.
         DataError: the task has no ground truth.
     """
-    grader = Grader(load_ground_truth(task) if groundtruth is None else groundtruth)
+    grader = Grader(_truth(task, groundtruth))
     return grader.grade(grader.predict(scores))
 
 
@@ -266,8 +268,41 @@ def load_ground_truth(task: Task | str | Path, *, groundtruth: Path | str | None
         FormatError: the file is damaged.
     """
     if groundtruth is not None and Path(groundtruth).is_file():
-        return read_ground_truth(Path(groundtruth))
+        return _truth(task, groundtruth)
     return Workspace(task, None if groundtruth is None else Path(groundtruth)).bundles.truth
+
+
+def _truth(task: Task | str | Path, groundtruth: GroundTruth | Path | str | None) -> GroundTruth:
+    """A task's ground truth, as given, from a file, or the one that there is.
+
+    Raises:
+        InputError: it is another task's.
+    """
+    if groundtruth is None:
+        return load_ground_truth(task)
+    live = task if isinstance(task, Task) else load_task(task)
+    found = groundtruth if isinstance(groundtruth, GroundTruth) else read_ground_truth(Path(groundtruth))
+    known = found.card.task
+    if known.fingerprint != live.card.fingerprint:
+        raise InputError(
+            f"groundtruth: is of {known.name} (fingerprint {known.fingerprint[:12]}), not of this {live.card.name} "
+            f"({live.card.fingerprint[:12]}): its data, model or recipe are others; build one for this task"
+        )
+    return found
+
+
+def _positions(test: Any) -> list[int]:
+    """Test examples as whole numbers; a mask of them as its positions.
+
+    Raises:
+        InputError: neither.
+    """
+    array = np.atleast_1d(np.asarray(test))
+    if array.dtype == bool:
+        return [int(position) for position in np.flatnonzero(array)]
+    if array.size and array.dtype.kind not in "iu":
+        raise InputError(f"test = {test!r}: must be the position of a test example, or several")
+    return [int(position) for position in array.ravel()]
 
 
 def _scores(workspace: Workspace, job: Job) -> Scores:

@@ -87,6 +87,7 @@ def choose(
         AttriboardError: nothing could be chosen; the message has the reason.
     """
     fixed = dict(fixed or {})
+    grid = None if grid is None else _lists(grid)
     described = workspace.runner.describe(workspace.job(attributor, [fixed]))
     regularized = REGULARIZATION in described.configurations[0]
     if budget is None:
@@ -100,6 +101,18 @@ def choose(
         grid = {REGULARIZATION: described.grid(REGULARIZATION)}
     points = grid_configurations([(key, tuple(values)) for key, values in grid.items()], fixed)
     return choose_by_budget(workspace, attributor, points, budget, between=own, store=store)
+
+
+def _lists(grid: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    """A grid whose values are lists.
+
+    Raises:
+        InputError: one is a single value, or empty.
+    """
+    for name, values in grid.items():
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) == 0:
+            raise InputError(f"grid of {name} = {values!r}: give a list of values, as in {{{name!r}: [0.1, 1.0]}}")
+    return {name: list(values) for name, values in grid.items()}
 
 
 def _by_surrogate(
@@ -146,7 +159,10 @@ def build_own_truth(
         InputError: sizes out of range, or a task that cannot be trained.
     """
     task, card = workspace.task, workspace.task.card
-    n_masks, n_repeats = masks or card.ground_truth.n_masks, repeats or card.ground_truth.n_repeats
+    n_masks = card.ground_truth.n_masks if masks is None else masks
+    n_repeats = card.ground_truth.n_repeats if repeats is None else repeats
+    if not (isinstance(n_masks, int) and isinstance(n_repeats, int) and n_masks >= 3 and n_repeats >= 1):
+        raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: must be whole numbers, at least 3 and 1")
     path = own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
     shards = open_store(task, store)
     cost = estimate_ground_truth(task, shards, workspace.executor(), n_masks=n_masks, n_repeats=n_repeats)

@@ -89,7 +89,7 @@ def _check(tests: Sequence[int], k: int, n_test: int, n_train: int) -> None:
     wrong = [test for test in tests if not 0 <= test < n_test]
     if wrong or not tests:
         raise InputError(f"test = {wrong[0] if wrong else 'none'}: must be among 0 … {n_test - 1}")
-    if not 1 <= k <= n_train:
+    if not isinstance(k, int | np.integer) or not 1 <= k <= n_train:
         raise InputError(f"k = {k}: must lie in 1 … n_train = {n_train}")
 
 

@@ -44,7 +44,7 @@ class Workspace:
     Raises:
         UnknownNameError: no such task.
         InputError: both workers and a cluster are given, or the cluster cannot be used; or limits, a log or a sandbox
-            for what runs in this process; or a sandbox where there is no bubblewrap.
+            for what runs in this process; or a sandbox where there is no bubblewrap; or no task, or no numbers.
     """
 
     def __init__(
@@ -65,6 +65,11 @@ class Workspace:
         display: Display | None = None,
     ) -> None:
         begin_work()
+        if not isinstance(task, Task | str | Path):
+            raise InputError(f"task of type {type(task).__name__}: give a task, its name, or a card's or task's file")
+        for name, number in (("threads", threads), ("workers", workers)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise InputError(f"{name} = {number}: must be a whole number, 1 or more")
         self.task = task if isinstance(task, Task) else load_task(task)
         self.seed, self.device = seed, device
         patterns = (parameters,) if isinstance(parameters, str) else parameters

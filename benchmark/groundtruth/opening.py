@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from attriboard.base.display import Display, Silent
+from attriboard.base.errors import DataError
 from attriboard.base.paths import cache_folder, write_atomically
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Task
@@ -44,6 +45,11 @@ class TaskBundles:
             DataError: none is listed, or no place has it.
             FormatError: the file is damaged.
         """
+        if not self.graded and self.task.card.kind == "own":
+            raise DataError(
+                f"task {self.task.card.name}: has no ground truth yet; build it by ab.build_ground_truth(task), or "
+                "attriboard groundtruth build with its file"
+            )
         return read_ground_truth(self.own_truth or self._obtain("groundtruth"))
 
     def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:

@@ -233,3 +233,50 @@ def test_a_choice_by_the_surrogate_draws_itself(tmp_path):
     choice.figure().savefig(tmp_path / "xi.png")
     assert (tmp_path / "xi.png").stat().st_size > 5000
     assert repr(choice).startswith("<iffim: λ = ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda task: ab.top(task, "grad_dot", 3.5), r"test = 3\.5: must be the position"),
+        (lambda task: ab.top(task, "grad_dot", 1, k=2.5), r"k = 2\.5: must lie in 1"),
+        (
+            lambda task: ab.build_ground_truth(task, masks=0, quiet=True),
+            "masks = 0, repeats = 2: must be whole numbers",
+        ),
+        (lambda task: ab.build_ground_truth(task, masks=4.5, quiet=True), "must be whole numbers"),
+        (lambda task: ab.build_ground_truth(task, masks=5, repeats=0, quiet=True), "must be whole numbers"),
+        (lambda task: ab.build_ground_truth(task, workers=0, quiet=True), "workers = 0: must be a whole number"),
+        (lambda task: ab.attribute(task, "random", threads=-1), "threads = -1: must be a whole number"),
+        (lambda task: ab.select(task, "iffim", grid={"regularization": 0.1}), "give a list of values"),
+        (lambda task: ab.select(task, "iffim", grid={"regularization": []}), "give a list of values"),
+        (lambda task: ab.attribute(None, "random"), "task of type NoneType: give a task"),
+        (
+            lambda task: ab.evaluate(task, "random", quiet=True),
+            r"has no ground truth yet; build it by ab\.build_ground",
+        ),
+        (lambda task: ab.load_ground_truth(task), "has no ground truth yet"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(call, message):
+    with pytest.raises(AttriboardError, match=message) as caught:
+        call(regression())
+    assert "\n" not in str(caught.value)
+
+
+def test_ground_truth_of_another_task_grades_nothing():
+    task, other = classes(), classes(recipe=RECIPE.model_copy(update={"epochs": 3}))
+    truth = ab.build_ground_truth(other, masks=5, repeats=2, quiet=True)
+    scores = np.random.default_rng(0).normal(size=(N_TEST, N_TRAIN))
+    assert ab.lds(scores, other, groundtruth=truth.path).mean == ab.lds(scores, other, groundtruth=truth).mean
+    for given in (truth, truth.path):
+        with pytest.raises(InputError, match="its data, model or recipe are others"):
+            ab.lds(scores, task, groundtruth=given)
+        with pytest.raises(InputError, match="its data, model or recipe are others"):
+            ab.evaluate(task, ["random"], groundtruth=given, quiet=True)
+
+
+def test_a_mask_of_test_examples_is_its_positions():
+    task = classes()
+    by_mask = ab.top(task, "grad_dot", np.arange(N_TEST) < 2, k=2, threads=1)
+    assert by_mask.tests == (0, 1)
