@@ -44,6 +44,9 @@ torch.set_num_threads(int(threads))
 context = build_context(attriboard.load_task(task), __import__("pathlib").Path(checkpoints))
 for line in sys.stdin:
     name, knob, settings = json.loads(line)
+    if name not in ATTRIBUTORS:
+        print(json.dumps(dict.fromkeys(settings, "absent")), flush=True)
+        continue
     module, kind = ATTRIBUTORS[name].split(":")
     method = getattr(importlib.import_module(module), kind)
     attributor, known, found = method(), {hp.name for hp in method.hyperparameters}, {}
@@ -236,6 +239,9 @@ def main(given: list[str]) -> int:
             theirs, ours = (Runner(checkout, task, chosen.threads) for checkout in (other, ROOT))
             for case in (one for one in found if one.task == task and one not in left_out):
                 before = cache.digests(case, theirs)
+                if "absent" in before.values():
+                    print(f"left out   {case.key}: {commit[:7]} has no {case.method}")
+                    continue
                 now = before if chosen.cache_only else ours.digests(case)
                 total, same = total + len(before), same + sum(before[one] == now[one] for one in before)
                 _report(case, before, now)
