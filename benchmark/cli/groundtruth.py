@@ -13,6 +13,8 @@ from attriboard.cli.options import Bundles, Retraining, Sources, TaskArgument, o
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attriboard.evaluation.workspace import Workspace
     from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
     from attriboard.groundtruth.verify import RowCheck
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="By default every task that is listed.")]
 
 app = typer.Typer(help="Build, inspect, verify, fetch and publish ground truth.", no_args_is_help=True)
+
+
+HeldOutMasks = Annotated[
+    int | None,
+    typer.Option(
+        "--held-out",
+        help="Instead: this many masks that follow from a secret, in a file that is yours alone; the folder's "
+        "registry.json gets its SHA-256.",
+        min=3,
+        max=999_999,
+    ),
+]
 
 
 @app.command()
@@ -33,16 +47,7 @@ def build(
         int | None, typer.Option(help="Number of subsets; by default the card's.", min=3, max=999_999)
     ] = None,
     repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
-    held_out: Annotated[
-        int | None,
-        typer.Option(
-            "--held-out",
-            help="Instead: this many masks that follow from a secret, in a file that is yours alone; the folder's "
-            "registry.json gets its SHA-256.",
-            min=3,
-            max=999_999,
-        ),
-    ] = None,
+    held_out: HeldOutMasks = None,
     held_out_file: Annotated[
         Path | None,
         typer.Option("--held-out-file", help="That file; by default attriboard-held-out/TASK.safetensors."),
@@ -87,17 +92,15 @@ def build(
     entries = [registry.register(live.card, "groundtruth"), checkpoints]
     size = live.card.ground_truth
     keep_own_truth(live.card, truth, masks or size.n_masks, repeats or size.n_repeats)
+    _show_bundles(live.card.name, entries, out, json)
+
+
+def _show_bundles(task: str, entries: "Sequence[BundleEntry]", out: Path, json: bool) -> None:
     if json:
-        emit(
-            {
-                "task": live.card.name,
-                "bundles": [e.model_dump(mode="json") for e in entries],
-                "folder": str(out),
-            }
-        )
-    else:
-        for entry in entries:
-            print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+        emit({"task": task, "bundles": [entry.model_dump(mode="json") for entry in entries], "folder": str(out)})
+        return
+    for entry in entries:
+        print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
 
 
 def _build_held_out(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,25 +32,38 @@ if TYPE_CHECKING:
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.files import AnyRecord
     from attriboard.records.model import AttributionRecord, Variant
+    from attriboard.records.verifications import Verification
+
+
+TaskOrRecord = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK|RECORD",
+        help="Name of a task, path of a .yaml card or of my_task.py[:name]; or a record, .json, that is run again.",
+    ),
+]
+MethodOfRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="METHOD",
+        help="Name of an attributor, or path of a .py file that defines one; with a record of a file, that file.",
+    ),
+]
+HeldOutFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--held-out",
+        help="File of held-out masks, whose SHA-256 the list of bundles names: grade on them too.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
 
 
 @command
 def run(
-    task: Annotated[
-        str,
-        typer.Argument(
-            metavar="TASK|RECORD",
-            help="Name of a task, path of a .yaml card or of my_task.py[:name]; or a record, .json, that is run again.",
-        ),
-    ],
-    method: Annotated[
-        str,
-        typer.Argument(
-            metavar="METHOD",
-            help="Name of an attributor, or path of a .py file that defines one; with a record, only where it is of "
-            "a file.",
-        ),
-    ] = "",
+    task: TaskOrRecord,
+    method: MethodOfRun = "",
     hp: Fixed = None,
     out: OutDir = Path("attriboard-results"),
     save_scores: Annotated[
@@ -72,41 +85,61 @@ def run(
     a task without ground truth there is no LDS and no record: scores, λ by ξ, seconds, memory, and what ground truth
     would cost.
     """
-    from attriboard.base.errors import InputError
-    from attriboard.evaluation.grader import evaluate
-    from attriboard.records.files import write_record
-
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        if values or pdb or save_scores or process.parameters:
-            flags = {f"--hp {next(iter(values), '')}": values, "--pdb": pdb, "--save-scores": save_scores}
-            given = next((flag for flag, value in flags.items() if value), "--parameters")
-            raise InputError(f"{given}: {task} says what is run, and a record is written; leave {given.split()[0]} out")
+        _refuse_beside_a_record(task, values, pdb, save_scores, process)
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
-    if not method:
-        raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
-    if pdb and json:
-        raise InputError("--pdb: is a dialog on the terminal; leave --json out")
+    _refuse_contradictions(method, pdb, json)
     save = scores_saver(save_scores)
     workspace = open_workspace(task, sources, process, isolated=not pdb)
     graded = workspace.bundles.graded or sources.groundtruth is not None
     if graded:
         workspace.grader  # noqa: B018  # one that is listed and missing is found before the work
-    selectors = () if graded else ("surrogate",)
-    job = workspace.job(method, [values], selectors=selectors)
+    job = workspace.job(method, [values], selectors=() if graded else ("surrogate",))
     if pdb:
         _debug(workspace, job, graded, save)
-        return
-    if not graded:
+    elif graded:
+        _run_graded(workspace, job, "custom" if values else "default", out, save, json)
+    else:
         from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without
 
         found = run_ungraded(workspace, job)
         save(found.outcome)
         finish_ungraded(workspace, job, found, scores=save_scores, json=json)
-        return
+
+
+def _refuse_beside_a_record(
+    record: str, values: "dict[str, Any]", pdb: bool, scores: Path | None, process: Process
+) -> None:
+    from attriboard.base.errors import InputError
+
+    flags = {
+        f"--hp {next(iter(values), '')}": values,
+        "--pdb": pdb,
+        "--save-scores": scores,
+        "--parameters": process.parameters,
+    }
+    if given := next((flag for flag, value in flags.items() if value), None):
+        raise InputError(f"{given}: {record} says what is run, and a record is written; leave {given.split()[0]} out")
+
+
+def _refuse_contradictions(method: str, pdb: bool, json: bool) -> None:
+    from attriboard.base.errors import InputError
+
+    if not method:
+        raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
+    if pdb and json:
+        raise InputError("--pdb: is a dialog on the terminal; leave --json out")
+
+
+def _run_graded(
+    workspace: "Workspace", job: "Job", variant: "Variant", out: Path, save: "Callable[[Outcome], None]", json: bool
+) -> None:
+    from attriboard.evaluation.grader import evaluate
+    from attriboard.records.files import write_record
+
     prepare_folder(out)
-    variant: Variant = "custom" if values else "default"
     (record,) = evaluate(workspace.task, workspace.grader, job, [variant], workspace.runner, save)
     _finish(record, write_record(record, out), json)
 
@@ -223,15 +256,7 @@ def verify(
     tolerance: Annotated[
         float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
     ] = 0.005,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--held-out",
-            help="File of held-out masks, whose SHA-256 the list of bundles names: grade on them too.",
-            exists=True,
-            dir_okay=False,
-        ),
-    ] = None,
+    held_out: HeldOutFile = None,
     out: OutDir = Path("attriboard-results"),
     process: Untrusted = Untrusted(),
     sources: Sources = Sources(),
@@ -264,24 +289,27 @@ def verify(
     (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, examiner)
     if again.attributor.name != claimed.attributor.name:
         raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
-    found = examiner.found
-    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox, held_out=found)
+    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox, held_out=examiner.found)
     path = write_verification(verification, out)
     if json:
         emit(verification.to_json() | {"verification": str(path)})
     else:
-        first, second = (f"{v:.4f}" if v is not None else "failed" for v in (verification.claimed, verification.found))
-        print(f"{claimed.attributor.name} on {claimed.task.name}: LDS {first} claimed, {second} found")
-        if verification.same_code is False:
-            note("the attributor's code is not the record's: it has changed since, or is another file")
-        print("scores are the same to the last bit" if verification.same_scores else "scores differ")
-        if found is not None:
-            low, high = found.ci95
-            print(f"on {found.n_masks} held-out masks: LDS {found.mean:.4f}, 95 % interval {low:.3f} … {high:.3f}")
-        print(verification.reason or f"verified: within {tolerance:g}")
-        print(f"verification: {path}")
+        _show_verification(claimed, verification, path)
     if verification.status != "verified":
         raise typer.Exit(1)
+
+
+def _show_verification(claimed: "AttributionRecord", verification: "Verification", path: Path) -> None:
+    first, second = (f"{v:.4f}" if v is not None else "failed" for v in (verification.claimed, verification.found))
+    print(f"{claimed.attributor.name} on {claimed.task.name}: LDS {first} claimed, {second} found")
+    if verification.same_code is False:
+        note("the attributor's code is not the record's: it has changed since, or is another file")
+    print("scores are the same to the last bit" if verification.same_scores else "scores differ")
+    if (held_out := verification.held_out) is not None:
+        low, high = held_out.ci95
+        print(f"on {held_out.n_masks} held-out masks: LDS {held_out.mean:.4f}, 95 % interval {low:.3f} … {high:.3f}")
+    print(verification.reason or f"verified: within {verification.tolerance:g}")
+    print(f"verification: {path}")
 
 
 def _finish(record: "AnyRecord", path: Path, json: bool) -> None:

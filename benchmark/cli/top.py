@@ -1,8 +1,8 @@
 """`attriboard top`: the training examples that matter most for some test examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from attriboard.cli.options import (
 from attriboard.cli.shell import Json, command, emit, setting, show_table
 
 if TYPE_CHECKING:
+    from attriboard.contracts.task import Task
+    from attriboard.evaluation.proponents import Proponents
     from attriboard.evaluation.tokens import TokenLine
 
 N_STRONGEST = 5  # tokens of an example whose scores are printed
@@ -55,9 +57,9 @@ def top(
     No ground truth is needed. Tables are shown as rows, text with its tokens; --figure draws images. --tokens
     says which tokens of these examples matter: their scores add up to that of the example.
     """
-    from attriboard.evaluation.examples import contact_sheet, form_of, rows
+    from attriboard.evaluation.examples import form_of, rows
     from attriboard.evaluation.proponents import find_proponents
-    from attriboard.evaluation.tokens import token_lines, tokens_figure, tokens_html
+    from attriboard.evaluation.tokens import token_lines
 
     workspace = open_workspace(task, sources, process)
     if figure is not None:
@@ -72,50 +74,63 @@ def top(
         fixed=parse_assignments(hp or []),
         tokens=tokens,
     )
-    listed = rows(workspace.task, found)
+    lines = token_lines(workspace.task, found) if tokens else []
     title = f"{found.method} on {workspace.task.card.name}, {_tests(found.tests)}"
-    if tokens and figure is not None:
-        lines = token_lines(workspace.task, found)
-        if figure.suffix == ".html":
-            figure.write_text(tokens_html(lines, title), encoding="utf-8")
-        else:
-            tokens_figure(lines, title).savefig(figure, dpi=150)
-    elif figure is not None:
-        contact_sheet(workspace.task, found).savefig(figure, dpi=150)
+    if figure is not None:
+        _draw(figure, workspace.task, found, lines, title)
+    listed = rows(workspace.task, found)
     if json:
-        emit(
-            {
-                "task": workspace.task.card.name,
-                "attributor": found.method,
-                "hyperparameters": found.hyperparameters,
-                "selected": selected,
-                "tests": list(found.tests),
-                **{side: [row for row in listed if row["side"] == side] for side in ("helpful", "harmful")},
-                "tokens": {
-                    str(line.example): [{"token": t, "score": v} for t, v in zip(line.tokens, line.scores, strict=True)]
-                    for line in (token_lines(workspace.task, found) if tokens else [])
-                    if line.scores
-                },
-                "figure": figure and str(figure),
-            }
-        )
+        emit(_document(workspace.task, found, listed, lines) | {"selected": selected, "figure": figure and str(figure)})
         return
-    shown = [row for row in listed if row["side"] != "test" or len(found.tests) <= k]
     if len(found.tests) > k:
         note(f"mean over {len(found.tests)} test examples")
-    cells = [
-        (r["side"], str(r["example"]), "" if r["score"] is None else f"{r['score']:+.3g}", r["target"], r["inputs"])
-        for r in shown
-    ]
-    if tokens:
+    if lines:
         print(title)
-        show_tokens(token_lines(workspace.task, found))
+        show_tokens(lines)
     else:
-        show_table(title, ("", "example", "score", "target", "inputs"), cells, numeric=(1, 2, 3))
+        shown = [row for row in listed if row["side"] != "test" or len(found.tests) <= k]
+        show_table(
+            title, ("", "example", "score", "target", "inputs"), [_cells(row) for row in shown], numeric=(1, 2, 3)
+        )
     if found.hyperparameters:
         print("with " + ", ".join(f"{name} = {setting(value)}" for name, value in found.hyperparameters.items()))
     if figure is not None:
         print(f"figure: {figure}")
+
+
+def _draw(figure: Path, task: "Task", found: "Proponents", lines: "Sequence[TokenLine]", title: str) -> None:
+    """Tokens where there are any, else a sheet of the images."""
+    from attriboard.evaluation.examples import contact_sheet
+    from attriboard.evaluation.tokens import tokens_figure, tokens_html
+
+    if lines and figure.suffix == ".html":
+        figure.write_text(tokens_html(lines, title), encoding="utf-8")
+        return
+    drawn = tokens_figure(lines, title) if lines else contact_sheet(task, found)
+    drawn.savefig(figure, dpi=150)
+
+
+def _document(
+    task: "Task", found: "Proponents", listed: Sequence[Mapping[str, Any]], lines: "Sequence[TokenLine]"
+) -> dict[str, Any]:
+    """What `--json` prints of the examples."""
+    return {
+        "task": task.card.name,
+        "attributor": found.method,
+        "hyperparameters": found.hyperparameters,
+        "tests": list(found.tests),
+        **{side: [row for row in listed if row["side"] == side] for side in ("helpful", "harmful")},
+        "tokens": {
+            str(line.example): [{"token": t, "score": v} for t, v in zip(line.tokens, line.scores, strict=True)]
+            for line in lines
+            if line.scores
+        },
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    score = "" if row["score"] is None else f"{row['score']:+.3g}"
+    return row["side"], str(row["example"]), score, row["target"], row["inputs"]
 
 
 def show_tokens(lines: "Sequence[TokenLine]") -> None:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,9 @@ def test_a_graded_run_loads_torch_in_the_attributors_process_only(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
     assert list(tmp_path.rglob("*.json"))
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest imports them as top-level modules, and refuses the second of a name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -1,4 +1,4 @@
-"""The README is a first run: short, and as it says. Its blocks are run by test_documents."""
+"""The README is a first run: short, and as it says. Its blocks are run by test_document_blocks."""
 
 import re
 
