@@ -43,6 +43,7 @@ class DefinedTask(LossMethods):
         super().__init__(definition.card)
         self._definition = definition
         self._folder: Path | None = None
+        self._sources: tuple[Path, ...] = ()
         loss = definition.loss
         self._named = loss if isinstance(loss, NamedLoss) else None
         self._loss = loss.loss if isinstance(loss, NamedLoss) else loss
@@ -63,12 +64,14 @@ class DefinedTask(LossMethods):
             folder = Path(mkdtemp(prefix="attriboard-task-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             write_definition(self._definition, folder)
+            parts = document_of(self._definition).parts
+            self._sources = tuple(file for part in parts if (file := part.file) is not None)
             self._folder = folder
         return self._folder
 
     def sources(self) -> list[Path]:
         """Scripts and modules that define its functions."""
-        return [file for part in document_of(self._definition).parts if (file := part.file) is not None]
+        return list(self._sources)
 
     @classmethod
     def from_saved(cls, card: TaskCard, folder: Path) -> DefinedTask:
