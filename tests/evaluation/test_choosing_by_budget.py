@@ -8,9 +8,10 @@ from scipy.stats import spearmanr
 from selecting import write_ridge
 from tiny import Published
 
-from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.errors import AttriboardError, FormatError, InputError
 from attriboard.evaluation.budget import choose_by_budget
 from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed, tuning_requests
 from attriboard.retraining.engine import retrain
 from attriboard.retraining.executors import InProcess
@@ -50,6 +51,28 @@ def test_the_curve_is_what_retraining_and_correlating_by_hand_gives(workspace: W
     between = choose_by_budget(workspace, method, GRID, 6, between=True, store=tmp_path / "store")
     assert between.nearest == found.hyperparameters
     assert between.lds == found.lds
+
+
+def test_a_damaged_ground_truth_is_never_noticed(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever reads a listed bundle checks its digest first, so garbage in its place would raise."""
+    monkeypatch.setattr(Workspace, "executor", lambda self, heartbeat=None: InProcess())
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
+        registry = BundleRegistry(folder)
+        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
+        registry.register(published.task.card, kind)
+    method = write_ridge(tmp_path)
+    before = choose_by_budget(Workspace(published.task, folder, threads=1), method, GRID, 6, store=tmp_path / "store")
+    marked = folder / BundleRegistry(folder).file_name(published.task.card, "groundtruth")
+    marked.write_bytes(b"marker" + marked.read_bytes()[6:])
+    workspace = Workspace(published.task, folder, threads=1)
+    with pytest.raises(FormatError):
+        _ = workspace.grader
+    after = choose_by_budget(workspace, method, GRID, 6, store=tmp_path / "store")
+    assert (after.hyperparameters, after.lds, after.omega) == (before.hyperparameters, before.lds, before.omega)
 
 
 def test_a_larger_budget_keeps_the_models_of_a_smaller_one(workspace: Workspace, tmp_path: Path) -> None:

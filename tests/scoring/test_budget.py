@@ -66,6 +66,36 @@ def test_the_curve_is_what_loops_over_draws_masks_and_points_give(ties):
     assert ties or (found.chosen == chosen).all()
 
 
+def slow_q(predictions, outputs, spreads):
+    """One correlation over all pairs of models and points, each point centered, for every grid point."""
+    y = outputs - outputs.mean(axis=0)
+    found = []
+    for p, s in zip(predictions, spreads, strict=True):
+        x = (p - p.mean(axis=0)) / s
+        found.append((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
+    return np.array(found)
+
+
+def test_choices_by_pooled_correlations_are_what_loops_give():
+    predictions, outputs, split = problem(noise=2.0)
+    known, k, draws = predictions[:, :, split.calibration], 5, 8
+    spreads = known.std(axis=1)
+    similarity = np.array(
+        [[np.mean([np.corrcoef(a[:, t], b[:, t])[0, 1] for t in range(8)]) for b in known] for a in known]
+    )
+    prior = np.log([0.1, 0.2, 0.3, 0.3, 0.1])
+    rule = posterior(similarity, prior, temperature=2.0)
+    found = budget_curve(predictions, outputs, split, [k], rule, n_draws=draws, seed=1)
+    masks, repeats = draw_retrains(N_MASKS, N_REPEATS, draws, 1)
+    for draw, (m, r) in enumerate(zip(masks[:, :k], repeats[:, :k], strict=True)):
+        p, y = known[:, m], outputs[m, r][:, split.calibration]
+        q = slow_q(p, y, spreads)
+        left = np.array([slow_q(np.delete(p, j, 1), np.delete(y, j, 0), spreads) for j in range(k)])
+        v = max(np.median((k - 1) / k * ((left - left.mean(axis=0)) ** 2).sum(axis=0)), 1 / ((k - 1) * y.shape[1]))
+        weights = np.exp(max(q.max(), 0.02) * q / (2 * v) + prior)
+        assert found.chosen[0, draw] == np.argmax(similarity @ (weights / weights.sum()))
+
+
 def test_outputs_of_masks_that_a_draw_does_not_choose_cannot_change_its_choice():
     predictions, outputs, split = problem()
     k, draws = 4, 8
