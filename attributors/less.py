@@ -13,7 +13,7 @@ and for SGD, with or without momentum, the gradient itself: what it already hold
 moments come from a replay of the run.
 
 Deviations: the test side is the gradient of the attributed f; η is relative to the recipe's largest, which changes no
-order; the projection is a randomised Fourier transform; all training examples, not LoRA parameters.
+order; the projection is a randomized Fourier transform; all training examples, not LoRA parameters.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _own_model(reference: str, options: Mapping[str, Any], folder: Path) -> torc
     field = f"model.architecture = {reference}"
     try:
         build = pkgutil.resolve_name(reference)
-    except Exception as error:  # somebody else's code
+    except Exception as error:  # code that is not ours
         raise CardError(
             f"{field}: importing it raised {type(error).__name__}: {error}; it must be beside the card or installed"
         ) from error

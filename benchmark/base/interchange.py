@@ -6,7 +6,7 @@ A bergson store (bergson 2.5) is a folder with `info.json` and `scores.bin`, one
 number `score_j` and a flag `written_j` for each query j. Where the `score_cfg` beside it says `higher_is_better:
 false`, or there is none, a negative score stands for an example that lowers the query's loss, and the sign is turned.
 
-dattri (and whoever else calls `torch.save`) keeps a tensor (n_train, n_test) in a zip archive, whose description of
+dattri, like any other caller of `torch.save`, keeps a tensor (n_train, n_test) in a zip archive, whose description of
 the tensor is a pickle. It is not unpickled: its opcodes are read one by one, and only those that describe one plain
 tensor are understood. dattri's influence and TracIn scores are of the other sign than ours, its TRAK scores are not;
 only the file's owner knows, so the sign is kept.

@@ -1,4 +1,4 @@
-"""Replays have the bits of a plain retrain, whoever trains, from the start or from the middle."""
+"""Replays have the bits of a plain retrain, with every trainer, from the start or from the middle."""
 
 from typing import Any
 
