@@ -91,9 +91,10 @@ def _keep_whole(tokens: Sequence[Token]) -> None:
 
 def _draw(tokens: Sequence[Token]) -> None:
     """Diagrams become drawings."""
-    for token in tokens:
-        if token.type == "fence" and token.info.strip() == "mermaid":
-            token.type, token.content = "html_block", f'<div class="scroll diagram">{flowchart(token.content)}</div>'
+    drawn = [token for token in tokens if token.type == "fence" and token.info.strip() == "mermaid"]
+    for number, token in enumerate(drawn, start=1):
+        around = f'<div class="scroll diagram" role="region" aria-label="Diagram {number}" tabindex="0">'
+        token.type, token.content = "html_block", f"{around}{flowchart(token.content)}</div>"
 
 
 def _relinked(children: list[Token], pages: set[str]) -> list[Token]:

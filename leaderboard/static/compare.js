@@ -15,10 +15,11 @@
   const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : Number(value.toPrecision(3)).toString()).replace("-", "−");
   const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
   const wanted = (state.get("methods") ?? data.methods.slice(0, 3).join(",")).split(",");
+  let chosen = [...new Set(wanted)].filter((name) => data.methods.includes(name));
   if ([...variant.options].some((option) => option.value === state.get("variant"))) variant.value = state.get("variant");
   for (const name of data.methods) {
     const label = element("label");
-    label.append(element("input", "", { type: "checkbox", value: name, checked: wanted.includes(name) }), ` ${name}`);
+    label.append(element("input", "", { type: "checkbox", value: name, checked: chosen.includes(name) }), ` ${name}`);
     document.getElementById("methods").append(label);
   }
 
@@ -50,7 +51,7 @@
   };
 
   const render = () => {
-    const names = [...form.querySelectorAll("input:checked")].map((box) => box.value);
+    const names = chosen; // in the order of choice: differences are from the first
     state.set("methods", names.join(","));
     state.set("variant", variant.value);
     history.replaceState(null, "", `#${state}`);
@@ -77,7 +78,10 @@
     won.append(element("th", `Against ${names[0]}`, { scope: "row" }), ...names.map((name, i) => element("td", i ? against(name) : "—", { className: "number" })), element("td"));
     table.tBodies[0].replaceChildren(...rows, won);
   };
-  form.addEventListener("change", render);
+  form.addEventListener("change", ({ target }) => {
+    if (target.type === "checkbox") chosen = target.checked ? [...chosen, target.value] : chosen.filter((name) => name !== target.value);
+    render();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   render();
 })();
