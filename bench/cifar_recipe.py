@@ -166,7 +166,7 @@ def reliability_interval(margins: NDArray[np.float64]) -> tuple[float, float, fl
     n = len(margins)
     value = reliability(margins)
     left_out = [reliability(np.delete(margins, k, axis=0)) for k in range(n)]
-    reach = t_quantile(n, margins.shape[2]) * float(np.sqrt((n - 1) * np.var(left_out)))
+    reach = t_quantile(min(n, margins.shape[2]) - 1) * float(np.sqrt((n - 1) * np.var(left_out)))
     return value - reach, value, value + reach
 
 
