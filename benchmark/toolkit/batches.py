@@ -75,12 +75,11 @@ class BatchLosses:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.names = context.attributed if names is None else names
-        self.dtype = dtype or own_precision(context.model)
         self._function = context.loss
-        self._model = FunctionalModel(context, checkpoint, dtype)
+        self._model, self._width = _running(context, checkpoint, dtype)
+        self.dtype = self._model.dtype or own_precision(context.model)
         self._precision = reference(context, checkpoint, context.loss).precision
         self._linears = perceptron_layers(context.model, self.names)
-        self._width = count_activations(self._model, context.train.inputs[:1])
 
     def at(self, parameters: Mapping[str, Tensor], examples: Examples) -> Batch:
         """The losses of some examples.
@@ -108,6 +107,21 @@ class BatchLosses:
 
     def _losses(self, examples: Examples) -> OutputLosses:
         return OutputLosses(self._function, examples.targets, self._precision)
+
+
+def _running(context: Context, checkpoint: Checkpoint, dtype: torch.dtype | None) -> tuple[FunctionalModel, int]:
+    """The model in a precision, and its activations for one example; in its own where it fixes one inside.
+
+    Raises:
+        NotApplicableError: it does not run on one example.
+    """
+    wanted = FunctionalModel(context, checkpoint, dtype)
+    try:
+        return wanted, count_activations(wanted, context.train.inputs[:1])
+    except Exception as error:
+        if dtype in (None, own_precision(context.model)):
+            raise NotApplicableError(f"the model does not run on one example: {reason_of(error)}") from error
+        return _running(context, checkpoint, None)
 
 
 class OutputLosses:
