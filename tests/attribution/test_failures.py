@@ -121,7 +121,7 @@ def test_every_deliberate_failure_is_an_outcome_with_its_reason_and_spares_the_o
         "nan": f"nan: all {N_TEST} rows have scores that are NaN or infinite",
         "nan_in_3_rows": None,
         "wrong_shape": f"shape: scores are ({N_TRAIN}, {N_TEST}), must be (n_test, n_train) = ({N_TEST}, {N_TRAIN})",
-        "integers": "shape: scores are torch.int64, must be floating point",
+        "integers": "shape: scores are torch.int64, must be floating point; scores.float() makes them so",
         "numpy": "shape: score returned ndarray, must be a torch.Tensor",
         "none": "shape: score returned NoneType, must be a torch.Tensor",
         "doubles": None,

@@ -79,8 +79,8 @@ def test_the_process_sees_a_folder_of_its_own_and_nothing_of_the_ground_truth(ma
     assert not holders & set(report["modules"])
     assert not [name for name in report["modules"] if name.startswith(("attriboard.cli", "attriboard.leaderboard"))]
     assert report["context"] == [
-        "checkpoints", "device", "error", "findings", "loss", "margin", "memory_bytes", "model", "parameters", "seed",
-        "target", "test", "train",
+        "checkpoints", "device", "error", "findings", "loss", "margin", "memory_bytes", "model", "parameters", "runs",
+        "seed", "target", "test", "train",
     ]  # fmt: skip
     assert not {"PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE"} & set(report["environment"])
     assert report["environment"]["ATTRIBOARD_DATASETS"] == str(tmp_path / "cache" / "datasets")

@@ -143,7 +143,7 @@ def test_selector_of_another_hyperparameter_says_so(watched: Any) -> None:
     record = by_selector(found)["effective_dimension"]
     assert record.hyperparameter == "projection_dim"
     assert record.candidates == tuple(float(2**power) for power in range(6, 14))
-    assert record.selected.hyperparameters["projection_dim"] == 64
+    assert record.selected.hyperparameters["projection_dim"] == 256
 
 
 def test_every_configuration_becomes_a_record_for_each_part_it_plays(watched: Any) -> None:
