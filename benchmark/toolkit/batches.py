@@ -157,17 +157,17 @@ class FunctionalBatch:
         self._inputs, self._model = examples.inputs, losses._model
         self._parameters = {name: parameters[name] for name in losses.names}
         self._others = {name: value for name, value in parameters.items() if name not in self._parameters}
-        self._losses, self._n = losses._losses(examples), len(examples)
+        self._losses, self._n, self._dtype = losses._losses(examples), len(examples), losses.dtype
         n_params = sum(value.numel() for value in self._parameters.values())
         numbers = PASS_BYTES // losses.dtype.itemsize
         self._step = max(1, numbers // (8 * self._n * losses._width + 4 * n_params))
 
     def slopes(self, directions: Directions) -> Tensor:
         """See `Batch`."""
-        ones = next(iter(directions.values())).new_ones(self._n)
+        ones = next(iter(directions.values())).new_ones(self._n, dtype=self._losses.precision)
         gradient = grad(lambda parameters, weights: weights @ self._values(parameters))
         pull = self._pullback(lambda weights: gradient(self._parameters, weights), ones)
-        return torch.cat([pull(block)[0] for block in self._blocks(directions)])
+        return torch.cat([pull(block)[0].to(self._dtype) for block in self._blocks(directions)])
 
     def add_combination(self, weights: Tensor, into: Directions, scale: float = 1.0) -> None:
         """See `Batch`."""
@@ -179,7 +179,7 @@ class FunctionalBatch:
 
     def add_hessian(self, directions: Directions, into: Directions, scale: float = 1.0) -> Tensor:
         """See `Batch`."""
-        ones = next(iter(directions.values())).new_ones(self._n)
+        ones = next(iter(directions.values())).new_ones(self._n, dtype=self._losses.precision)
         gradient = grad(lambda parameters, weights: weights @ self._values(parameters))
         pull = self._pullback(gradient, self._parameters, ones)
         slopes = []
@@ -187,7 +187,7 @@ class FunctionalBatch:
             found, of_weights = pull(block)
             self._add(found, into, slice(number * self._step, (number + 1) * self._step), scale)
             slopes.append(of_weights)
-        return torch.cat(slopes)
+        return torch.cat(slopes).to(self._dtype)
 
     def add_gauss_newton(self, directions: Directions, into: Directions, scale: float = 1.0) -> Tensor:
         """See `Batch`."""
