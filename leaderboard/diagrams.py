@@ -5,8 +5,8 @@ The part of the language that the documents use: boxes `id["text"]`, arrows `a -
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -125,19 +125,18 @@ def _statement(chart: _Chart, line: str, group: str | None) -> None:
 
 def _rows(chart: _Chart) -> list[list[str]]:
     """Groups by the length of the longest way to them."""
-    ways = [(chart.group_of(a), chart.group_of(b)) for a, b, _ in chart.arrows]
-    depth = dict.fromkeys(chart.groups, 0)
-    for _ in range(len(depth)):
-        deeper = {b: max(depth[b], depth[a] + 1) for a, b in _longest_first(ways, depth)}
-        if not deeper:
-            return [[name for name in depth if depth[name] == row] for row in range(max(depth.values()) + 1)]
-        depth |= deeper
-    raise UnknownDiagramError("the arrows go in a circle")
-
-
-def _longest_first(ways: list[tuple[str, str]], depth: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Arrows that do not lead down yet, the deepest last, so that it counts."""
-    yield from sorted(((a, b) for a, b in ways if a != b and depth[b] <= depth[a]), key=lambda way: depth[way[0]])
+    before: dict[str, set[str]] = {name: set() for name in chart.groups}
+    for a, b, _ in chart.arrows:
+        start, end = chart.group_of(a), chart.group_of(b)
+        if start != end:
+            before[end].add(start)
+    depth: dict[str, int] = {}
+    try:
+        for name in TopologicalSorter(before).static_order():
+            depth[name] = 1 + max((depth[one] for one in before[name]), default=-1)
+    except CycleError as error:
+        raise UnknownDiagramError("the arrows go in a circle") from error
+    return [[name for name in chart.groups if depth[name] == row] for row in range(max(depth.values()) + 1)]
 
 
 def _frame(x: float, y: float, width: float) -> str:
