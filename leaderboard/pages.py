@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,21 @@ from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.plots.curves import curve_figure
 from attriboard.leaderboard.plots.selection_cost import cost_figure
+from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import Table
+from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason
+
+
+Page = Callable[..., tuple[str, str]]
+"""Renders a template with what it needs: path, template, context → path, text."""
 
 
 def render_site(site: Site) -> Iterator[tuple[str, str]]:
@@ -42,10 +48,25 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
         root = "../" * path.count("/")
         return path, environment.get_template(template).render(root=root, path=path, **context)
 
+    yield from _overviews(site, page)
+    for study in site.tasks.values():
+        yield from _task_pages(site, study, page)
+    for name, by_task in site.attributors.items():
+        yield page(f"attributors/{name}.html", "attributor.html", **_attributor(site, name, by_task))
+    for document in site.documents.values():
+        html = render_markdown(document.text, site.documents, document.pictures)
+        yield page(f"docs/{document.name}.html", "document.html", document=document, html=html)
+    for entry in site.entries:
+        yield page(f"records/{entry.id}.html", "record.html", **_record(site, entry))
+
+
+def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
+    """Pages over all tasks."""
+    studies = site.tasks.values()
+    figures = [(study, figure) for study in studies if (figure := _cost_figure(study)) is not None]
     yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
-    yield page("selectors.html", "selectors.html", summary=selector_summary(site.tasks.values()),
-               table=selector_table(site.tasks.values()), costs=cost_table(site.tasks.values()),
-               figures=_cost_figures(site))  # fmt: skip
+    yield page("selectors.html", "selectors.html", summary=selector_summary(studies), table=selector_table(studies),
+               costs=cost_table(studies), figures=figures)  # fmt: skip
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
     yield page("compare.html", "compare.html")
@@ -53,59 +74,42 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
     yield page("downloads.html", "downloads.html")
     yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
     yield page("404.html", "missing.html")
-    for study in site.tasks.values():
-        yield page(
-            f"tasks/{study.name}.html",
-            "task.html",
-            study=study,
-            distributions=_distributions(study),
-            costs=cost_table([study]),
-            cost_figure=_cost_figure(study),
-        )
-        yield f"data/{study.name}.js", explorer_script(study)
-        for metric in METRICS:
-            if (table := site.tables[study.name].get(metric.key)) is not None:
-                table = replace(table, bibliography=_bibliography(study))
-                yield page(
-                    f"leaderboards/{study.name}-{metric.key}.html",
-                    "leaderboard.html",
-                    study=study,
-                    metric=metric,
-                    table=table,
-                )
-        for method in study.run:
-            if text := badge_text(study.name, method):
-                yield f"badges/{study.name}-{method.name}.svg", badge(*text)
-    for name, by_task in site.attributors.items():
-        yield page(f"attributors/{name}.html", "attributor.html", **_attributor(site, name, by_task))
-    for document in site.documents.values():
-        html = render_markdown(document.text, site.documents, document.pictures)
-        yield page(f"docs/{document.name}.html", "document.html", document=document, html=html)
-    for entry in site.entries:
-        record = entry.record
-        drawing = None
-        if isinstance(record, AttributionRecord) and record.lds and record.lds.per_test:
-            drawing = histogram(record.lds.per_test, "LDS of each scoring point", record.ceiling)
-        yield page(
-            f"records/{entry.id}.html",
-            "record.html",
-            entry=entry,
-            record=record,
-            drawing=drawing,
-            command=formats.reproducing_command(record),
-            original=formats.original_command(record),
-            citation=formats.citation(record, entry.id, site.url),
-            superseded=entry.id in site.superseded,
-        )
+
+
+def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str, str]]:
+    """A task's page, data, leaderboards and badges."""
+    name = study.name
+    yield page(f"tasks/{name}.html", "task.html", study=study, distributions=_distributions(study),
+               costs=cost_table([study]), cost_figure=_cost_figure(study))  # fmt: skip
+    yield f"data/{name}.js", explorer_script(study)
+    for metric in METRICS:
+        if (table := site.tables[name].get(metric.key)) is not None:
+            table = replace(table, bibliography=_bibliography(study))
+            path = f"leaderboards/{name}-{metric.key}.html"
+            yield page(path, "leaderboard.html", study=study, metric=metric, table=table)
+    for method in study.run:
+        if text := badge_text(name, method):
+            yield f"badges/{name}-{method.name}.svg", badge(*text)
 
 
 def _cost_figure(study: TaskStudy) -> Markup | None:
     return cost_figure([entry.record for entry in study.costs]) if study.costs else None
 
 
-def _cost_figures(site: Site) -> list[tuple[TaskStudy, Markup]]:
-    """The figures of what choosing costs, task by task."""
-    return [(study, figure) for study in site.tasks.values() if (figure := _cost_figure(study)) is not None]
+def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
+    """What the page of a record shows."""
+    record, drawing = entry.record, None
+    if isinstance(record, AttributionRecord) and record.lds and record.lds.per_test:
+        drawing = histogram(record.lds.per_test, "LDS of each scoring point", record.ceiling)
+    return {
+        "entry": entry,
+        "record": record,
+        "drawing": drawing,
+        "command": formats.reproducing_command(record),
+        "original": formats.original_command(record),
+        "citation": formats.citation(record, entry.id, site.url),
+        "superseded": entry.id in site.superseded,
+    }
 
 
 def _environment(site: Site) -> Environment:

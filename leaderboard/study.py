@@ -91,7 +91,7 @@ class MethodStudy:
             found["oracle"] = max(known, key=lambda entry: _calibration(entry.record))
         return found
 
-    @property
+    @cached_property
     def newest(self) -> Entry[AnyRecord] | None:
         """The last record of any kind."""
         every: list[Entry[AnyRecord]] = [

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from attriboard.leaderboard.axes import Axis
 
 Chart = dict[str, Any]
@@ -28,6 +30,13 @@ PRINT = dict(
     )
 )
 """Colors of a file: those of the light theme."""
+CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
+"""Colors of series: Okabe and Ito's, which readers with any color vision tell apart, then two more."""
+
+
+def series_colors(count: int) -> list[str]:
+    """A color for each of several series; after the last one the first again."""
+    return [CYCLE[number % len(CYCLE)] for number in range(count)]
 
 
 @functools.cache
@@ -55,10 +64,21 @@ def filled(name: str, values: Mapping[str, Any], colors: Mapping[str, str] = PRI
 
 def svg(chart: Chart) -> str:
     """A chart as SVG; its texts stay texts. The same chart gives the same characters."""
+    return _drawn(json.dumps(chart))
+
+
+@functools.lru_cache(maxsize=128)  # several pages show the same figure, and drawing takes a third of a second
+def _drawn(chart: str) -> str:
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg(chart)
+    text: str = vl_convert.vegalite_to_svg(json.loads(chart))
     return text
+
+
+def inline(chart: Chart, description: str) -> Markup:
+    """A chart inside a page, with a description for people who do not see it; needs no scripts."""
+    drawing = Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
+    return Markup('<div class="figure curve" role="img" aria-label="{}">{}</div>').format(description, drawing)
 
 
 def save_figure(chart: Chart, stem: Path) -> Path:

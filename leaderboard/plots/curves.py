@@ -12,7 +12,7 @@ from markupsafe import Markup
 from attriboard.leaderboard.axes import Axis
 from attriboard.leaderboard.curves import Curve, Point
 from attriboard.leaderboard.formats import fixed, plain
-from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, axis_values, filled, svg
+from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, axis_values, filled, inline
 
 VARIANTS = {"default": 90, "selected": 110, "oracle": 260}  # areas of their marks
 PAGE_SIZE: dict[str, Any] = {"width": 360, "height": 190, "xi_height": 74, "dot": 16}
@@ -22,9 +22,7 @@ def curve_figure(curve: Curve) -> Markup:
     """The figure inside a page, in the colors of its theme; readable without scripts."""
     names = {name: f"{name} {_score(point)}" for name, point in curve.marks.items()}
     chart = curve_chart(curve, curve.axis.name, names, PAGE_SIZE, PAGE)
-    return Markup('<div class="figure curve" role="img" aria-label="{}">{}</div>').format(
-        describe(curve), Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
-    )
+    return inline(chart, describe(curve))
 
 
 def curve_chart(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import Chart, filled
-from attriboard.leaderboard.plots.uses import CYCLE, Line
+from attriboard.leaderboard.plots.charts import Chart, filled, series_colors
+from attriboard.leaderboard.plots.uses import Line
 from attriboard.records.model import AttributionRecord
 
 
@@ -25,7 +25,7 @@ def draw_ensembles(records: Sequence[AttributionRecord], title: str, ceiling: fl
         raise InputError("a figure of LDS against models needs a record that did not fail")
     names = list(dict.fromkeys(record.title for record in scored))
     lines = []
-    for name, color in zip(names, (CYCLE[i % len(CYCLE)] for i in range(len(names))), strict=True):
+    for name, color in zip(names, series_colors(len(names)), strict=True):
         points = []
         for record in scored:
             if record.title == name and record.lds:

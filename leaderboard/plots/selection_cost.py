@@ -9,10 +9,9 @@ from markupsafe import Markup
 
 from attriboard.base.errors import InputError
 from attriboard.leaderboard.formats import fixed, seconds
-from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, svg
+from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline, series_colors
 from attriboard.records.cost import SelectionCostRecord
 
-CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
 SURROGATE = "surrogate"
 ALL = 1.0  # how far right of the largest budget the oracle stands, in powers of two
 
@@ -45,7 +44,8 @@ def draw_selection_cost(
     each = records[0].retrain_seconds
     labels |= {f"{math.log2(k):.2f}": [str(k), f"{seconds(k * each)} s"] for k in budgets}
     rows, marks = [], []
-    for record, color in zip(records, (CYCLE[i % len(CYCLE)] for i in range(len(records))), strict=True):
+    colored = series_colors(len(records))
+    for record, color in zip(records, colored, strict=True):
         own = {"series": record.title, "color": color}
         _, rule = record.headline
         low = rule.p10 or rule.mean
@@ -66,7 +66,7 @@ def draw_selection_cost(
         "paid": rows,
         "marks": marks,
         "names": names,
-        "colors": [CYCLE[i % len(CYCLE)] for i in range(len(names))],
+        "colors": colored,
         "dashes": [[1, 0]] * len(names),
         "domain": [-0.35, last + 0.35],
         "places": [float(place) for place in labels],
@@ -78,9 +78,7 @@ def draw_selection_cost(
 def cost_figure(records: Sequence[SelectionCostRecord]) -> Markup:
     """The figure inside a page, in the colors of its theme; readable without scripts."""
     chart = draw_selection_cost(records, "", (400, 220), PAGE)
-    return Markup('<div class="figure curve" role="img" aria-label="{}">{}</div>').format(
-        _described(records), Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
-    )
+    return inline(chart, _described(records))
 
 
 def _described(records: Sequence[SelectionCostRecord]) -> str:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import PRINT, Chart, filled, numbered
+from attriboard.leaderboard.plots.charts import CYCLE, PRINT, Chart, filled, numbered
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, sweep_curve
 from attriboard.leaderboard.removal_rows import ACCURACY, Quantity, RemovalRow, headline_quantity, scaled
 from attriboard.records.model import AttributionRecord
 from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
-# Okabe and Ito's, which readers with any color vision tell apart, then two more.
-CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
 MUTED = PRINT["soft"]
 SHAPES = {  # of variants: dashes and dots, so that lines differ without color
     "default": ([2, 3], "square"),
