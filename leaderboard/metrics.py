@@ -11,8 +11,8 @@ from attriboard.leaderboard.removal_table import headline_removals, removal_tabl
 from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
-from attriboard.records.model import AttributionRecord, LdsResult, SelectionRecord
-from attriboard.scoring.differences import lds_difference
+from attriboard.records.model import AttributionRecord, Difference, LdsResult, SelectionRecord
+from attriboard.scoring.differences import PairedDifference, lds_difference
 
 
 @dataclass(frozen=True)
@@ -214,18 +214,17 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
         return {"selected": Cell("—", None, note=_why_not_selected(method, record), link=link)}
     oracle, selected = method.variants.get("oracle"), method.variants.get("selected")
     if oracle and selected and oracle.record.variant != "oracle" and oracle.record.lds and selected.record.lds:
-        difference = lds_difference(oracle.record.lds, selected.record.lds)
-        low, high = map(formats.fixed, difference.ci95)
-        link = Link(f"records/{oracle.id}.html")
-        return {"regret": Cell(formats.fixed(difference.mean), difference.mean, note=f"{low} to {high}", link=link)}
+        return {"regret": _difference(lds_difference(oracle.record.lds, selected.record.lds), oracle.id)}
     if record.regret is not None:
-        low, high = map(formats.fixed, record.regret.ci95)
-        cells["regret"] = Cell(
-            formats.fixed(record.regret.mean), record.regret.mean, note=f"{low} to {high}", link=link
-        )
+        cells["regret"] = _difference(record.regret, selection.id)
     if record.gap_closed is not None:
         cells["gap_closed"] = Cell(formats.percent(record.gap_closed), record.gap_closed)
     return cells
+
+
+def _difference(found: Difference | PairedDifference, record: str) -> Cell:
+    low, high = map(formats.fixed, found.ci95)
+    return Cell(formats.fixed(found.mean), found.mean, note=f"{low} to {high}", link=Link(f"records/{record}.html"))
 
 
 def _why_not_selected(method: MethodStudy, record: SelectionRecord) -> str:

@@ -24,7 +24,7 @@ from attriboard.tasks.examples import read_examples
 from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models
 from attriboard.tasks.losses import LOSSES, NamedLoss
 from attriboard.tasks.named import LossMethods
-from attriboard.tasks.saving import Definition, document_of, read_definition, write_definition
+from attriboard.tasks.saving import Definition, read_definition, write_definition
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +63,7 @@ class DefinedTask(LossMethods):
         if self._folder is None:
             folder = Path(mkdtemp(prefix="attriboard-task-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-            write_definition(self._definition, folder)
-            parts = document_of(self._definition).parts
-            self._sources = tuple(file for part in parts if (file := part.file) is not None)
+            self._sources = write_definition(self._definition, folder)
             self._folder = folder
         return self._folder
 

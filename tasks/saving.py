@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from attriboard.base.errors import InputError
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Dataset, Examples
-from attriboard.tasks.fitting import CopiesOf
+from attriboard.tasks.fitting import N_PROBED, CopiesOf
 from attriboard.tasks.losses import LOSSES, NamedLoss
 from attriboard.tasks.parts import Part
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     PerExample = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-N_PROBED = 4
 TOLERANCE = 1e-3  # relative to the largest value of a probe, see `attriboard.groundtruth.identity`
 
 
@@ -75,7 +74,7 @@ class _Document(BaseModel):
         return [part for part in (self.model, self.loss, self.target) if isinstance(part, Part)]
 
 
-def document_of(definition: Definition) -> _Document:
+def _document(definition: Definition) -> _Document:
     """The functions of a task by name.
 
     Raises:
@@ -96,15 +95,18 @@ def document_of(definition: Definition) -> _Document:
     )
 
 
-def write_definition(definition: Definition, folder: Path) -> None:
+def write_definition(definition: Definition, folder: Path) -> tuple[Path, ...]:
     """Write a task into an empty folder, and try whether it comes back the same.
 
+    Returns:
+        Scripts and modules that define its functions.
+
     Raises:
-        InputError: it does not.
+        InputError: another process would not find a function, or the task does not come back the same.
     """
     from safetensors.torch import save_file
 
-    document = document_of(definition)
+    document = _document(definition)
     data = definition.data
     save_file(
         {f"{side}_{name}": getattr(getattr(data, side), name).contiguous() for side, name in _TENSORS},
@@ -121,6 +123,7 @@ def write_definition(definition: Definition, folder: Path) -> None:
     (folder / "task.json").write_text(document.model_dump_json(), encoding="utf-8")
     if any(part.script for part in document.parts):
         read_definition(definition.card, folder)
+    return tuple(file for part in document.parts if (file := part.file) is not None)
 
 
 _TENSORS = [(side, name) for side in ("train", "test") for name in ("inputs", "targets")]

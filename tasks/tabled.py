@@ -39,11 +39,11 @@ class TabledTask(Task):
         self._loader: Loader | ColumnsLoader = loader(card.data, folder) if self._beside else loader(card.data)
         self._folder = (folder or Path()).absolute()
         name = card.model.architecture
-        self._architecture = name if ":" in name else lookup("model.architecture", name, MODELS)
+        self._architecture = name if card.model.own else lookup("model.architecture", name, MODELS)
 
     def saved(self) -> Path | None:
         """The card's folder, where data or model lie beside it."""
-        return self._folder if self._beside or ":" in self.card.model.architecture else None
+        return self._folder if self._beside or self.card.model.own else None
 
     @classmethod
     def from_saved(cls, card: TaskCard, folder: Path) -> TabledTask:
@@ -66,7 +66,7 @@ class TabledTask(Task):
             DataError: the package that defines it is not installed.
         """
         spec = self.card.model
-        if ":" in spec.architecture:
+        if spec.own:
             return _own_model(spec.architecture, spec.options, self._folder)
         model: torch.nn.Module = pkgutil.resolve_name(self._architecture)(spec.options)
         return model

@@ -4,7 +4,7 @@ Nothing of theirs is run.
 
 A bergson store (bergson 2.5) is a folder with `info.json` and `scores.bin`, one record for each training example: a
 number `score_j` and a flag `written_j` for each query j. Where the `score_cfg` beside it says `higher_is_better:
-false`, or there is none, a negative score stands for an example that lowers the query's loss, and the sign is turned.
+false`, or there is none, a negative score marks an example that lowers the query's loss, and signs are flipped.
 
 dattri, like any other caller of `torch.save`, keeps a tensor (n_train, n_test) in a zip archive, whose description of
 the tensor is a pickle. It is not unpickled: its opcodes are read one by one, and only those that describe one plain
@@ -69,9 +69,8 @@ def write_bergson(folder: Path, scores: NDArray[np.floating[Any]]) -> None:
     count, rows = scores.shape
     width = 8 if scores.dtype.itemsize == 4 else 16
     kind = f"float{8 * scores.dtype.itemsize}"
-    names = [name for j in range(count) for name in (f"score_{j}", f"written_{j}")]
     layout = {
-        "names": names,
+        "names": _fields(count),
         "formats": [kind, "bool"] * count,
         "offsets": [place for j in range(count) for place in (j * width, j * width + scores.dtype.itemsize)],
         "itemsize": count * width,
@@ -179,9 +178,13 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _fields(count: int) -> list[str]:
+    return [name for j in range(count) for name in (f"score_{j}", f"written_{j}")]
+
+
 def _layout(dtype: Any, count: int) -> np.dtype[Any]:
     """The records of a store; only numbers and flags at places of their own."""
-    names = [name for j in range(count) for name in (f"score_{j}", f"written_{j}")]
+    names = _fields(count)
     if set(dtype) != {"names", "formats", "offsets", "itemsize"} or dtype["names"] != names:
         raise ValueError("records with other fields than score_j and written_j")
     kinds = [np.dtype(str(one)) for one in dtype["formats"]]

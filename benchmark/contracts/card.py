@@ -50,6 +50,11 @@ class ModelSpec(_Spec):
     )
     options: dict[str, Scalar | list[int]] = Field(default_factory=dict, description="arguments of the builder")
 
+    @property
+    def own(self) -> bool:
+        """Whether a function of yours builds it, not one of AttriBoard's."""
+        return ":" in self.architecture
+
 
 class Recipe(_Spec):
     """How a model is trained; the loss is the task kind's own, averaged over each batch."""
