@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attriboard.contracts.attributor import Attributor as Attributor
-    from attriboard.contracts.attributor import Context as Context
-    from attriboard.contracts.attributor import Hyperparameter as Hyperparameter
     from attriboard.contracts.card import Recipe as Recipe
+    from attriboard.contracts.context import Context as Context
+    from attriboard.contracts.hyperparameter import Hyperparameter as Hyperparameter
     from attriboard.evaluation.api import attribute as attribute
     from attriboard.evaluation.api import build_ground_truth as build_ground_truth
     from attriboard.evaluation.api import evaluate as evaluate
@@ -35,8 +35,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Attributor": "attriboard.contracts.attributor",
-    "Context": "attriboard.contracts.attributor",
-    "Hyperparameter": "attriboard.contracts.attributor",
+    "Context": "attriboard.contracts.context",
+    "Hyperparameter": "attriboard.contracts.hyperparameter",
     "Recipe": "attriboard.contracts.card",
     "attribute": "attriboard.evaluation.api",
     "build_ground_truth": "attriboard.evaluation.api",

@@ -17,8 +17,8 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
-from attriboard.contracts.attributor import matching_parameters
 from attriboard.contracts.card import NAME, UNTRAINED, Recipe, TaskCard, load_card
+from attriboard.contracts.context import matching_parameters
 from attriboard.contracts.task import Dataset
 from attriboard.tasks.examples import read_examples
 from attriboard.tasks.fitting import check_fit, check_recipe, prepared, read_models

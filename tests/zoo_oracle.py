@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from zoo import N, Row
 
-from attriboard.contracts.attributor import Checkpoint, Context, trained_parameters
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import trained_parameters
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.placed import CopiedModel
 from attriboard.toolkit.reference import reference

@@ -15,8 +15,9 @@ import torch
 
 from attriboard.attribution.job import Selected
 from attriboard.base.errors import AttriboardError, NotApplicableError
-from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
+from attriboard.contracts.attributor import Attributor, Context
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, Choice, Evidence, Selector
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.scoring.split import split_test_points

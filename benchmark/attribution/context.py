@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from attriboard.base.errors import AttriboardError
-from attriboard.contracts.attributor import Checkpoint, Context, matching_parameters
+from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import matching_parameters
 from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples, Task
 from attriboard.groundtruth.checkpoints import read_checkpoints

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from attriboard.attribution.plugins import PluginSpec
 from attriboard.base.digests import digest_file
-from attriboard.contracts.attributor import Curvature, Hyperparameter, HyperparameterValue, Stage, completed
+from attriboard.contracts.attributor import Curvature, Hyperparameter
+from attriboard.contracts.hyperparameter import HyperparameterValue, Stage, completed
 from attriboard.contracts.task import TaskSpec
 
 

@@ -32,7 +32,7 @@ from attriboard.base.digests import digest_file
 from attriboard.base.display import Display, Progress, Silent
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.scores import Scores, map_scores
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 
 MAX_PRINTED = 20
 """Lines of what a failed attributor printed that are shown."""

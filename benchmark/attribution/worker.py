@@ -39,7 +39,8 @@ from attriboard.attribution.job import (
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
 from attriboard.base.scores import Scores, as_matrix, extremes, write_scores
-from attriboard.contracts.attributor import Attributor, Context, HyperparameterValue
+from attriboard.contracts.attributor import Attributor, Context
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
 from attriboard.toolkit.memory import require_memory

@@ -5,9 +5,9 @@ target of the test example.
 """
 
 from attriboard.contracts.attributor import Attributor as Attributor
-from attriboard.contracts.attributor import Checkpoint as Checkpoint
-from attriboard.contracts.attributor import Context as Context
-from attriboard.contracts.attributor import Hyperparameter as Hyperparameter
+from attriboard.contracts.context import Checkpoint as Checkpoint
+from attriboard.contracts.context import Context as Context
+from attriboard.contracts.hyperparameter import Hyperparameter as Hyperparameter
 from attriboard.contracts.selector import Choice as Choice
 from attriboard.contracts.selector import Evidence as Evidence
 from attriboard.contracts.selector import Selector as Selector

@@ -11,7 +11,7 @@ from attriboard.contracts.card import Recipe
 if TYPE_CHECKING:
     import torch
 
-    from attriboard.contracts.attributor import Context
+    from attriboard.contracts.context import Context
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 
 if TYPE_CHECKING:
     from attriboard.contracts.card import Recipe

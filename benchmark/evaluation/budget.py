@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Selected
 from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
 from attriboard.evaluation.workspace import Workspace

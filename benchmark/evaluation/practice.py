@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attriboard.base.errors import AttriboardError, InputError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
 from attriboard.evaluation.catalog import load_oracle

@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
 from attriboard.base.display import NOTHING, Progress
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader, attributor_info, heading

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.runner import said
 from attriboard.base.errors import InputError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attriboard.base.errors import InputError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.evaluation.catalog import attributor_names
 from attriboard.evaluation.sweeps import parse_grid, sweep_points
 from attriboard.evaluation.workspace import Workspace

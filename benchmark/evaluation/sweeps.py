@@ -13,7 +13,7 @@ from attriboard.attribution.limits import Limits
 from attriboard.attribution.runner import Attribution, Outcome, said
 from attriboard.base.digests import canonical_json
 from attriboard.base.errors import InputError
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader

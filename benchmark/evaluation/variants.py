@@ -14,7 +14,7 @@ from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
 from attriboard.base.display import NOTHING, Progress
 from attriboard.base.errors import InputError
 from attriboard.base.scores import Scores, scores_digest
-from attriboard.contracts.attributor import HyperparameterValue
+from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle

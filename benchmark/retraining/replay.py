@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Context
+from attriboard.contracts.context import Context
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.contracts.task import Task
 from attriboard.retraining.agreement import draws_random_numbers

@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from attriboard.contracts.attributor import Attributor, Checkpoint, Context
+from attriboard.contracts.attributor import Attributor
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.spectrum import Spectrum
 

@@ -29,7 +29,7 @@ from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.memory import ROWS, count_activations
 from attriboard.toolkit.placed import CopiedModel, FunctionalModel, own_precision, values

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.batches import BatchLosses

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
+from attriboard.contracts.context import Checkpoint, Context
+from attriboard.contracts.hyperparameter import Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits

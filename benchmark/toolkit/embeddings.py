@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.reference import few_examples, remembered, tolerance_of

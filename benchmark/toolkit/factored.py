@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.layers import Kind, LayerGradients, kind_of

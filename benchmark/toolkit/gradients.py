@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.factored import GRADIENT_BYTES, FactoredGradients, factors_of, layer_parameters

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.layers import LayerFactors, LayerGradients, module_of

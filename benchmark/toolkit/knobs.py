@@ -1,6 +1,6 @@
 """The hyperparameters that several methods share, so that one name means one thing on every board."""
 
-from attriboard.contracts.attributor import Hyperparameter
+from attriboard.contracts.hyperparameter import Hyperparameter
 
 REGULARIZATION_GRID = tuple(float(f"{10 ** (step / 2):.6g}") for step in range(-18, 7))
 """1e-9 … 1e3 by half decades."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.toolkit.labels import Draw
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import weighted_factors

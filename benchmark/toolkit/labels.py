@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.placed import values
 from attriboard.toolkit.running import accepted_precision, evaluate, outputs_of

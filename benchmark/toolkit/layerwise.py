@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter, Stage
+from attriboard.contracts.context import Checkpoint, Context
+from attriboard.contracts.hyperparameter import Hyperparameter, Stage
 from attriboard.toolkit.factored import FactoredGradients, factors_of, layer_parameters
 from attriboard.toolkit.knobs import REGULARIZATION_GRID
 from attriboard.toolkit.labels import Draw

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from attriboard.contracts.attributor import Context
+from attriboard.contracts.context import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
 from attriboard.toolkit.factored import GRADIENT_BYTES
 from attriboard.toolkit.gradients import count_parameters

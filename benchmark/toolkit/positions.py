@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.factored import FactoredGradients, factors_of, layer_parameters
 from attriboard.toolkit.memory import affordable_rows

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit.batches import BatchLosses

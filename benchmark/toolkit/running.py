@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.memory import affordable_rows
 from attriboard.toolkit.placed import CopiedModel, FunctionalModel, Runnable, own_precision, values

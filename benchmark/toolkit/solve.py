@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
+from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.toolkit import needs
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients
 from attriboard.toolkit.kernel import add_products, gradient_kernels, kernel_pieces

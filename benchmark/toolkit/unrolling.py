@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Checkpoint, Context
+from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.progress import track
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import needs
