@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.agreement import disagreement
+from attriboard.retraining.agreement import disagreement, draws_random_numbers
 from attriboard.retraining.device import place, training_device
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.opening import check_task
@@ -58,6 +58,11 @@ class Opened:
         data = self.task.load_data()
         check_task(self.task, data)
         return place(data, self.device)
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether training draws random numbers, as dropout does."""
+        return draws_random_numbers(self.task, self.data)
 
     @cached_property
     def choice(self) -> Choice:

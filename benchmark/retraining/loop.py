@@ -6,7 +6,15 @@ import torch
 
 from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.optimisation import SGD, AdamW, build_optimizer, learning_rate, n_steps
+from attriboard.retraining.optimisation import (
+    SGD,
+    AdamW,
+    build_optimizer,
+    finished_epochs,
+    learning_rate,
+    n_steps,
+    steps_per_epoch,
+)
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, blank_model, new_model, state_parts
@@ -34,14 +42,11 @@ class LoopTrainer:
         return [self._train_one(request, epochs) for request in requests]
 
     def _train_one(self, request: RetrainRequest, epochs: Sequence[int]) -> dict[int, State]:
-        per_epoch = -(-len(request.indices) // self._task.card.recipe.batch_size)
+        per_epoch = steps_per_epoch(self._task.card.recipe, len(request.indices))
         model, optimizer, trained = self._begin(request, None)
-        kept = {}
         with drawing_from(request.noise_seed):
-            for done in self._steps(request, model, optimizer, trained, 0, per_epoch * epochs[-1]):
-                if done % per_epoch == 0 and done // per_epoch in epochs:
-                    kept[done // per_epoch] = _state(model)
-        return kept
+            steps = self._steps(request, model, optimizer, trained, 0, per_epoch * epochs[-1])
+            return {epoch: _state(model) for epoch in finished_epochs(steps, per_epoch, epochs)}
 
     def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
         """See `Trainer`."""
@@ -60,10 +65,7 @@ class LoopTrainer:
             )
             return TrainingState(step, parameters, moments, buffers)
 
-        first = start.step if start else 0
-        yield state(first)
-        for done in self._steps(request, model, optimizer, trained, first, stop):
-            yield state(done)
+        yield from map(state, self._steps(request, model, optimizer, trained, start.step if start else 0, stop))
 
     def _begin(
         self, request: RetrainRequest, start: TrainingState | None
@@ -90,11 +92,12 @@ class LoopTrainer:
         first: int,
         stop: int,
     ) -> Iterator[int]:
-        """Update after update; yields how many have been made."""
+        """Update after update; yields how many have been made, `first` included."""
         recipe = self._task.card.recipe
         rows = torch.from_numpy(request.indices)
         weights = None if request.weights is None else torch.from_numpy(request.weights)
         total = n_steps(recipe, len(rows))
+        yield first
         for step, batch in batches(len(rows), request.seed, recipe.batch_size, first, stop):
             optimizer.zero_grad()
             self._loss(model, rows[batch], None if weights is None else weights[batch]).backward()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """A recipe's optimizer and its learning rate, step by step, for all trainers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +9,27 @@ import torch
 from attriboard.contracts.card import Recipe
 
 
+def steps_per_epoch(recipe: Recipe, n_examples: int) -> int:
+    """Number of updates in an epoch on `n_examples`; the last batch may be short."""
+    return -(-n_examples // recipe.batch_size)
+
+
 def n_steps(recipe: Recipe, n_examples: int) -> int:
     """Number of updates in a whole training on `n_examples`."""
-    return recipe.epochs * -(-n_examples // recipe.batch_size)
+    return recipe.epochs * steps_per_epoch(recipe, n_examples)
+
+
+def finished_epochs(steps: Iterable[int], per_epoch: int, wanted: Collection[int]) -> Iterator[int]:
+    """The wanted epochs, each as soon as its last update has been made.
+
+    Args:
+        steps: how many updates have been made, ascending by one.
+        per_epoch: see `steps_per_epoch`.
+        wanted: epochs, from 1 on.
+    """
+    for done in steps:
+        if done and done % per_epoch == 0 and done // per_epoch in wanted:
+            yield done // per_epoch
 
 
 def learning_rate(recipe: Recipe, step: int, total: int) -> float:

@@ -15,7 +15,6 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.context import Context
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.contracts.task import Task
-from attriboard.retraining.agreement import draws_random_numbers
 from attriboard.retraining.choosing import opened
 from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
@@ -56,7 +55,7 @@ class TaskReplay:
             NotApplicableError: training draws random numbers, which a replay from the middle would draw anew.
         """
         found = opened(self.task)
-        if draws_random_numbers(self.task, found.data):
+        if found.draws:
             raise NotApplicableError("training draws random numbers, as dropout does: it cannot be followed by steps")
         indices = np.arange(run.n) if run.indices is None else run.indices.cpu().numpy()
         yield from _on_one_thread(found.trainer.replay(RetrainRequest(indices, run.seed), start, stop))

@@ -21,7 +21,7 @@ from torch import nn
 
 from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.optimisation import learning_rate, n_steps
+from attriboard.retraining.optimisation import finished_epochs, learning_rate, n_steps, steps_per_epoch
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.stacking import stacked_weights
 from attriboard.retraining.trainer import State, blank_model, initial_parameters, state_parts
@@ -62,12 +62,11 @@ class StackedMLPTrainer:
         """See `Trainer`: requests of one subset size; returns epoch → state for each."""
         models = [initial_parameters(self._task, request.seed) for request in requests]
         stack = self._stack(models, None)
-        per_epoch = -(-len(requests[0].indices) // self._task.card.recipe.batch_size)
+        per_epoch = steps_per_epoch(self._task.card.recipe, len(requests[0].indices))
         kept: list[dict[int, State]] = [{} for _ in requests]
-        for done in self._steps(requests, stack, 0, per_epoch * epochs[-1]):
-            if done % per_epoch == 0 and done // per_epoch in epochs:
-                for m, states in enumerate(kept):
-                    states[done // per_epoch] = self._unstack(m, stack.weights, stack.biases)
+        for epoch in finished_epochs(self._steps(requests, stack, 0, per_epoch * epochs[-1]), per_epoch, epochs):
+            for m, states in enumerate(kept):
+                states[epoch] = self._unstack(m, stack.weights, stack.biases)
         return kept
 
     def replay(self, request: RetrainRequest, start: TrainingState | None, stop: int) -> Iterator[TrainingState]:
@@ -80,10 +79,7 @@ class StackedMLPTrainer:
             moments = (velocity,) if self._task.card.recipe.momentum else ()
             return TrainingState(step, self._unstack(0, stack.weights, stack.biases), moments)
 
-        first = start.step if start else 0
-        yield state(first)
-        for done in self._steps([request], stack, first, stop):
-            yield state(done)
+        yield from map(state, self._steps([request], stack, start.step if start else 0, stop))
 
     def _stack(self, models: Sequence[State], start: TrainingState | None) -> "_Stack":
         """Models side by side; nn.Linear keeps (d_out, d_in), the stack (M, d_in, d_out): products are plain then."""
@@ -103,7 +99,7 @@ class StackedMLPTrainer:
         )
 
     def _steps(self, requests: Sequence[RetrainRequest], stack: "_Stack", first: int, stop: int) -> Iterator[int]:
-        """Update after update; yields how many have been made."""
+        """Update after update; yields how many have been made, `first` included."""
         recipe = self._task.card.recipe
         step = partial(
             _sgd_step,
@@ -120,6 +116,7 @@ class StackedMLPTrainer:
         M, n = rows.shape
         buffer = torch.empty(M * min(recipe.batch_size, n), inputs.shape[1], dtype=inputs.dtype)
         total = n_steps(recipe, n)
+        yield first
         orders = [batches(n, request.seed, recipe.batch_size, first, stop) for request in requests]
         for of_each in zip(*orders, strict=True):
             done, batch = of_each[0][0], torch.stack([order for _, order in of_each])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attriboard.contracts.run import TrainingState
 from attriboard.contracts.task import Task
-from attriboard.retraining.optimisation import build_optimizer, learning_rate, n_steps
+from attriboard.retraining.optimisation import build_optimizer, finished_epochs, learning_rate, n_steps, steps_per_epoch
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, new_model
 
@@ -21,12 +21,11 @@ def train_stacked(
 ) -> list[dict[int, State]]:
     """Train requests of one subset size under the task's recipe; see `Trainer.train`."""
     stack = _Stack(task, requests, backward, None)
-    per_epoch = -(-len(requests[0].indices) // task.card.recipe.batch_size)
+    per_epoch = steps_per_epoch(task.card.recipe, len(requests[0].indices))
     kept: list[dict[int, State]] = [{} for _ in requests]
-    for done in stack.steps(0, per_epoch * epochs[-1]):
-        if done % per_epoch == 0 and done // per_epoch in epochs:
-            for m, states in enumerate(kept):
-                states[done // per_epoch] = stack.parameters(m)
+    for epoch in finished_epochs(stack.steps(0, per_epoch * epochs[-1]), per_epoch, epochs):
+        for m, states in enumerate(kept):
+            states[epoch] = stack.parameters(m)
     return kept
 
 
@@ -34,10 +33,8 @@ def replay_stacked(
     task: Task, requests: Sequence[RetrainRequest], start: TrainingState | None, stop: int, backward: Backward
 ) -> Iterator[TrainingState]:
     """The first request's training, state by state; see `Trainer.replay`. The others are company."""
-    stack, first = _Stack(task, requests, backward, start), start.step if start else 0
-    yield stack.state(first)
-    for done in stack.steps(first, stop):
-        yield stack.state(done)
+    stack = _Stack(task, requests, backward, start)
+    yield from map(stack.state, stack.steps(start.step if start else 0, stop))
 
 
 class _Stack:
@@ -62,12 +59,13 @@ class _Stack:
             self._optimizer.remember(moments, start.step)
 
     def steps(self, first: int, stop: int) -> Iterator[int]:
-        """Update after update; yields how many have been made."""
+        """Update after update; yields how many have been made, `first` included."""
         recipe, requests = self._recipe, self._requests
         rows = torch.stack([torch.from_numpy(request.indices) for request in requests])  # [M, n]
         weights = stacked_weights(requests)  # [M, n]
         n = rows.shape[1]
         total, trained = n_steps(recipe, n), list(self._trained.values())
+        yield first
         orders = [batches(n, request.seed, recipe.batch_size, first, stop) for request in requests]
         for of_each in zip(*orders, strict=True):
             step, batch = of_each[0][0], torch.stack([order for _, order in of_each])
