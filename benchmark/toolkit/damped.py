@@ -64,14 +64,13 @@ class DampedCurvature:
         }
 
     def gradients(self) -> Iterator[tuple[slice, Coordinates]]:
-        """G' of so many test points as are solved together."""
-        whole = {name: layer.coordinates() for name, layer in self.model.layers.items()}
-        n_test = len(self.model.context.test)
-        size = self.losses.dtype.itemsize * sum(value[0].numel() for value in whole.values())
+        """Test gradients g' of as many test points as are solved together."""
+        layers, dtype, n_test = self.model.layers, self.losses.dtype, len(self.model.context.test)
+        size = dtype.itemsize * sum(layer.curvature.corrected.numel() for layer in layers.values())
         step = max(1, SOLVE_BYTES // (VECTORS * size))
         for start in range(0, n_test, step):
             rows = slice(start, min(start + step, n_test))
-            yield rows, {name: value[rows].to(self.losses.dtype) for name, value in whole.items()}
+            yield rows, {name: layer.coordinates(rows).to(dtype) for name, layer in layers.items()}
 
     def product(self, x: Coordinates, examples: Examples, damping: dict[str, float]) -> Coordinates:
         """(C + D) x, C the mean over some examples."""

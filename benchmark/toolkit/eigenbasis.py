@@ -80,9 +80,9 @@ class VectorLayer:
     train: LayerFactors
     test: LayerFactors
 
-    def test_coordinates(self, point: int) -> Tensor:
-        """Coordinates v' of one test point, (P, Q)."""
-        return torch.outer(self.test.inputs[point], self.test.deltas[point])
+    def coordinates(self, points: slice) -> Tensor:
+        """Coordinates v' of some test points, (k, P, Q)."""
+        return self.test.inputs[points, :, None] * self.test.deltas[points, None, :]
 
     def products(self, damping: float | None) -> Tensor:
         """Σ_pq v_i v'_j / (Λ + λ), (n_test, n_train), float32."""
@@ -105,10 +105,6 @@ class VectorLayer:
             result[points] = torch.einsum("njq,nq->jn", left.view(n_train, -1, n_outputs), self.train.deltas)
         return result
 
-    def coordinates(self) -> Tensor:
-        """V' of all test points, (n_test, P, Q)."""
-        return self.test.inputs[:, :, None] * self.test.deltas[:, None, :]
-
 
 @dataclass(frozen=True)
 class PositionsLayer:
@@ -118,13 +114,9 @@ class PositionsLayer:
     basis: KroneckerBasis
     test: Tensor
 
-    def test_coordinates(self, point: int) -> Tensor:
-        """Coordinates v' of one test point, (P, Q)."""
-        return self.test[point]
-
-    def coordinates(self) -> Tensor:
-        """V' of all test points, (n_test, P, Q)."""
-        return self.test
+    def coordinates(self, points: slice) -> Tensor:
+        """Coordinates v' of some test points, (k, P, Q)."""
+        return self.test[points]
 
     def solved(self, damping: float | None) -> Tensor:
         """(F̂_l + λI)⁻¹ g', (n_test, d_out · d_in), float32."""
@@ -197,7 +189,8 @@ class Model:
         coefficients = lengths.new_empty(n_test, kept)
         remainder = lengths.new_zeros(n_test)
         for point in range(n_test):
-            row = (lengths * torch.cat([layer.test_coordinates(point).flatten() for layer in layers]))[order]
+            one = slice(point, point + 1)
+            row = (lengths * torch.cat([layer.coordinates(one).flatten() for layer in layers]))[order]
             coefficients[point], remainder[point] = row[:kept], row[kept:].norm()
         floor = float(eigenvalues[order[kept]]) if kept < len(order) else 0.0
         return Spectrum(eigenvalues[order[:kept]], coefficients, n_train, remainder if floor else None, floor)
