@@ -31,6 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
+from attriboard.toolkit.gradients import by_parameter
 from attriboard.toolkit.memory import ROWS, count_activations
 from attriboard.toolkit.placed import CopiedModel, FunctionalModel, own_precision, values
 from attriboard.toolkit.reference import DivergedError, few_examples, reason_of, reference, remembered
@@ -115,8 +116,8 @@ class TrainingLoss:
         for rows, batch in self._batches(examples):
             pull = self._products.pullback(self._loss, batch)
             for block in self._blocks(directions, batch):
-                pieces, slopes[block, rows] = pull(self._unflatten(directions[block]))
-                for name, view in self._unflatten(curvature[block]).items():
+                pieces, slopes[block, rows] = pull(by_parameter(directions[block], self._shapes))
+                for name, view in by_parameter(curvature[block], self._shapes).items():
                     view.add_(pieces[name])
         return curvature.div_(len(examples)), slopes
 
@@ -126,7 +127,7 @@ class TrainingLoss:
         for rows, batch in self._batches(examples):
             pull = self._products.slope_pullback(function, batch)
             for block in self._blocks(directions, batch):
-                slopes[block, rows] = pull(self._unflatten(directions[block]))
+                slopes[block, rows] = pull(by_parameter(directions[block], self._shapes))
         return slopes
 
     def _batches(self, examples: Examples) -> Iterator[tuple[slice, Examples]]:
@@ -138,12 +139,6 @@ class TrainingLoss:
         step = max(1, self._numbers // (len(batch) * self._row_numbers + 4 * self.n_params))
         for start in range(0, len(directions), step):
             yield slice(start, start + step)
-
-    def _unflatten(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views (k, *shape) of the rows of (k, n_params), by name."""
-        pieces = torch.split(flat, [shape.numel() for shape in self._shapes.values()], dim=1)
-        named = zip(self._shapes.items(), pieces, strict=True)
-        return {name: piece.view(len(flat), *shape) for (name, shape), piece in named}
 
 
 class _Products:

@@ -56,6 +56,19 @@ def count_parameters(context: Context) -> int:
     return count(context)
 
 
+def attributed_shapes(context: Context) -> dict[str, torch.Size]:
+    """Attributed parameter → its shape, in the order of flat gradients."""
+    shapes = {name: value.shape for name, value in context.model.named_parameters()}
+    return {name: shapes[name] for name in context.attributed}
+
+
+def by_parameter(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Views (…, *shape) of flat gradients (…, n_params), by name."""
+    pieces = torch.split(flat, [shape.numel() for shape in shapes.values()], dim=-1)
+    named = zip(shapes.items(), pieces, strict=True)
+    return {name: piece.view(*flat.shape[:-1], *shape) for (name, shape), piece in named}
+
+
 @dataclass(frozen=True)
 class _Dense:
     """How gradients are made where a layer has no factors; see `FunctionalModel` and `values`."""

@@ -14,7 +14,6 @@ Influence Functions" (2023), arXiv 2308.03296, section 3.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.factored import FactoredGradients, factors_of, layer_parameters
+from attriboard.toolkit.gradients import attributed_shapes, by_parameter
 from attriboard.toolkit.memory import affordable_rows
 from attriboard.toolkit.placed import FunctionalModel, values
 
@@ -55,7 +55,7 @@ def position_scores(context: Context, directions: Sequence[Direction], examples:
     for checkpoint, vector in directions:
         made = FactoredGradients(context, checkpoint, context.loss)
         made.check()
-        along = _by_parameter(context, vector)
+        along = by_parameter(vector, attributed_shapes(context))
         names = {layer: list(own) for layer, own in layer_parameters(context).items()}
         start = 0
         for chunk in made.blocks(examples):
@@ -115,10 +115,3 @@ def mean_target_gradient(context: Context, checkpoint: Checkpoint, tests: Sequen
     """g', the mean of ∇f over some test points, (n_params,) float64."""
     chosen = context.test[torch.tensor(list(tests), device=context.device)]
     return weighted_gradient(context, checkpoint, context.target, chosen, torch.full((len(tests),), 1 / len(tests)))
-
-
-def _by_parameter(context: Context, vector: Tensor) -> dict[str, Tensor]:
-    shapes = {name: tuple(value.shape) for name, value in context.model.named_parameters()}
-    sizes = [prod(shapes[name]) for name in context.attributed]
-    pieces = torch.split(vector, sizes)
-    return {name: piece.view(shapes[name]) for name, piece in zip(context.attributed, pieces, strict=True)}

@@ -15,7 +15,7 @@ from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.batches import Batch, BatchLosses
-from attriboard.toolkit.gradients import count_parameters, per_example_gradients
+from attriboard.toolkit.gradients import attributed_shapes, by_parameter, count_parameters, per_example_gradients
 from attriboard.toolkit.replaying import backward, followable
 from attriboard.toolkit.updates import Stack
 
@@ -78,12 +78,7 @@ class Unrolled(MeanOfScores):
         """Test gradients at the end of the replay, not at the published model: the bits of one run."""
         end = Checkpoint(last.parameters, checkpoint.epoch, checkpoint.seed, checkpoint.indices, last.buffers)
         flat = torch.cat(list(per_example_gradients(context, end, context.target, context.test[points])))
-        shapes = {name: value.shape for name, value in context.model.named_parameters()}
-        pieces = flat.split([shapes[name].numel() for name in context.attributed], 1)  # type: ignore[no-untyped-call]
-        return {
-            name: piece.reshape(len(flat), *shapes[name]).contiguous()
-            for name, piece in zip(context.attributed, pieces, strict=True)
-        }
+        return {name: one.contiguous() for name, one in by_parameter(flat, attributed_shapes(context)).items()}
 
     def memory_need(self, context: Context, **others: Any) -> dict[str, int]:
         """Stacks of test points, the states of a run, and what a batch needs."""
