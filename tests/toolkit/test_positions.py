@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from other_layers import convolutions, language_model
-from torch.func import functional_call
+from other_layers import convolutions, flat, language_model, one_by_one
 
 from attriboard.attributors.grad_cos import GradCos
 from attriboard.attributors.grad_dot import GradDot
@@ -31,21 +30,10 @@ def test_scores_of_tokens_add_up_to_those_of_their_examples(method, values):
     assert float((tokens - tokens.mean(1, keepdim=True)).abs().max()) > 1e-3 * float(expected.abs().max())
 
 
-def gradients_of(context, checkpoint, function, examples):
-    """Brute force: one backward pass for each example, float64 (n, n_params)."""
-    rows = []
-    for i in range(len(examples)):
-        one = examples[i : i + 1]
-        parameters = {n: checkpoint.parameters[n].clone().requires_grad_() for n in context.attributed}
-        value = function(functional_call(context.model, parameters, (one.inputs,)), one.targets).sum()
-        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, list(parameters.values()))]))
-    return torch.stack(rows)
-
-
 def test_sums_over_tokens_are_inner_products_of_gradients_in_float64():
     context = language_model()
     checkpoint = context.checkpoints[0]
-    gradients = gradients_of(context, checkpoint, context.loss, context.train)
+    gradients = flat(one_by_one(context, context.loss, context.train))
     vector = torch.randn(gradients.shape[1], dtype=torch.float64)
     tokens = position_scores(context, [(checkpoint, vector)], context.train)
     torch.testing.assert_close(tokens.sum(1), -gradients @ vector, rtol=1e-10, atol=1e-10)
@@ -54,7 +42,7 @@ def test_sums_over_tokens_are_inner_products_of_gradients_in_float64():
 def test_a_weighted_gradient_is_the_sum_of_single_ones():
     context = language_model()
     checkpoint = context.checkpoints[0]
-    gradients = gradients_of(context, checkpoint, context.target, context.test)
+    gradients = flat(one_by_one(context, context.target, context.test))
     weights = torch.randn(len(gradients), dtype=torch.float64)
     found = weighted_gradient(context, checkpoint, context.target, context.test, weights)
     torch.testing.assert_close(found, weights @ gradients, rtol=1e-9, atol=1e-9)
