@@ -45,7 +45,7 @@ class ModelSpec(_Spec):
     """Which architecture is trained."""
 
     architecture: str = Field(
-        pattern=rf"{NAME[:-1]}$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        pattern=rf"{NAME}|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="name of the model builder; or package.module:function of your own, beside the card or installed",
     )
     options: dict[str, Scalar | list[int]] = Field(default_factory=dict, description="arguments of the builder")

@@ -164,9 +164,7 @@ class FunctionalBatch:
 
     def slopes(self, directions: Directions) -> Tensor:
         """See `Batch`."""
-        ones = next(iter(directions.values())).new_ones(self._n, dtype=self._losses.precision)
-        gradient = grad(lambda parameters, weights: weights @ self._values(parameters))
-        pull = self._pullback(lambda weights: gradient(self._parameters, weights), ones)
+        pull = self._pullback(lambda weights: self._gradient(self._parameters, weights), self._ones())
         return torch.cat([pull(block)[0].to(self._dtype) for block in self._blocks(directions)])
 
     def add_combination(self, weights: Tensor, into: Directions, scale: float = 1.0) -> None:
@@ -179,9 +177,7 @@ class FunctionalBatch:
 
     def add_hessian(self, directions: Directions, into: Directions, scale: float = 1.0) -> Tensor:
         """See `Batch`."""
-        ones = next(iter(directions.values())).new_ones(self._n, dtype=self._losses.precision)
-        gradient = grad(lambda parameters, weights: weights @ self._values(parameters))
-        pull = self._pullback(gradient, self._parameters, ones)
+        pull = self._pullback(self._gradient, self._parameters, self._ones())
         slopes = []
         for number, block in enumerate(self._blocks(directions)):
             found, of_weights = pull(block)
@@ -211,6 +207,14 @@ class FunctionalBatch:
 
     def _values(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._losses(self._outputs(parameters)).to(self._losses.precision)
+
+    def _gradient(self, parameters: Mapping[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
+        """Σ_i w_i ∇ℓ_i."""
+        found: dict[str, Tensor] = grad(lambda one: weights @ self._values(one))(dict(parameters))
+        return found
+
+    def _ones(self) -> Tensor:
+        return torch.ones(self._n, dtype=self._losses.precision, device=self._inputs.device)
 
     def _pullback(self, function: Callable[..., Any], *at: Any) -> Callable[[Any], Any]:
         """Its pullback, for many cotangents at once; attention by its plain formula, which has second derivatives."""

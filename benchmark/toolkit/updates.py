@@ -106,10 +106,9 @@ class Update(ABC):
 class SGDUpdate(Update):
     """SGD, with or without momentum."""
 
-    @property
-    def n_moments(self) -> int:  # type: ignore[override]
-        """The velocity, where there is one."""
-        return 1 if self.recipe.momentum else 0
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.n_moments = 1 if recipe.momentum else 0
 
     def forth(self, state: TrainingState, gradient: Mapping[str, Tensor], rate: float) -> TrainingState:
         """See `Update`."""
