@@ -9,11 +9,12 @@ over the checkpoints c that were kept of a run, up to `epoch`, with η_c the lea
 
     Γ(g) = m̂/(√v̂ + ε),  m̂ = (β₁ m + (1 − β₁) g)/(1 − β₁ᵗ⁺¹),  v̂ = (β₂ v + (1 − β₂) g²)/(1 − β₂ᵗ⁺¹)
 
-and for SGD, with or without momentum, the gradient itself: what it already holds is the same for all examples. The
-moments come from a replay of the run.
+and for SGD, with or without momentum, the gradient itself: the velocity is the same for all examples. The moments come
+from a replay of the run.
 
 Deviations: the test side is the gradient of the attributed f; η is relative to the recipe's largest, which changes no
-order; the projection is a randomized Fourier transform; all training examples, not LoRA parameters.
+order; the projection is a randomized Fourier transform; the run and the parameters are those of the task, where the
+paper trains LoRA parameters on a small part of the data first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients
 from attriboard.toolkit.projection import FourierProjection
 from attriboard.toolkit.replaying import check_end
-from attriboard.toolkit.similarity import gradient_similarity
+from attriboard.toolkit.similarity import cosines, gradient_similarity
 from attriboard.toolkit.updates import BETAS, EPSILON
 
 
@@ -105,4 +106,4 @@ def directions_similarity(
     train = torch.cat([project(block) for block in directions()])
     targets = per_example_gradients(context, checkpoint, context.target, context.test)
     test = torch.cat([project(block.double()) for block in targets])
-    return torch.nn.functional.normalize(test, eps=1e-300) @ torch.nn.functional.normalize(train, eps=1e-300).T
+    return cosines(test, train)

@@ -37,12 +37,17 @@ def gradient_similarity(
             torch.cat([project(block).double() for block in per_example_gradients(context, checkpoint, *side)])
             for side in sides
         )
-        return _directions(test) @ _directions(train).T if cosine else test @ train.T
+        return cosines(test, train) if cosine else test @ train.T
     products = gradient_products(context, checkpoint, context.loss, context.target).T
     if cosine:
         test, train = (_lengths(context, checkpoint, *side) for side in sides)
         products = products / test[:, None] / train
     return products
+
+
+def cosines(test: Tensor, train: Tensor) -> Tensor:
+    """Of all rows of one side with all of the other, (n_test, n_train); 0 where a row is zero."""
+    return _directions(test) @ _directions(train).T
 
 
 def _directions(rows: Tensor) -> Tensor:
