@@ -27,7 +27,7 @@ class Metric:
         direction: which way is better.
         footer: what the numbers are, in a sentence or two.
         unit: what the number that orders its rows is.
-        commands: that score a method; `{task}` stands for the task.
+        commands: that score a method; `{task}` is replaced by the task.
         table: from a task's study to its leaderboard; none where no record has this metric.
     """
 
@@ -306,8 +306,8 @@ METRICS = (
         "Remove the examples that a method calls most helpful, retrain, measure.",
         "↓ Lower accuracy (or higher perplexity) is better.",
         "Data selection: the examples with the highest scores, summed over calibration points, are removed, and models "
-        "are trained on the rest; accuracy or perplexity is on scoring points. It ranks methods otherwise than LDS "
-        "does: sums over test points reward methods that remove whole classes, and random halves never lack a class.",
+        "are trained on the rest; accuracy or perplexity is on scoring points. It ranks methods differently from "
+        "LDS: sums over test points reward methods that remove whole classes, and random halves never lack a class.",
         "after the most helpful examples were removed",
         ("attriboard removal {task} ATTRIBUTOR",),
         removal_table,

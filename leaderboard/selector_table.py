@@ -31,13 +31,14 @@ SUMMARY = (
     Column(
         "surrogate",
         "ξ̄'s there",
-        "Mean regret of the surrogate on the same tasks and attributors: what to compare with, "
-        "for not every selector chose everywhere",
+        "Mean regret of the surrogate on the same tasks and attributors, for comparison, "
+        "because not every selector chose everywhere",
     ),
     Column(
         "common",
         "Mean regret, common",
-        "Over the tasks and attributors on which every selector that chose on most of them chose: one subset for all",
+        "Over one subset for all: pairs of task and attributor that the selectors which chose on at least half of all "
+        "pairs have in common",
     ),
     Column("worst", "Worst regret"),
     Column("gap_closed", "Mean gap closed", "Where there is a gap", best_first="desc"),
@@ -121,15 +122,15 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
         rows.append(Row(name, Cell(name, name), cells))
     rows.sort(key=lambda row: float(row.cell("regret").value or 0.0) if row.cell("regret").value is not None else 9.0)
     caption = (
-        "Averages over each selector's own choices; beside them ξ̄'s regret on the same tasks and attributors, to "
-        f"compare with, and the mean over {len(common)} pairs on which all that chose on most of them chose. A regret "
-        "of 0 means: as good as choosing with all the retrains."
+        "Averages over each selector's own choices; beside them, for comparison, ξ̄'s regret on the same tasks and "
+        f"attributors, and the mean over the {len(common)} pairs that the selectors which chose on at least half of "
+        "all pairs have in common. A regret of 0 means: as good as choosing with all the retrains."
     )
     return Table("summary", caption, "selectors", Column("selector", "Selector", numeric=False), SUMMARY, rows)
 
 
 def _common(choices: Iterable[Sequence[SelectionRecord]]) -> set[tuple[str, str]]:
-    """Tasks and attributors on which every selector chose; those that chose on less than half of all are not asked."""
+    """Tasks and attributors on which every selector chose; those that chose on less than half of all are left out."""
     chosen = [{_pair(r) for r in records if r.regret} for records in choices]
     every = set().union(*chosen)
     return every.intersection(*(pairs for pairs in chosen if 2 * len(pairs) >= len(every)))

@@ -32,15 +32,13 @@ def build(
         bool,
         typer.Option(
             "--with-my-results/--published-only",
-            help="Whether records in attriboard-results, where run and select write them, stand beside the published "
+            help="Whether records in attriboard-results, where run and select write them, appear beside the published "
             "ones. Not with --results.",
         ),
     ] = True,
     url: Annotated[
         str,
-        typer.Option(
-            help="Address at which the site will stand, for permanent links, badges and the page of missing pages."
-        ),
+        typer.Option(help="Address at which the site will be served, for permanent links, badges and the 404 page."),
     ] = "",
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the site.", file_okay=False)] = Path("site"),
     json: Json = False,

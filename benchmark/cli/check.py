@@ -176,7 +176,7 @@ def submit(
         "attriboard-entry"
     ),
     verbose: Annotated[bool, typer.Option("--verbose", help="Print every file and every warning.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Print a method card to fill in, and end.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print a method card to fill in, and exit.")] = False,
     json: Json = False,
 ) -> None:
     """Bundle a checked entry: card, records and, where given, scores; exit code 2 where something is missing.

@@ -178,7 +178,7 @@ def verify(
         typer.Option(help="Instead of single rows: this many random masks with every repeat of each.", min=1),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Choice of the rows; by default another one each time.", min=0)
+        int | None, typer.Option(help="Seed of the choice of rows; by default a new one each time.", min=0)
     ] = None,
     retraining: Retraining = Retraining(),
     sources: Sources = Sources(),

@@ -48,7 +48,7 @@ Parameters = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Attribute only parameters whose names fit, such as 'head.*'; repeatable."),
 ]
-Device = Annotated[str, typer.Option(help="Where the attributor's tensors live.")]
+Device = Annotated[str, typer.Option(help="Device of the attributor's tensors, such as cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of the attributor; by default all cores.", min=1)]
 StoreFolder = Annotated[
     Path | None,
