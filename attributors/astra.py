@@ -5,8 +5,9 @@ Wang et al., "Better Training Data Attribution via Better Inverse Hessian-Vector
     x₀ = P g',   v ← β v + P ((C_B + λI) x − g'),   x ← x − η v,   P = (Û Λ Ûᵀ + λI)⁻¹ of EK-FAC
     τ_λ(z', i) = −g_iᵀ x,   averaged over checkpoints
 
-with C_B the Gauss–Newton matrix of a batch, another one in each step. It is the quadratic that `ekfac_cg` minimizes;
-with all examples in every batch both end at (C + λI)⁻¹ g'.
+with C_B the Gauss–Newton matrix of a batch, another one in each step: Neumann series iterations, as the paper calls
+them, which are gradient steps on the quadratic that `ekfac_cg` minimizes. With all examples in every batch both end at
+(C + λI)⁻¹ g'.
 
 Deviations: all test points see the same batches, which are drawn once for every λ; the learning rate is constant, and
 ours. λ is absolute; the test side is the gradient of the attributed f. Layers that are not one matrix product are left
