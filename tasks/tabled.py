@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import CardError
+from attriboard.base.modules import make_importable
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Dataset, Task
 from attriboard.tasks import DATASETS, MODELS
@@ -80,8 +80,7 @@ def _own_model(reference: str, options: Mapping[str, Any], folder: Path) -> torc
     """
     import torch
 
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    make_importable(folder)
     field = f"model.architecture = {reference}"
     try:
         build = pkgutil.resolve_name(reference)

@@ -9,6 +9,12 @@ from attriboard.base.errors import InputError
 from attriboard.base.processes import definitions_only
 
 
+def make_importable(folder: Path) -> None:
+    """Let modules in a folder be imported; it comes last, so that nothing installed is hidden."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
 def module_from_file(path: Path, kind: str) -> ModuleType:
     """Import a Python file under a name of its own, up to where it begins work; it can import modules beside it.
 
@@ -27,8 +33,7 @@ def module_from_file(path: Path, kind: str) -> ModuleType:
         raise InputError(f"{kind} file {path}: not a readable .py file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up here
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last, so that nothing installed is hidden
+    make_importable(path.parent)
     with definitions_only(path):
         spec.loader.exec_module(module)
     return module

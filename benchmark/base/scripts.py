@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from attriboard.base.errors import InputError
+from attriboard.base.modules import make_importable
 
 PREFIX = "attriboard_script_"
 """Begins the names of the modules that scripts become."""
@@ -61,8 +62,7 @@ def definitions(path: Path, *names: str, package: str | None = None) -> ModuleTy
         wanted = [*future, *(script.statements[at].node for at in chosen if at not in script.done)]
         script.done |= set(chosen)
         code = compile(ast.Module(wanted, []), str(path), "exec", dont_inherit=True)
-        if str(path.parent) not in sys.path:
-            sys.path.append(str(path.parent))
+        make_importable(path.parent)
         with contextlib.redirect_stdout(io.StringIO()):
             exec(code, vars(script.module))
     except (Exception, SystemExit) as error:

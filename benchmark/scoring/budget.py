@@ -139,6 +139,17 @@ def draw_retrains(n_masks: int, n_repeats: int, n_draws: int, seed: int) -> tupl
     return order.astype(np.int64), repeats.astype(np.int64)
 
 
+def draw_models(k: int, n_resamples: int, seed: int, stream: int) -> NDArray[np.int64]:
+    """Resamples of k models with replacement, (n_resamples, k), from raw Philox words; `stream` is the second key."""
+    generator = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+    return (generator.random_raw(n_resamples * k) % np.uint64(k)).astype(np.int64).reshape(n_resamples, k)
+
+
+def multiplicities(drawn: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+    """How often each of k models is in each row of a draw, (n_resamples, k)."""
+    return np.stack([np.bincount(row, minlength=k) for row in drawn]).astype(np.float64)
+
+
 def few_lds(predictions: NDArray[np.float64], outputs: NDArray[np.floating]) -> NDArray[np.float64]:
     """Mean LDS of every grid point over a few single retrains.
 
@@ -219,13 +230,11 @@ def expected_regret(
         The expected regret, and the number of models that would about halve it; `None` where the regret is 0.
     """
     k = outputs.shape[0]
-    generator = np.random.Philox(key=np.array([seed, _STREAM + 1], dtype=np.uint64))
-    drawn = (generator.random_raw(n_resamples * k) % np.uint64(k)).astype(np.int64).reshape(n_resamples, k)
+    drawn = draw_models(k, n_resamples, seed, _STREAM + 1)
     variance = jackknife_variance(predictions, outputs, shape.spreads) if rule.pooled else 0.0
 
     def regret(size: int) -> float:
-        weights = np.stack([np.bincount(row[:size], minlength=k) for row in drawn]).astype(np.float64)
-        weights = np.vstack([np.ones((1, k)), weights])
+        weights = np.vstack([np.ones((1, k)), multiplicities(drawn[:, :size], k)])
         if rule.pooled:
             curves = pooled_correlations(predictions, outputs, shape.spreads, weights)
         else:

@@ -1,4 +1,4 @@
-"""Is ξ right here? ω at ξ's λ, estimated from k retrains.
+"""Is ξ right on this task? ω at ξ's λ, estimated from k retrains.
 
 The population LDS of a test point rises in λ exactly where ξ < ω (docs/formulas.md), so choosing λ where ξ = ½ is right
 where ω = ½. With τ the scores, n = ‖τ‖ the spread of their sums over random subsets and o₁ = ⟨τ, ψ⟩ the covariance of
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
+from attriboard.scoring.budget import draw_models, multiplicities
 
 _STREAM = 7  # second key word of Philox
 _LARGEST = 10.0  # of ω: the LDS rises whatever ξ is, which is at most 1
@@ -97,7 +98,5 @@ def estimate_omega(
 
 def _resamples(k: int, count: int, seed: int) -> NDArray[np.float64]:
     """Multiplicities of resamples with at least two different models, (count, k)."""
-    generator = np.random.Philox(key=np.array([seed, _STREAM], dtype=np.uint64))
-    drawn = (generator.random_raw(count * k) % np.uint64(k)).astype(np.int64).reshape(count, k)
-    weights = np.stack([np.bincount(row, minlength=k) for row in drawn]).astype(np.float64)
+    weights = multiplicities(draw_models(k, count, seed, _STREAM), k)
     return np.asarray(weights[(weights > 0).sum(axis=1) >= 2])
