@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Outcome
@@ -40,6 +40,23 @@ class Rerun:
     display: Display = field(default_factory=Silent)
 
 
+class _Group(NamedTuple):
+    """What one process can run."""
+
+    task: str
+    seed: int
+    threads: int
+    origin: str
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, record: AttributionRecord) -> Self:
+        """The group of a record."""
+        return cls(
+            record.task.name, record.seed, record.provenance.threads, record.attributor.origin, record.parameters
+        )
+
+
 @dataclass(frozen=True)
 class Found:
     """What came of it.
@@ -68,27 +85,31 @@ def run_entry_again(folder: Path, how: Rerun) -> Found:
     verifications: list[Verification] = []
     errors: list[Problem] = []
     warnings: list[Problem] = []
-    for group, records in groupby(sorted(_records(folder), key=lambda pair: _group(pair[1])), lambda p: _group(p[1])):
-        claimed = list(records)
-        place = f"{RECORDS}/"
+    groups: dict[_Group, dict[str, AttributionRecord]] = {}
+    for path, record in _records(folder):
+        groups.setdefault(_Group.of(record), {})[f"{RECORDS}/{path.name}"] = record
+    for group, claimed in sorted(groups.items()):
+        places, records = list(claimed), list(claimed.values())
         try:
-            method = method_of(claimed[0][1], how.code)
+            method = method_of(records[0], how.code)
         except AttriboardError as error:
-            warnings += [Problem(place + path.name, f"not run again: {error}") for path, _ in claimed]
+            warnings += [Problem(place, f"not run again: {error}") for place in places]
             continue
         workspace = Workspace(
-            group[0], how.groundtruth, limits=how.limits, sandbox=True, seed=group[1], threads=group[2],
-            display=how.display,
+            group.task, how.groundtruth, limits=how.limits, sandbox=True, seed=group.seed, threads=group.threads,
+            parameters=group.parameters, display=how.display,
         )  # fmt: skip
         try:
-            found = list(_verified([record for _, record in claimed], workspace, method, how))
+            found = list(_verified(records, workspace, method, how))
         except AttriboardError as error:
-            errors += [Problem(place + path.name, f"cannot be run again: {error}") for path, _ in claimed]
+            errors += [Problem(place, f"cannot be run again: {error}") for place in places]
             continue
-        for (path, _), verification in zip(claimed, found, strict=True):
-            verifications.append(verification)
-            if verification.status != "verified":
-                errors.append(Problem(place + path.name, f"run again in the sandbox: {verification.reason}"))
+        verifications += found
+        errors += [
+            Problem(place, f"run again in the sandbox: {verification.reason}")
+            for place, verification in zip(places, found, strict=True)
+            if verification.status != "verified"
+        ]
     return Found(tuple(verifications), tuple(errors), tuple(warnings))
 
 
@@ -97,11 +118,6 @@ def _records(folder: Path) -> Iterator[tuple[Path, AttributionRecord]]:
         record = read_record(path)
         if isinstance(record, AttributionRecord):
             yield path, record
-
-
-def _group(record: AttributionRecord) -> tuple[str, int, int, str]:
-    """What one process can run: the same task, seed, threads and kind of code."""
-    return record.task.name, record.seed, record.provenance.threads, record.attributor.origin
 
 
 def _verified(
@@ -133,5 +149,5 @@ def _examiner(workspace: Workspace, files: Sequence[Path]) -> HeldOutExaminer:
     from attriboard.groundtruth.held_out import read_held_out  # PyTorch, not for grading
 
     fingerprint = workspace.task.card.fingerprint
-    mine = [path for path in files if read_held_out(path).card.fingerprint == fingerprint]
+    mine = [truth for truth in map(read_held_out, files) if truth.card.fingerprint == fingerprint]
     return HeldOutExaminer(mine[0] if mine else None, workspace)

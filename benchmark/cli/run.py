@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from attriboard.attribution.job import Job
     from attriboard.attribution.runner import Outcome
     from attriboard.evaluation.workspace import Workspace
+    from attriboard.groundtruth.bundle import GroundTruth
     from attriboard.records.files import AnyRecord
     from attriboard.records.model import AttributionRecord, Variant
     from attriboard.records.verifications import Verification
@@ -284,7 +285,7 @@ def verify(
     check_task(claimed, workspace)
     check_truth(claimed, workspace)
     job = workspace.job(method, [dict(claimed.hyperparameters)])
-    examiner = HeldOutExaminer(held_out, workspace)
+    examiner = HeldOutExaminer(_held_out_truth(held_out), workspace)
     prepare_folder(out)
     (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, examiner)
     if again.attributor.name != claimed.attributor.name:
@@ -297,6 +298,14 @@ def verify(
         _show_verification(claimed, verification, path)
     if verification.status != "verified":
         raise typer.Exit(1)
+
+
+def _held_out_truth(path: Path | None) -> "GroundTruth | None":
+    if path is None:
+        return None
+    from attriboard.groundtruth.held_out import read_held_out  # PyTorch, not for grading
+
+    return read_held_out(path)
 
 
 def _show_verification(claimed: "AttributionRecord", verification: "Verification", path: Path) -> None:

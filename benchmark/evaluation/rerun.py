@@ -14,6 +14,7 @@ from attriboard.evaluation.selection import study_selection
 from attriboard.evaluation.selection_cost import selection_cost
 from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, write_record
 from attriboard.records.model import AttributionRecord, HeldOut, SelectionRecord, Variant
@@ -83,24 +84,22 @@ class HeldOutExaminer:
     """Grades the scores of a re-run on held-out masks.
 
     Args:
-        path: their file; without one, nothing is graded.
-        workspace: of the task, whose list of bundles must name the file's digest.
+        truth: the held-out ground truth; without one, nothing is graded.
+        workspace: of the task, whose list of bundles must name the digest of its file.
 
     Attributes:
         found: what the last scores got.
 
     Raises:
-        FormatError: the file is damaged, or its masks were not drawn.
         InputError: it is of another task, or not in the list.
     """
 
-    def __init__(self, path: Path | None, workspace: Workspace) -> None:
+    def __init__(self, truth: GroundTruth | None, workspace: Workspace) -> None:
         self.found: HeldOut | None = None
         self._grader: Grader | None = None
-        if path is not None:
-            from attriboard.groundtruth.held_out import check_commitment, read_held_out  # PyTorch, not for grading
+        if truth is not None:
+            from attriboard.groundtruth.held_out import check_commitment  # PyTorch, not for grading
 
-            truth = read_held_out(path)
             check_commitment(truth, workspace.task.card, workspace.bundles.registry)
             self._grader = Grader(truth)
 

@@ -28,6 +28,8 @@ class ClassNeighbours(Attributor):
     def fit(self, context):
         same = context.test.targets[:, None] == context.train.targets[None]
         products = context.test.inputs.flatten(1) @ context.train.inputs.flatten(1).T
+        if len(context.parameters) == 1:
+            products = -products
         return products, same
 
     def score(self, state, power):
@@ -59,6 +61,9 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
     job = workspace.job(code, [{}, {"power": 2}])
     runner = Runner(ThisProcess())
     honest, other = evaluate(workspace.task, workspace.grader, job, ["default", "custom"], runner)
+    partly = Workspace("digits_mlp", threads=1, parameters="2.weight")
+    (part,) = evaluate(workspace.task, workspace.grader, partly.job(code), ["default"], runner)
+    assert part.scores_sha256 != honest.scores_sha256
     better = tuple(min(1.0, value + 0.02) for value in other.lds.per_test)
     lds = other.lds.model_copy(update={"per_test": better, "mean": sum(better) / len(better), "mask_influence": None})
     invented = other.model_copy(update={"lds": lds})
@@ -66,7 +71,7 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
     (folder / "records").mkdir(parents=True)
     card = write_card(folder / "method.yaml")
     assert card.is_file()
-    made = [write_record(record, tmp_path / "results") for record in (honest, invented, graded)]
+    made = [write_record(record, tmp_path / "results") for record in (honest, invented, graded, part)]
     for path in made:
         shutil.copy(path, folder / "records")
 
@@ -83,9 +88,10 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
     ]
     assert len(named) == 1
     assert {line["message"].partition(":")[0] for line in report["run_again"]} == {"verified", "failed"}
-    assert len(report["run_again"]) == 2
+    assert len(report["run_again"]) == 3
     written = {v.record: v for v in map(read_verification, (tmp_path / "out").rglob(f"*{SUFFIX}"))}
-    assert set(written) == {honest.id, invented.id}
+    assert set(written) == {honest.id, invented.id, part.id}
+    assert (written[part.id].status, written[part.id].same_scores) == ("verified", True)
     assert (written[honest.id].same_scores, written[honest.id].same_code, written[honest.id].sandbox) == (
         True,
         True,
