@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from attriboard.attribution.plugins import PluginSpec
@@ -291,15 +289,6 @@ class Folder:
     def tokens(self, configuration: int) -> Path:
         """Scores of tokens: safetensors, `examples` (m,) and `scores` (m, length)."""
         return self.results / f"tokens-{configuration}.safetensors"
-
-    def read_tokens(self, configuration: int) -> dict[int, NDArray[np.float64]]:
-        """Training example → scores of its tokens; nothing where none were asked for."""
-        if not self.tokens(configuration).exists():
-            return {}
-        from safetensors.numpy import load_file
-
-        found = load_file(self.tokens(configuration))
-        return dict(zip(found["examples"].tolist(), found["scores"], strict=True))
 
 
 @cache

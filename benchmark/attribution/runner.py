@@ -3,9 +3,6 @@
 A crash, a time-out or NaN in one configuration is that configuration's outcome; the others go on in a new worker.
 """
 
-import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +17,7 @@ from attriboard.attribution.job import (
     Began,
     Described,
     Done,
+    Event,
     Finished,
     Folder,
     Job,
@@ -28,10 +26,11 @@ from attriboard.attribution.job import (
     Refused,
     Selected,
 )
+from attriboard.attribution.results import Results
 from attriboard.base.digests import digest_file
 from attriboard.base.display import Display, Progress, Silent
 from attriboard.base.errors import FormatError, InputError
-from attriboard.base.scores import Scores, map_scores
+from attriboard.base.scores import Scores
 from attriboard.contracts.hyperparameter import HyperparameterValue
 
 MAX_PRINTED = 20
@@ -239,26 +238,14 @@ def _renumbered(event: Selected, numbers: list[int], everything: list[Configurat
     return event.model_copy(update={"configurations": group, "configuration": number})
 
 
-def _fits(event: Selected, known: int) -> bool:
-    """Whether a choice is among the configurations that there are, or the next one."""
-    chosen = event.configuration
-    return all(0 <= c < known for c in event.configurations) and (chosen is None or 0 <= chosen <= known)
-
-
-def _taken(path: Path, copy: Path) -> Path:
-    """A copy of a file that other people's code wrote, and may still change.
-
-    Raises:
-        OSError: a link, or no file.
-        FormatError: a pipe or another thing to wait for.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as source, copy.open("wb") as target:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FormatError("not a plain file")
-        shutil.copyfileobj(source, target)
-    path.unlink()
-    return copy
+def _believable(event: Event, waiting: set[int], known: int) -> bool:
+    """Whether what is finished was waited for, and a choice is among the configurations that there are, or the next."""
+    match event:
+        case Finished():
+            return event.configuration in waiting
+        case Selected(configurations=group, configuration=chosen):
+            return all(0 <= c < known for c in group) and (chosen is None or 0 <= chosen <= known)
+    return True
 
 
 class _Session:
@@ -270,21 +257,21 @@ class _Session:
     """
 
     def __init__(self, executor: Executor, job: Job, listen: Listen) -> None:
-        self._name, data = job.attributor.name, job.task.card.data
-        self._shape = (data.n_train if job.queries == "train" else data.n_test, data.n_train)
+        self._name = job.attributor.name
         self._busy: set[int] = set()
         self._finished = 0
         self.waits = False
         # What it started may still write while the folder goes.
         self._temporary = tempfile.TemporaryDirectory(prefix="attriboard-", ignore_cleanup_errors=True)
-        self._folder = Folder(Path(self._temporary.name))
-        self._folder.results.mkdir()
-        self._folder.job.write_text(job.model_dump_json(), encoding="utf-8")
+        folder = Folder(Path(self._temporary.name))
+        folder.results.mkdir()
+        folder.job.write_text(job.model_dump_json(), encoding="utf-8")
         try:
-            self._worker = executor.start(self._folder, listen)
+            self._worker = executor.start(folder, listen)
         except BaseException:
             self._temporary.cleanup()
             raise
+        self._results = Results(folder, job, self._worker.trusted)
         try:
             self.described = self._described()
         except BaseException:
@@ -314,13 +301,10 @@ class _Session:
         self._worker.send(plan)
         waiting, known = set(range(len(plan.configurations))), len(plan.configurations)
         for event in self._worker.events():
+            if not _believable(event, waiting, known):
+                self._worker.disbelieve()
+                return
             match event:
-                case Finished() if event.configuration not in waiting:
-                    self._worker.disbelieve()
-                    return
-                case Selected() if not _fits(event, known):
-                    self._worker.disbelieve()
-                    return
                 case Refused():
                     raise InputError(event.message)
                 case Began():
@@ -341,11 +325,13 @@ class _Session:
     def outcome(self, event: Finished, described: Described, number: int, hyperparameters: Configuration) -> Outcome:
         """A finished configuration with its scores."""
         scores, reason = None, event.reason
+        tokens: Mapping[int, NDArray[np.float64]] = {}
         if reason is None:
             try:
-                scores = self._scores(event.configuration)
+                scores = self._results.scores(event.configuration)
+                tokens = self._results.tokens(event.configuration)
             except (OSError, FormatError, TypeError, ValueError) as error:
-                reason = f"crash: it reported scores and left none that can be read: {error}"
+                scores, reason = None, f"crash: it reported scores and left none that can be read: {error}"
         return Outcome(
             described,
             number,
@@ -357,23 +343,8 @@ class _Session:
             event.peak_bytes,
             event.notes,
             self.details(event.traceback) if event.traceback else "",
-            self._folder.read_tokens(event.configuration),
+            tokens,
         )
-
-    def _scores(self, configuration: int) -> Scores:
-        """The scores of a finished configuration, mapped into memory; the mapping keeps the bytes.
-
-        Raises:
-            OSError, FormatError, TypeError, ValueError: what lies there is no score matrix of this job.
-        """
-        path = self._folder.scores(configuration)
-        if not self._worker.trusted:
-            path = _taken(path, self._folder.path / path.name)
-        scores = map_scores(path)
-        path.unlink()
-        if scores.shape != self._shape:
-            raise FormatError(f"shape: scores are {scores.shape}, must be (n_test, n_train) = {self._shape}")
-        return scores
 
     def busy_at_the_end(self) -> list[int]:
         """Positions it was working on when it died.

@@ -4,10 +4,13 @@ import re
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tiny import N_TEST, N_TRAIN
 
 from attriboard.attribution.executors import OwnProcess
+from attriboard.attribution.job import Folder, Tokens
 from attriboard.attribution.limits import Limits
+from attriboard.attribution.results import Results
 from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 
@@ -280,3 +283,48 @@ def test_numbers_that_are_none_reach_the_one_who_judges_them(make_job):
 def test_an_unusable_device_is_the_callers_error(make_job):
     with pytest.raises(InputError, match="device 'abacus': PyTorch cannot use it: "):
         outcomes(make_job(MODES, device="abacus"))
+
+
+LIAR = """
+from attriboard.attribution import worker
+
+
+worker._Run._tokens = lambda self, index, *rest: self.folder.tokens(index).write_bytes(b"junk")
+
+
+class Liar(Attributor):
+    name = "liar"
+
+    def fit(self, context):
+        Path(sys.argv[1], "scores", "tokens-0.safetensors").write_bytes(b"junk")
+        return -context.test.inputs @ context.train.inputs.T
+
+    def score(self, state):
+        return state
+"""
+
+
+def test_what_is_no_scores_of_tokens_fails_its_configuration_and_is_read_only_where_asked_for(make_job):
+    job = make_job(LIAR)
+    (plain,) = outcomes(job)
+    assert (plain.reason, plain.tokens) == (None, {})
+    (asked,) = outcomes(job.model_copy(update={"tokens": Tokens(tests=(0,), k=1)}))
+    assert asked.scores is None
+    assert asked.reason.startswith("crash: it reported scores and left none that can be read: ")
+    assert "holds no scores of tokens" in asked.reason
+
+
+def test_a_link_for_scores_of_tokens_is_not_followed_where_nobody_trusts_it(make_job, tmp_path):
+    folder = Folder(tmp_path / "worker")
+    folder.results.mkdir(parents=True)
+    tokens = {"examples": np.array([3]), "scores": np.array([[0.5, -1.0]])}
+    save_file(tokens, tmp_path / "elsewhere")
+    folder.tokens(0).symlink_to(tmp_path / "elsewhere")
+    job = make_job(LIAR, tokens=Tokens(tests=(0,), k=1))
+    with pytest.raises(OSError, match="symbolic links"):
+        Results(folder, job, trusted=False).tokens(0)
+    folder.tokens(0).unlink()
+    save_file(tokens, folder.tokens(0))
+    assert {at: scores.tolist() for at, scores in Results(folder, job, trusted=False).tokens(0).items()} == {
+        3: [0.5, -1.0]
+    }
