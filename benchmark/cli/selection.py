@@ -110,7 +110,9 @@ def _by_budget(
 
 def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
     """Print the grid with its LDS, the choice, and what it is worth."""
-    names = [n for n in found.configurations[0] if len({str(c[n]) for c in found.configurations}) > 1]
+    from attriboard.evaluation.choice_rules import varying
+
+    names = varying(found.configurations)
     nearest = found.nearest
     rows = [
         (*(setting(c[n]) for n in names), f"{lds:.3f}", "chosen" if c == nearest else "")

@@ -23,18 +23,18 @@ from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
+from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import open_store
-from attriboard.groundtruth.plan import split_of, tuning_requests, untrained_masks
+from attriboard.groundtruth.plan import as_masks, split_of, tuning_requests, untrained_masks
 from attriboard.retraining.engine import retrain
 from attriboard.scoring.budget import expected_regret, few_lds
 from attriboard.scoring.lds import predict
 from attriboard.scoring.omega import Omega
-from attriboard.scoring.rules import geometry, jackknife_variance, pooled_correlations
+from attriboard.scoring.rules import Geometry, Rule, geometry, jackknife_variance, pooled_correlations
 
 SMALLEST = 2
 N_SKETCHES = 200  # subsets that tell how predictions of grid points vary together
-HEADLINE_SELECTOR = "surrogate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,17 +133,12 @@ def choose_by_budget(
     center = centers(len(run.points), run.choices)[good]
     rules = choice_rules(points, shape, center)
     name = [rule for rule in rules if between or rule != "between"][-1]
-    rule = rules[name]
     curve = few_lds(predictions, outputs)
-    measured, variance = curve, 0.0
-    if rule.pooled:
-        measured = pooled_correlations(predictions, outputs, shape.spreads, np.ones((1, budget)))[0]
-        variance = jackknife_variance(predictions, outputs, shape.spreads)
-    (chosen,), (offset,) = rule.choose(measured[None], np.array([variance]))
-    regret, halving = expected_regret(predictions, outputs, rule, shape)
+    chosen, offset = _chosen(rules[name], curve, predictions, outputs, shape)
+    regret, halving = expected_regret(predictions, outputs, rules[name], shape)
     omega = _omega(run, good[chosen], outputs, dict(zip(good, shape.spreads, strict=True)))
     return BudgetChoice(
-        hyperparameters=_beside(points, int(chosen), float(offset)),
+        hyperparameters=_beside(points, chosen, offset),
         configurations=tuple(points),
         lds=tuple(np.round(curve, 6).tolist()),
         rule=name,
@@ -151,13 +146,27 @@ def choose_by_budget(
         expected_regret=regret,
         halving_budget=halving,
         xi_pick=None if np.isnan(center[chosen]) else float(f"{10 ** center[chosen]:.6g}"),
-        omega=None if omega is None else round(omega.value, 4),
-        omega_ci95=None if omega is None else (round(omega.low, 4), round(omega.high, 4)),
-        warning="" if omega is None or omega.trusts_xi else _warning(omega),
+        **_verdict(omega),
         failed=tuple(run.failed),
         trained=trained,
         seconds=time.perf_counter() - started,
     )
+
+
+def _chosen(
+    rule: Rule,
+    curve: NDArray[np.float64],
+    predictions: NDArray[np.float64],
+    outputs: NDArray[np.float64],
+    shape: Geometry,
+) -> tuple[int, float]:
+    """The grid point that a rule takes, and how many decades beside it λ lies."""
+    measured, variance = curve, 0.0
+    if rule.pooled:
+        measured = pooled_correlations(predictions, outputs, shape.spreads, np.ones((1, len(outputs))))[0]
+        variance = jackknife_variance(predictions, outputs, shape.spreads)
+    (chosen,), (offset,) = rule.choose(measured[None], np.array([variance]))
+    return int(chosen), float(offset)
 
 
 def _beside(
@@ -169,10 +178,18 @@ def _beside(
     return points[chosen] | {REGULARIZATION: float(f"{10 ** (positions(points)[chosen] + offset):.4g}")}
 
 
-def _warning(omega: Omega) -> str:
-    """What ω says against ξ."""
+def _verdict(omega: Omega | None) -> dict[str, Any]:
+    """ω with its interval, and what it says against ξ."""
+    if omega is None:
+        return {"omega": None, "omega_ci95": None, "warning": ""}
     side = "above" if omega.low > 0.5 else "below"
-    return f"ω lies {side} one half ({omega.low:.2f} … {omega.high:.2f}): the best λ lies {side} the one that ξ picks"
+    interval = f"{omega.low:.2f} … {omega.high:.2f}"
+    warning = f"ω lies {side} one half ({interval}): the best λ lies {side} the one that ξ picks"
+    return {
+        "omega": round(omega.value, 4),
+        "omega_ci95": (round(omega.low, 4), round(omega.high, 4)),
+        "warning": "" if omega.trusts_xi else warning,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,9 +231,7 @@ def _retrained(
     digests = [request.digest(card.fingerprint) for request in requests]
     name, sign = card.target_output
     outputs = sign * store.read(f"outputs/{name}", digests).astype(np.float64)
-    masks = np.zeros((budget, card.data.n_train), dtype=bool)
-    for mask, request in zip(masks, requests, strict=True):
-        mask[request.indices] = True
+    masks = as_masks([request.indices for request in requests], card.data.n_train)
     return masks, outputs[:, split_of(card).calibration], trained
 
 

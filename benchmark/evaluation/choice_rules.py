@@ -35,6 +35,11 @@ def positions(points: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
     return np.array([math.log10(least / 10 if number <= 0 else number) for number in numbers])
 
 
+def swept_alone(points: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether grid points differ in λ alone, and it is a number."""
+    return varying(points) == (REGULARIZATION,) and not np.isnan(positions(points)).all()
+
+
 def centers(n_points: int, choices: Iterable[Selected]) -> NDArray[np.float64]:
     """log₁₀ of the λ that ξ chose on the fit of every grid point, (n_points,); NaN where it chose none."""
     found = np.full(n_points, math.nan)
@@ -54,8 +59,7 @@ def choice_rules(points: Sequence[Mapping[str, Any]], shape: Geometry, xi: NDArr
         shape: of their predictions.
         xi: from `centers`.
     """
-    swept, place = varying(points), positions(points)
-    alone = swept == (REGULARIZATION,) and not np.isnan(place).all()
+    swept, place, alone = varying(points), positions(points), swept_alone(points)
     rules = {"best": BEST} | ({"smoothed": smoothed(place)} if alone else {})
     rules["posterior"] = posterior(shape.similarity)
     prior = None if np.isnan(xi).all() or REGULARIZATION not in swept else prior_of_center(place, xi)

@@ -50,7 +50,7 @@ class Grader:
         """Calibration and scoring points, from the task's card."""
         return self.truth.split
 
-    @cached_property
+    @property
     def ceiling(self) -> Ceiling:
         """Noise ceiling on the scoring points."""
         return self.truth.ceiling

@@ -20,7 +20,7 @@ from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.estimate import estimate_ground_truth
-from attriboard.groundtruth.opening import own_folder
+from attriboard.groundtruth.opening import own_truth_file
 from attriboard.records.model import AttributionRecord
 from attriboard.scoring.differences import lds_difference
 
@@ -163,7 +163,7 @@ def build_own_truth(
     n_repeats = card.ground_truth.n_repeats if repeats is None else repeats
     if not (isinstance(n_masks, int) and isinstance(n_repeats, int) and n_masks >= 3 and n_repeats >= 1):
         raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: must be whole numbers, at least 3 and 1")
-    path = own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
+    path = own_truth_file(card, n_masks, n_repeats)
     shards = open_store(task, store)
     cost = estimate_ground_truth(task, shards, workspace.executor(), n_masks=n_masks, n_repeats=n_repeats)
     workspace.display.note(f"ground truth of {card.name}: {cost}")

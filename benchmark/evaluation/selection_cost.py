@@ -18,8 +18,9 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
-from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
+from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, swept_alone, varying
 from attriboard.evaluation.grader import Grader, attributor_info, heading
+from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import OmegaAtPick, Pick, RuleCost, SelectionCostRecord
 from attriboard.records.files import write_record
@@ -29,7 +30,6 @@ from attriboard.scoring.lds import mean_outputs
 from attriboard.scoring.rules import Geometry, geometry, peak_offsets, values_beside
 
 Configuration = dict[str, HyperparameterValue]
-HEADLINE_SELECTOR = "surrogate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +179,9 @@ def run_grid(workspace: Workspace, job: Job) -> GridRun:
 
 def _hidden(points: Sequence[Configuration], scoring: Sequence[float]) -> float | None:
     """What the grid hides: LDS at the peak of the parabola through the best grid point and its neighbors, above its."""
-    place, values = positions(points), np.array(scoring)[None]
-    if varying(points) != (REGULARIZATION,) or np.isnan(place).all():
+    if not swept_alone(points):
         return None
+    place, values = positions(points), np.array(scoring)[None]
     at = values.argmax(axis=1)
     between = values_beside(values, at, peak_offsets(values, at, place), place)
     return round(float(between[0] - values.max()), 6)

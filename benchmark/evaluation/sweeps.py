@@ -17,6 +17,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
 from attriboard.records.model import AttributionRecord
@@ -160,7 +161,7 @@ def sweep_points(
         listen: see `sweep`.
     """
     configurations = [*grid_configurations(grids, fixed), dict(fixed)]
-    job = workspace.job(attributor, configurations, selectors=("surrogate",))
+    job = workspace.job(attributor, configurations, selectors=(HEADLINE_SELECTOR,))
     finished = workspace.records(results)
     records = []
     with (

@@ -14,7 +14,7 @@ from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
 from attriboard.groundtruth.identity import check_identity
-from attriboard.groundtruth.plan import checkpoint_requests, planned, truth_requests
+from attriboard.groundtruth.plan import as_masks, checkpoint_requests, planned, truth_requests
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
@@ -108,9 +108,7 @@ def build_checkpoints(
     code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]
-    seen = np.zeros((len(requests), card.data.n_train), dtype=bool)
-    for row, request in zip(seen, requests, strict=True):
-        row[request.indices] = True
+    seen = as_masks([request.indices for request in requests], card.data.n_train)
     tensors = {
         "subsets": np.packbits(seen, axis=1),
         "seeds": np.array([request.seed for request in requests]),

@@ -99,6 +99,11 @@ def own_folder(card: TaskCard) -> Path:
     return cache_folder() / "groundtruth" / f"{card.name}-{card.fingerprint[:12]}"
 
 
+def own_truth_file(card: TaskCard, n_masks: int, n_repeats: int) -> Path:
+    """Where a ground truth of a size lies that was built on this machine."""
+    return own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
+
+
 def keep_own_truth(card: TaskCard, bundle: Path, n_masks: int, n_repeats: int) -> None:
     """Let everything on this machine find a ground truth of a task that is not published.
 
@@ -109,7 +114,7 @@ def keep_own_truth(card: TaskCard, bundle: Path, n_masks: int, n_repeats: int) -
         n_repeats: retrains of each.
     """
     if BundleRegistry().find(card, "groundtruth") is None:
-        write_atomically(own_folder(card) / f"{n_masks}x{n_repeats}.safetensors", bundle.read_bytes())
+        write_atomically(own_truth_file(card, n_masks, n_repeats), bundle.read_bytes())
 
 
 def largest_truth(card: TaskCard) -> Path | None:

@@ -32,6 +32,14 @@ def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
     return random_subset(card.data.n_train, card.subset_size, card.subsets.seed, k)
 
 
+def as_masks(subsets: Sequence[NDArray[np.int64]], n_train: int) -> NDArray[np.bool_]:
+    """Subsets, given by their rows, as masks (n_subsets, n_train)."""
+    masks = np.zeros((len(subsets), n_train), dtype=bool)
+    for mask, rows in zip(masks, subsets, strict=True):
+        mask[rows] = True
+    return masks
+
+
 def retrain_seed(k: int, repeat: int) -> int:
     """Seed of one repeat of mask k."""
     return MAX_MASKS * (repeat + 1) + k
@@ -53,9 +61,7 @@ def planned(
     requests: Sequence[RetrainRequest], n_masks: int, n_train: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Masks (n_masks, n_train) and seeds (n_masks, n_repeats) of requests that go repeat by repeat."""
-    masks = np.zeros((n_masks, n_train), dtype=bool)
-    for mask, request in zip(masks, requests, strict=False):  # the first repeat has every mask
-        mask[request.indices] = True
+    masks = as_masks([request.indices for request in requests[:n_masks]], n_train)  # the first repeat has every mask
     seeds = np.array([request.seed for request in requests], dtype=np.int64).reshape(-1, n_masks).T
     return masks, seeds
 
@@ -81,10 +87,7 @@ def tuning_requests(card: TaskCard, count: int) -> list[RetrainRequest]:
 
 def untrained_masks(card: TaskCard, count: int) -> NDArray[np.bool_]:
     """Random subsets on which no model is trained, (count, n_train): how scores behave on subsets needs no retrain."""
-    masks = np.zeros((count, card.data.n_train), dtype=bool)
-    for j, mask in enumerate(masks):
-        mask[mask_indices(card, _UNTRAINED_MASK + j)] = True
-    return masks
+    return as_masks([mask_indices(card, _UNTRAINED_MASK + j) for j in range(count)], card.data.n_train)
 
 
 def removal_seed(s: int) -> int:
