@@ -13,6 +13,7 @@ from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
+from attriboard.evaluation.grader import same_run
 from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import write_record
@@ -80,10 +81,12 @@ def ensemble_records(
 
 def _answers(record: AttributionRecord, workspace: Workspace, job: Job, code: str) -> bool:
     """Whether a record is of these models, this code, seed, parameters and ground truth."""
-    mine = (code, workspace.seed, job.parameters, workspace.grader.truth.sha256, job.checkpoints_sha256)
-    truth = record.ground_truth.sha256 if record.ground_truth else None
-    here = (record.attributor.digest, record.seed, record.parameters, truth, record.checkpoints_sha256)
-    return here == mine and record.lds is not None
+    return (
+        same_run(record, job, code)
+        and record.ground_truth.sha256 == workspace.grader.truth.sha256
+        and record.checkpoints_sha256 == job.checkpoints_sha256
+        and record.lds is not None
+    )
 
 
 def _made(workspace: Workspace, job: Job) -> Iterator[AttributionRecord]:

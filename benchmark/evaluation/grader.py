@@ -23,6 +23,7 @@ from attriboard.records.model import (
     HeldOut,
     LdsResult,
     MethodInfo,
+    Record,
     TaskInfo,
     Variant,
     above_ceiling,
@@ -147,7 +148,7 @@ class Grader:
                 "scores_sha256": scores_digest(outcome.scores),
             }
         return AttributionRecord(
-            **heading(task, self.truth, attributor_info(outcome, job), job.seed, job.threads, job.parameters),
+            **heading(task, self.truth, attributor_info(outcome, job), job),
             variant=variant,
             selector=selector,
             hyperparameters=outcome.hyperparameters,
@@ -188,7 +189,7 @@ class Grader:
         described = {"paper": card.paper if card else "", "family": card.family if card else ""}
         info = AttributorInfo(name=name, origin="scores", digest=None, **described)
         return AttributionRecord(
-            **heading(task, self.truth, info, 0),
+            **heading(task, self.truth, info),
             method=MethodInfo(card_sha256=card.sha256, protocol=card.protocol) if card else None,
             variant="custom",
             selector=None,
@@ -209,11 +210,9 @@ def heading(
     task: Task,
     truth: GroundTruth | None,
     info: AttributorInfo,
-    seed: int,
-    threads: int | None = None,
-    parameters: Sequence[str] = (),
+    job: Job | None = None,
 ) -> dict[str, Any]:
-    """What every record begins with; without ground truth where it has none to name, with the attributor's threads."""
+    """What every record begins with; without ground truth where it has none to name, without a job where none ran."""
     card = task.card
     graded = truth and GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats)
     return {
@@ -221,10 +220,15 @@ def heading(
         "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
         "ground_truth": graded,
         "attributor": info,
-        "seed": seed,
-        "provenance": provenance(threads),
-        "parameters": tuple(parameters),
+        "seed": job.seed if job else 0,
+        "provenance": provenance(job.threads if job else None),
+        "parameters": job.parameters if job else (),
     }
+
+
+def same_run(record: Record, job: Job, code: str) -> bool:
+    """Whether a record's heading is the one of this code and job: its digest, seed and parameters."""
+    return (record.attributor.digest, record.seed, record.parameters) == (code, job.seed, job.parameters)
 
 
 def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:

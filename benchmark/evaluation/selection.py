@@ -217,14 +217,7 @@ class _Report:
                 closed = (chosen.scoring - default.scoring) / (oracle.scoring - default.scoring)
         fit_seconds = default.outcome.fit_seconds or 0.0
         return SelectionRecord(
-            **heading(
-                self.task,
-                self.grader.truth,
-                attributor_info(default.outcome, self.job),
-                self.job.seed,
-                self.job.threads,
-                self.job.parameters,
-            ),
+            **heading(self.task, self.grader.truth, attributor_info(default.outcome, self.job), self.job),
             selector=choice.selector,
             hyperparameter=choice.hyperparameter,
             status="failed" if reason else "ok",

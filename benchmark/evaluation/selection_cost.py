@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.attribution.job import Job, Selected
+from attriboard.attribution.job import Described, Job, Selected
 from attriboard.attribution.runner import said
 from attriboard.base.errors import InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, swept_alone, varying
-from attriboard.evaluation.grader import Grader, attributor_info, heading
+from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
 from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import OmegaAtPick, Pick, RuleCost, SelectionCostRecord
@@ -93,7 +93,7 @@ def selection_cost(
     rules = choice_rules(run.points, shape, run.centers)
     curves = budget_curves(run.predictions, grader.truth.target, grader.split, budgets, rules, n_draws=n_draws)
     return SelectionCostRecord(
-        **heading(workspace.task, grader.truth, run.info, job.seed, job.threads, job.parameters),
+        **heading(workspace.task, grader.truth, run.info, job),
         swept=swept,
         configurations=tuple(run.points),
         lds=_rounded(scoring),
@@ -125,11 +125,12 @@ def known_or_made_costs(
     finished = [record for record in workspace.records(results) if isinstance(record, SelectionCostRecord)]
     found = []
     for attributor in attributors:
-        described = workspace.runner.describe(workspace.job(attributor))
+        job = workspace.job(attributor)
+        described = workspace.runner.describe(job)
         start = described.configurations[0]
         if REGULARIZATION not in start:
             raise InputError(f"{attributor}: has no λ to choose")
-        known = next((r for r in finished if _answers(r, workspace, described.code_sha256, start)), None)
+        known = next((r for r in finished if _answers(r, workspace, job, described)), None)
         if known is None:
             values = [value for value in described.grid(REGULARIZATION) if value != start[REGULARIZATION]]
             grid = [start, *(start | {REGULARIZATION: value} for value in values)]
@@ -139,13 +140,13 @@ def known_or_made_costs(
     return found
 
 
-def _answers(
-    record: SelectionCostRecord, workspace: Workspace, code: str, start: Mapping[str, HyperparameterValue]
-) -> bool:
+def _answers(record: SelectionCostRecord, workspace: Workspace, job: Job, described: Described) -> bool:
     """Whether a finished record is of this code, default configuration, seed, parameters and ground truth."""
-    mine = (record.attributor.digest, record.seed, record.parameters, record.ground_truth.sha256)
-    here = (code, workspace.seed, workspace.parameters, workspace.grader.truth.sha256)
-    return mine == here and record.picks["default"].hyperparameters == dict(start)
+    return (
+        same_run(record, job, described.code_sha256)
+        and record.ground_truth.sha256 == workspace.grader.truth.sha256
+        and record.picks["default"].hyperparameters == described.configurations[0]
+    )
 
 
 def run_grid(workspace: Workspace, job: Job) -> GridRun:

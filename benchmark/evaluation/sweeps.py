@@ -16,7 +16,7 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
-from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.grader import Grader, same_run
 from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
@@ -190,14 +190,13 @@ def _answers(
     described: Described, grader: Grader, job: Job, finished: Iterable[AnyRecord], limits: Limits
 ) -> dict[str, AttributionRecord]:
     """Canonical configuration → the record that answers it; of several, one that was scored and has criteria."""
-    identity = (described.code_sha256, grader.truth.sha256, job.checkpoints_sha256, job.seed, job.parameters)
+    truth, checkpoints = grader.truth.sha256, job.checkpoints_sha256
     usable = [
         record
         for record in finished
         if isinstance(record, AttributionRecord)
-        and record.ground_truth.sha256 == identity[1]
-        and (record.attributor.digest, record.checkpoints_sha256, record.seed, record.parameters)
-        == identity[:1] + identity[2:]
+        and same_run(record, job, described.code_sha256)
+        and (record.ground_truth.sha256, record.checkpoints_sha256) == (truth, checkpoints)
         and not _may_end_otherwise(record.reason, limits)
     ]
     usable.sort(key=lambda record: (record.status == "ok", len(record.criteria)))

@@ -35,7 +35,7 @@ class Ungraded:
     def document(self, workspace: Workspace, job: Job) -> dict[str, Any]:
         """The fields that a record has, with `lds` and `ground_truth` null, and the selectors' choices."""
         outcome = self.outcome
-        parts = heading(workspace.task, None, attributor_info(outcome, job), job.seed, job.threads, job.parameters)
+        parts = heading(workspace.task, None, attributor_info(outcome, job), job)
         return {
             **{
                 name: part.model_dump(mode="json") if hasattr(part, "model_dump") else part

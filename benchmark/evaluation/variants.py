@@ -18,7 +18,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle
-from attriboard.evaluation.grader import Grader, attributor_info, heading
+from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
 from attriboard.evaluation.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.workspace import Workspace
@@ -199,12 +199,11 @@ def answering_records(
     job: Job, described: Described, parts: Sequence[Part], records: Iterable[R], answers: Callable[[R], bool]
 ) -> list[R | None]:
     """For every part, the last record of the same code, configuration, seed and checkpoints that `answers` accepts."""
-    identity = (described.code_sha256, job.seed, job.checkpoints_sha256, job.parameters)
+    checkpoints = job.checkpoints_sha256
     usable = [
         record
         for record in records
-        if (record.attributor.digest, record.seed, record.checkpoints_sha256, record.parameters) == identity
-        and answers(record)
+        if same_run(record, job, described.code_sha256) and record.checkpoints_sha256 == checkpoints and answers(record)
     ]
 
     def answer(part: Part) -> R | None:
@@ -268,9 +267,7 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
     """What every record of a use begins with."""
     part, outcome, job = attributed.part, attributed.outcome, attributed.job
     return {
-        **heading(
-            task, grader.truth if grader else None, attributor_info(outcome, job), job.seed, job.threads, job.parameters
-        ),
+        **heading(task, grader.truth if grader else None, attributor_info(outcome, job), job),
         "variant": part.variant,
         "selector": part.selector,
         "hyperparameters": outcome.hyperparameters,
@@ -289,21 +286,20 @@ def _known(grader: Grader, job: Job, described: Described, records: list[AnyReco
     start = described.configurations[0]
     values = described.grid(REGULARIZATION)
     grid = tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
-    identity = (described.code_sha256, job.seed, grader.truth.sha256, job.parameters)
-    checkpoints = job.checkpoints_sha256
+    truth, checkpoints = grader.truth.sha256, job.checkpoints_sha256
+    mine = [record for record in records if same_run(record, job, described.code_sha256)]
     # Selections do not name their checkpoints; the graded configurations beside them do.
     graded = [
         record.hyperparameters
-        for record in records
+        for record in mine
         if isinstance(record, AttributionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256, record.parameters) == identity
-        and record.checkpoints_sha256 == checkpoints
+        and (record.ground_truth.sha256, record.checkpoints_sha256) == (truth, checkpoints)
     ]
     found = [
         record
-        for record in records
+        for record in mine
         if isinstance(record, SelectionRecord)
-        and (record.attributor.digest, record.seed, record.ground_truth.sha256, record.parameters) == identity
+        and record.ground_truth.sha256 == truth
         and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
         and record.default.hyperparameters == start
         and record.selected is not None
