@@ -128,8 +128,9 @@ class OwnProcess(Executor):
 
     def launch(self, folder: Folder, events: int, plans: int) -> Launch:
         """How the worker of a folder is started, given the file descriptors to report to and to read plans from."""
-        command = [sys.executable, "-m", "attriboard.attribution.process", str(folder.path), str(events), str(plans)]
-        return Launch(command, self.environment(), folder.path, self.log or folder.log, self.limits)
+        return Launch(
+            worker_command(folder, events, plans), self.environment(), folder.path, self.log or folder.log, self.limits
+        )
 
     def environment(self) -> dict[str, str]:
         """Ours, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
@@ -332,6 +333,11 @@ class _Process(Worker):
                 if len(self._rest) > _MAX_EVENT:
                     self._nonsense = True
                     return
+
+
+def worker_command(folder: Folder, events: int, plans: int) -> list[str]:
+    """The worker of a folder, given the file descriptors to report to and to read plans from."""
+    return [sys.executable, "-m", "attriboard.attribution.process", str(folder.path), str(events), str(plans)]
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from attriboard.attribution.executors import Launch, OwnProcess
+from attriboard.attribution.executors import Launch, OwnProcess, worker_command
 from attriboard.attribution.job import Confinement, Folder, Job
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.plugins import PluginSpec
@@ -90,9 +90,9 @@ class Sandbox(OwnProcess):
         arguments += [*_View(job, self.hidden).mounts(), "--ro-bind", own, own, "--bind", results, results]
         arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
         seccomp = _pipe(seccomp_program())
-        worker = [sys.executable, "-m", "attriboard.attribution.process", own, str(events), str(plans)]
+        worker = [*worker_command(folder, events, plans), confined.model_dump_json()]
         return Launch(
-            [bwrap, *arguments, "--seccomp", str(seccomp), "--", *worker, confined.model_dump_json()],
+            [bwrap, *arguments, "--seccomp", str(seccomp), "--", *worker],
             _environment(self.environment()),
             folder.path,
             folder.log,
@@ -159,15 +159,21 @@ class _View:
         withheld = {path.resolve() for path in self._withheld() if path.exists()} - self._kept()
         arguments, masks = [], []
         made = {Path("/"), Path("/tmp")}
+
+        def folders_around(path: Path) -> Iterator[str]:
+            """Those that are not there yet; bubblewrap's own would be closed to others."""
+            for parent in reversed(path.parents):
+                if parent not in made:
+                    made.add(parent)
+                    yield from ("--perms", "0755", "--dir", str(parent))
+
         for path in sorted(shown | withheld, key=lambda path: (len(path.parts), path)):
             around = next((parent for parent in path.parents if parent in shown | withheld), None)
             visible = around is not None and around not in withheld
             if visible != (path in withheld):
                 continue  # it is as what lies around it
-            for parent in () if visible else reversed(path.parents):  # bubblewrap's own would be closed to others
-                if parent not in made:
-                    made.add(parent)
-                    arguments += ["--perms", "0755", "--dir", str(parent)]
+            if not visible:
+                arguments += folders_around(path)
             if path not in withheld:
                 arguments += ["--ro-bind", str(path), str(path)]
             elif path.is_dir():
@@ -177,10 +183,7 @@ class _View:
                 arguments += ["--ro-bind", "/dev/null", str(path)]
         for link, target in sorted(links.items()):
             if not any(parent in shown for parent in link.parents):
-                for parent in reversed(link.parents):
-                    if parent not in made:
-                        made.add(parent)
-                        arguments += ["--perms", "0755", "--dir", str(parent)]
+                arguments += folders_around(link)
                 arguments += ["--symlink", str(target), str(link)]
         return [*arguments, *masks]
 
@@ -189,8 +192,7 @@ class _View:
         packages = ["attriboard", "attriboard.tasks", "attriboard.attributors", "attriboard.leaderboard"]
         packages += [name.partition(":")[0].partition(".")[0] for name in self._references()]
         data = [Path(value).absolute() for value in (os.environ.get("ATTRIBOARD_DATA"),) if value]
-        prefixes = [Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-        wanted = [*map(Path, (*_SYSTEM, *_SETTINGS)), *prefixes, *self._code(), *_packages(packages), *data]
+        wanted = [*map(Path, (*_SYSTEM, *_SETTINGS)), *_prefixes(), *self._code(), *_packages(packages), *data]
         there = [path for path in (*wanted, *self._own_folders(), *self._kept()) if path.exists()]
         real = {path: path.resolve() for path in there}
         return set(real.values()), {path: target for path, target in real.items() if path != target}
@@ -255,18 +257,19 @@ class _View:
 
 def _boards() -> set[Path]:
     """The leaderboard of this installation, and of every other one that the interpreter's folders hold."""
-    roots = {
-        *map(Path, sys.path),
-        *(Path(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/usr/local")),
-    }
+    roots = {*map(Path, (*sys.path, "/usr", "/usr/local")), *_prefixes()}
     packages = [*roots, *(found for root in roots for found in root.glob("lib*/python*/*-packages"))]
     return {leaderboard_folder(), *(folder / "attriboard" / "leaderboard" for folder in packages)}
 
 
 def _installed(folder: Path) -> bool:
     """Whether a folder on the module search path is the interpreter's or an environment's."""
-    prefixes = [Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
-    return folder.name in PRUNED or any(folder.is_relative_to(prefix) for prefix in prefixes)
+    return folder.name in PRUNED or any(folder.is_relative_to(prefix.resolve()) for prefix in _prefixes())
+
+
+def _prefixes() -> list[Path]:
+    """Where the interpreter and its environment are installed."""
+    return [Path(prefix) for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)]
 
 
 def _python_path() -> list[Path]:
