@@ -157,7 +157,8 @@ class _View:
         """Arguments of bubblewrap, outer folders first, so that what lies deeper decides."""
         shown, links = self._shown()
         withheld = {path.resolve() for path in self._withheld() if path.exists()} - self._kept()
-        arguments, masks = [], []
+        arguments: list[str] = []
+        masks: list[str] = []
         made = {Path("/"), Path("/tmp")}
 
         def folders_around(path: Path) -> Iterator[str]:

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from attriboard.base.terminal import note
+from attriboard.cli.options import RESULTS
 from attriboard.cli.shell import Json, command, emit
-
-RESULTS = Path("attriboard-results")  # where run, select and others write records
 
 app = typer.Typer(help="Build the static site.", no_args_is_help=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.base.terminal import Terminal, note
-from attriboard.cli.options import MemoryLimit, TimeLimit, limits
+from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits
 from attriboard.cli.shell import Json, command, emit
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ class RunAgain:
         list[Path] | None,
         typer.Option(help="File of a task's held-out masks: grade on them too; repeatable.", exists=True),
     ] = None
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the verifications.", file_okay=False)] = Path(
-        "attriboard-results"
-    )
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the verifications.", file_okay=False)] = RESULTS
     time_limit: TimeLimit = None
     memory_limit: MemoryLimit = None
 
@@ -197,7 +195,7 @@ def submit(
             "method card: none given; attriboard submit --template > method.yaml prints one to fill in, --method "
             "method.yaml names it"
         )
-    draft = draft_entry(method, records or [Path("attriboard-results")], scores or [])
+    draft = draft_entry(method, records or [RESULTS], scores or [])
     if draft.others:
         note(f"{draft.others} records of other methods left out")
     folder = write_entry(draft, out)

@@ -98,6 +98,7 @@ Variants = Annotated[
     typer.Option("--variant", metavar="default|selected|oracle", help="Repeatable; by default all three."),
 ]
 
+RESULTS = Path("attriboard-results")  # where records are written unless --out says otherwise
 MIN_MEMORY = 256 << 20  # bytes; what a process with PyTorch and a small task takes
 
 

@@ -5,12 +5,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.cli.options import Process, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
+from attriboard.cli.options import RESULTS, Process, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 from attriboard.cli.sweeps import draw_sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attriboard.records.cost import SelectionCostRecord
+    from attriboard.records.files import AnyRecord
+
+FIGURES = Path("report")
+Results = Annotated[
+    Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
+]
+FigureFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")]
 
 app = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
 
@@ -27,10 +36,8 @@ def sensitivity(
     panel: Annotated[
         list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
     ] = None,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
-    ] = Path("attriboard-results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = Path("report"),
+    results: Results = RESULTS,
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = FIGURES,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -67,8 +74,8 @@ def selection_cost(
     ] = None,
     results: Annotated[
         Path, typer.Option("--results", help="Folder of records: finished methods are taken from it, new ones added.")
-    ] = Path("attriboard-results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")] = Path("report"),
+    ] = RESULTS,
+    out: FigureFolder = FIGURES,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -83,11 +90,10 @@ def selection_cost(
     card = workspace.task.card
     figure = drawn_figure(lambda: draw_selection_cost(records, card.title), out / f"selection-cost-{card.name}")
     if json:
-        documents = [record.model_dump(mode="json") for record in records]
-        emit({"task": card.name, "records": documents, "figure": None if figure is None else str(figure)})
+        _emit_records(card.name, records, figure)
         return
     _show_costs(card.title, records)
-    print(f"records in {results}" + (f", figure {figure}" if figure else ""))
+    _say_where(results, figure)
 
 
 @app.command()
@@ -100,10 +106,8 @@ def models(
     count: Annotated[
         list[int] | None, typer.Option("--count", min=1, help="Models; repeatable. By default 1, 2, 5, 10, 20.")
     ] = None,
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
-    ] = Path("attriboard-results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")] = Path("report"),
+    results: Results = RESULTS,
+    out: FigureFolder = FIGURES,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
     sources: Sources = Sources(),
@@ -116,13 +120,13 @@ def models(
     workspace = open_workspace(task, sources, process, retraining)
     prepare_folder(results)
     counts = count or COUNTS
-    by_method = {name: ensemble_records(workspace, name, results, counts) for name in method or ["iffim", "trak"]}
-    card, records = workspace.task.card, [record for found in by_method.values() for record in found]
+    names = method or ["iffim", "trak"]
+    records = [record for name in names for record in ensemble_records(workspace, name, results, counts)]
+    card = workspace.task.card
     ceiling = workspace.grader.ceiling.mean
     figure = drawn_figure(lambda: draw_ensembles(records, card.title, ceiling), out / f"models-{card.name}")
     if json:
-        documents = [record.model_dump(mode="json") for record in records]
-        emit({"task": card.name, "records": documents, "figure": None if figure is None else str(figure)})
+        _emit_records(card.name, records, figure)
         return
     rows = [
         (r.attributor.name, str(r.hyperparameters["checkpoints"]), setting(r.hyperparameters.get("regularization")),
@@ -131,7 +135,7 @@ def models(
     ]  # fmt: skip
     show_table(f"{card.title}: LDS against models", ("method", "models", "λ by ξ", "LDS", "95 % interval"), rows,
                numeric=range(1, 5))  # fmt: skip
-    print(f"records in {results}" + (f", figure {figure}" if figure else ""))
+    _say_where(results, figure)
 
 
 @app.command()
@@ -162,6 +166,15 @@ def metasmoothness(
     rows = [(setting(row.step), said(row.parameters), said(row.outputs)) for row in found]
     title = f"{workspace.task.card.title}: metasmoothness, mean (least … most) over {directions} directions"
     show_table(title, ("step", "of the parameters", "of the outputs"), rows, numeric=range(3))
+
+
+def _emit_records(task: str, records: "Sequence[AnyRecord]", figure: Path | None) -> None:
+    documents = [record.model_dump(mode="json") for record in records]
+    emit({"task": task, "records": documents, "figure": None if figure is None else str(figure)})
+
+
+def _say_where(results: Path, figure: Path | None) -> None:
+    print(f"records in {results}" + (f", figure {figure}" if figure else ""))
 
 
 def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:

@@ -8,6 +8,7 @@ import typer
 
 from attriboard.base.terminal import note
 from attriboard.cli.options import (
+    RESULTS,
     Fixed,
     OutDir,
     Process,
@@ -66,7 +67,7 @@ def run(
     task: TaskOrRecord,
     method: MethodOfRun = "",
     hp: Fixed = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     save_scores: Annotated[
         Path | None,
         typer.Option(
@@ -216,7 +217,7 @@ def score(
     method: Annotated[
         Path | None, typer.Option("--method", help="Method card, YAML; attriboard submit --template prints one.")
     ] = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
@@ -258,7 +259,7 @@ def verify(
         float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
     ] = 0.005,
     held_out: HeldOutFile = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     process: Untrusted = Untrusted(),
     sources: Sources = Sources(),
     json: Json = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.cli.options import (
+    RESULTS,
     Fixed,
     MethodArgument,
     OutDir,
@@ -59,7 +60,7 @@ def select(
         ),
     ] = None,
     hp: Fixed = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
     sources: Sources = Sources(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.cli.options import (
+    RESULTS,
     Balanced,
     DirectionOption,
     FigureStem,
@@ -50,7 +51,7 @@ def sweep(
         ),
     ] = None,
     hp: Fixed = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     figure: FigureStem = None,
     metric: Annotated[
         str,

@@ -82,18 +82,7 @@ def top(
     if json:
         emit(_document(workspace.task, found, listed, lines) | {"selected": selected, "figure": figure and str(figure)})
         return
-    if len(found.tests) > k:
-        note(f"mean over {len(found.tests)} test examples")
-    if lines:
-        print(title)
-        show_tokens(lines)
-    else:
-        shown = [row for row in listed if row["side"] != "test" or len(found.tests) <= k]
-        show_table(
-            title, ("", "example", "score", "target", "inputs"), [_cells(row) for row in shown], numeric=(1, 2, 3)
-        )
-    if found.hyperparameters:
-        print("with " + ", ".join(f"{name} = {setting(value)}" for name, value in found.hyperparameters.items()))
+    _show(title, found, listed, lines, k)
     if figure is not None:
         print(f"figure: {figure}")
 
@@ -126,6 +115,26 @@ def _document(
             if line.scores
         },
     }
+
+
+def _show(
+    title: str,
+    found: "Proponents",
+    listed: Sequence[Mapping[str, Any]],
+    lines: "Sequence[TokenLine]",
+    k: int,
+) -> None:
+    """Print the examples, or their tokens where there are any; of more than k test examples not each."""
+    if len(found.tests) > k:
+        note(f"mean over {len(found.tests)} test examples")
+        listed = [row for row in listed if row["side"] != "test"]
+    if lines:
+        print(title)
+        show_tokens(lines)
+    else:
+        show_table(title, ("", "example", "score", "target", "inputs"), list(map(_cells, listed)), numeric=(1, 2, 3))
+    if found.hyperparameters:
+        print("with " + ", ".join(f"{name} = {setting(value)}" for name, value in found.hyperparameters.items()))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.cli.options import (
+    RESULTS,
     Balanced,
     DirectionOption,
     FigureStem,
@@ -45,7 +46,7 @@ def removal(
     direction: DirectionOption = "helpful",
     balanced: Balanced = False,
     variant: Variants = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     figure: FigureStem = None,
     latex: Annotated[Path | None, typer.Option(help="LaTeX table; by default beside the records.")] = None,
     retraining: Retraining = Retraining(),
@@ -98,7 +99,7 @@ def brittleness(
     seeds: Annotated[int, typer.Option(help="Retrains at every size that the search tries; odd.", min=1)] = 5,
     confirm: Annotated[int, typer.Option(help="Fresh retrains at the size that was found.", min=0)] = 10,
     variant: Variants = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     figure: FigureStem = None,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
@@ -142,7 +143,7 @@ def mislabel(
     variant: Annotated[
         list[str] | None, typer.Option("--variant", metavar="default|selected", help="Repeatable; by default both.")
     ] = None,
-    out: OutDir = Path("attriboard-results"),
+    out: OutDir = RESULTS,
     figure: FigureStem = None,
     process: Process = Process(),
     sources: Sources = Sources(),
