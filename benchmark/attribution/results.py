@@ -1,4 +1,4 @@
-"""What a worker leaves in its folder, read whoever wrote it: other people's code may leave anything there."""
+"""What a worker leaves in its folder, read with care: other people's code may leave anything there."""
 
 import os
 import shutil
