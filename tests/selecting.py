@@ -17,6 +17,7 @@ from attriboard.contracts.task import TaskSpec
 from attriboard.evaluation import grader, workspace
 from attriboard.evaluation.catalog import attributor_spec, selector_spec, spectrum_donors
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.retraining.executors import InProcess
 from attriboard.scoring.bootstrap import Bootstrap
 
@@ -86,6 +87,16 @@ def publish(folder: Path) -> Published:
     build_ground_truth(task, made.truth, store)
     build_checkpoints(task, made.checkpoints, store)
     return made
+
+
+def list_bundles(published: Published, folder: Path) -> BundleRegistry:
+    """A new folder of bundles, which has the tiny task's and lists them."""
+    folder.mkdir()
+    registry = BundleRegistry(folder)
+    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
+        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
+        registry.register(published.task.card, kind)
+    return registry
 
 
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from selecting import write_ridge
+from selecting import list_bundles, write_ridge
 from tiny import Published
 
 from attriboard.base.errors import AttriboardError, FormatError, InputError
 from attriboard.evaluation.budget import choose_by_budget
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed, tuning_requests
 from attriboard.retraining.engine import retrain
 from attriboard.retraining.executors import InProcess
@@ -59,14 +58,10 @@ def test_a_damaged_ground_truth_is_never_noticed(
     """Whatever reads a listed bundle checks its digest first, so garbage in its place would raise."""
     monkeypatch.setattr(Workspace, "executor", lambda self, heartbeat=None: InProcess())
     folder = tmp_path / "bundles"
-    folder.mkdir()
-    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
-        registry = BundleRegistry(folder)
-        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
-        registry.register(published.task.card, kind)
+    registry = list_bundles(published, folder)
     method = write_ridge(tmp_path)
     before = choose_by_budget(Workspace(published.task, folder, threads=1), method, GRID, 6, store=tmp_path / "store")
-    marked = folder / BundleRegistry(folder).file_name(published.task.card, "groundtruth")
+    marked = folder / registry.file_name(published.task.card, "groundtruth")
     marked.write_bytes(b"marker" + marked.read_bytes()[6:])
     workspace = Workspace(published.task, folder, threads=1)
     with pytest.raises(FormatError):

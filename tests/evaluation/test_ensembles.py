@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from selecting import list_bundles
 from tiny import Published
 
 from attriboard.base.errors import InputError
 from attriboard.evaluation.ensembles import ensemble_bundle, ensemble_records, with_models
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.checkpoints import read_checkpoints
-from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.leaderboard.plots.ensembles import draw_ensembles
 from attriboard.retraining.executors import InProcess
 
@@ -22,11 +22,7 @@ def workspace(published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Workspace, "executor", lambda self, heartbeat=None: InProcess())
     folder = tmp_path / "bundles"
-    folder.mkdir()
-    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
-        registry = BundleRegistry(folder)
-        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
-        registry.register(published.task.card, kind)
+    list_bundles(published, folder)
     return Workspace(published.task, folder, threads=1)
 
 

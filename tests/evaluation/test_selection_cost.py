@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from selecting import write_ridge
+from selecting import list_bundles, write_ridge
 from tiny import Published
 
 from attriboard.base.errors import InputError
 from attriboard.evaluation.choice_rules import positions
 from attriboard.evaluation.selection_cost import run_grid, selection_cost
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.records import read_record, write_record
 
 pytestmark = pytest.mark.usefixtures("inline")
@@ -20,11 +19,8 @@ GRID = [{}, *({"regularization": value} for value in (1e-4, 1e-2, 1.0))]
 
 @pytest.fixture(scope="module")
 def workspace(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    folder = tmp_path_factory.mktemp("bundles")
-    for kind, path in (("groundtruth", published.truth), ("checkpoints", published.checkpoints)):
-        registry = BundleRegistry(folder)
-        (folder / registry.file_name(published.task.card, kind)).write_bytes(path.read_bytes())
-        registry.register(published.task.card, kind)
+    folder = tmp_path_factory.mktemp("bundles") / "listed"
+    list_bundles(published, folder)
     return Workspace(published.task, folder, threads=1)
 
 
