@@ -21,6 +21,8 @@ from attriboard.contracts.card import TaskCard
 Progress = Callable[[int, int], None]
 
 BundleKind = Literal["groundtruth", "checkpoints"]
+_TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MAX_BYTES = 4 << 20  # of a list
 
 
@@ -37,12 +39,12 @@ class BundleEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+    task: _TaskName
     version: int = Field(gt=0, le=2**53)
-    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    fingerprint: _Sha256
     kind: BundleKind
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$", max_length=200)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: _Sha256
     bytes: int = Field(gt=0, le=2**53)
     urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
 
@@ -59,10 +61,10 @@ class Commitment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
+    task: _TaskName
     version: int = Field(gt=0, le=2**53)
-    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    fingerprint: _Sha256
+    sha256: _Sha256
     n_masks: int = Field(gt=0, le=2**53)
     n_repeats: int = Field(gt=0, le=2**53)
     created: Annotated[str, Field(pattern=r"^[0-9TZ:-]{10,40}$")]
