@@ -51,7 +51,7 @@ def render_markdown(text: str, pages: Iterable[str] = (), shown: Mapping[str, Pi
     """A document as HTML.
 
     Raw HTML shows as text. Links to documents that are pages here lead there; other links into the repository
-    keep their text only, for the site stands alone. So do pictures.
+    keep their text only, because the site is self-contained. So do pictures.
 
     Args:
         text: Markdown with `$…$` and `$$…$$`.

@@ -1,7 +1,7 @@
 """What the site knows of attributors beside their records: prose with equations, references, hyperparameters.
 
 `methods/<name>.md` holds title, equation, prose and a BibTeX entry; `methods/catalogue.json` is the output of
-`attriboard attributors --json`, for the site never imports an attributor.
+`attriboard attributors --json`, because the site never imports an attributor.
 """
 
 import json

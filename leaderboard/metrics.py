@@ -64,7 +64,7 @@ LDS_COLUMNS = (
 
 
 SEEN_ELSEWHERE = {"measured", "failed", "not run", "derived"}
-"""What the numbers of a row and the list of failures say already: a column of nothing else is hidden at first."""
+"""What a row's numbers and the list of failures already say: a column with nothing else is hidden at first."""
 
 
 def rank_methods(methods: Iterable[MethodStudy], results: Callable[[MethodStudy], LdsResult | None]) -> dict[str, int]:
@@ -121,8 +121,8 @@ def lds_table(study: TaskStudy) -> Table | None:
     ]
     caption = (
         "LDS with 95 % intervals on the scoring points. In the drawings: the bar ends at the LDS, the block is its "
-        "interval, the dashed line is the noise ceiling. Bold: what the rank is of. Controls stay in view "
-        "whatever is searched for."
+        "interval, the dashed line is the noise ceiling. Bold: the number that is ranked. Controls stay "
+        "visible in every search."
     )
     return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
 
@@ -294,7 +294,7 @@ METRICS = (
         "↑ Higher is better; compare with the noise ceiling, not with 1.",
         "LDS: Spearman's correlation, over random half-subsets of the training data, between summed attribution scores "
         "and the outputs of models retrained on those subsets; averaged over scoring points; higher is better. The "
-        "noise ceiling is the LDS that a perfect predictor would have, for retraining is noisy.",
+        "noise ceiling is the LDS that a perfect predictor would have, because retraining is noisy.",
         "LDS",
         ("attriboard run {task} ATTRIBUTOR", "attriboard select {task} ATTRIBUTOR"),
         lds_table,

@@ -30,7 +30,7 @@ SUMMARY = (
     Column("regret", "Mean regret", "Over its choices"),
     Column(
         "surrogate",
-        "ξ̄'s there",
+        "ξ̄'s regret there",
         "Mean regret of the surrogate on the same tasks and attributors, for comparison, "
         "because not every selector chose everywhere",
     ),

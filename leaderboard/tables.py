@@ -48,7 +48,7 @@ class Cell:
         link: where the text leads.
         drawing: finished markup below.
         badge: draws the text as a badge of this kind: ok, failed, quiet.
-        emphasis: whether it is the number by which its row is ordered.
+        emphasis: whether it is the number that orders its row.
     """
 
     text: str = "—"

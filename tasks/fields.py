@@ -1,4 +1,4 @@
-"""A card's open fields: names that refer to a table, and options that belong to what the name stands for."""
+"""A card's open fields: names that refer to a table, and options that belong to what the name refers to."""
 
 import difflib
 import pkgutil
@@ -29,7 +29,7 @@ def lookup(field: str, name: str, table: Mapping[str, str]) -> str:
 
 
 def resolve(field: str, name: str, table: Mapping[str, str]) -> Any:
-    """Import what a name in a card stands for; see `lookup`."""
+    """Import what a name in a card refers to; see `lookup`."""
     return pkgutil.resolve_name(lookup(field, name, table))
 
 

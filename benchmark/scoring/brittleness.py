@@ -2,8 +2,8 @@
 
 A prediction is flipped by a removal where most retrains without those examples get it wrong. The search assumes that
 more removal does not unflip; the ladder is geometric, so that the searches of many test points ask for the same
-subset sizes at the same time, which train in step. The size found is confirmed with fresh seeds, for the search itself
-favors sizes at which its own seeds happened to flip.
+subset sizes at the same time, which train in step. The size found is confirmed with fresh seeds, because the search
+itself favors sizes at which its own seeds happened to flip.
 """
 
 from collections.abc import Sequence

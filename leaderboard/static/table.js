@@ -36,7 +36,7 @@
       columnDefs: [
         { targets: "best-first", orderSequence: ["desc", "asc"] },
         { targets: "_all", orderSequence: ["asc", "desc"] },
-        // Types are given, for guessing them reads every cell.
+        // Types are given, because guessing them reads every cell.
         ...["num", "string"].map((type) => ({ type, targets: columns.flatMap((column, i) => (column.numeric === (type === "num") ? [i] : [])) })),
         { targets: visible.flatMap((shown, i) => (shown ? [] : [i])), visible: false },
       ],
