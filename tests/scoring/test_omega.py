@@ -83,6 +83,7 @@ def test_the_warning_fires_where_the_best_lambda_lies_far_from_xis(shift, side):
         model = Linear(seed, n_test=40)
         value = model.pick()
         found = model.estimate(value, model.scores(value * 10**shift), k=16, noise=1.0)
+        assert found.trusts_xi == (found.low <= 0.5 <= found.high)
         fired.append(found.low > 0.5 if side == "above" else found.high < 0.5)
     assert np.mean(fired) >= 0.8
 
