@@ -22,8 +22,8 @@ from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
-from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import open_store
 from attriboard.groundtruth.plan import as_masks, split_of, tuning_requests, untrained_masks

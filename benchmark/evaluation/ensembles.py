@@ -13,8 +13,8 @@ from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import same_run
-from attriboard.evaluation.selection import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import write_record
 from attriboard.records.model import AttributionRecord

@@ -11,8 +11,8 @@ from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
-from attriboard.evaluation.catalog import load_oracle
-from attriboard.evaluation.selection import HEADLINE_SELECTOR, study_selection
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
+from attriboard.evaluation.selection import study_selection
 from attriboard.evaluation.sweeps import grid_configurations
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.variants import VARIANTS

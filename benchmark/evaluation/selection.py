@@ -21,11 +21,11 @@ from attriboard.base.display import NOTHING, Progress
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord, Variant
 
-HEADLINE_SELECTOR = "surrogate"  # whose pick is the `selected` column of every table
 ORACLE = "oracle"
 MIN_GAP = 0.005  # LDS between oracle and default, under which a fraction of it says nothing
 

@@ -17,9 +17,9 @@ from attriboard.base.scores import Scores, scores_digest
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import attributor_spec, load_oracle
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR, attributor_spec, load_oracle
 from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
-from attriboard.evaluation.selection import HEADLINE_SELECTOR, ORACLE, Study, study_selection
+from attriboard.evaluation.selection import ORACLE, Study, study_selection
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
