@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
@@ -27,6 +28,7 @@ from attriboard.base.paths import datasets_folder
 Listen = Callable[[Progressed], None]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 _WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
+_ENDING_SECONDS = 5.0  # that the kernel is given for it; a moment is enough
 _IDLE_SECONDS = 0.5  # how often a silent process without limits is looked at
 _PRINTED_BYTES = 4096  # of what was printed, that is looked at
 _SHELL_SIGNAL = 128  # and the number of a signal: the exit code of what died of it
@@ -273,9 +275,12 @@ class _Process(Worker):
 
     def close(self) -> None:
         """See `Worker`."""
+        # The kernel ends what is inside a wrapper when the wrapper has ended, a moment later.
+        inside = self._watch.members() if self._launch.wrapped else []
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        psutil.wait_procs(inside, timeout=_ENDING_SECONDS)
         os.close(self._events)
         os.close(self._plans)
         if self._keep is not None and self._keep != self._log:

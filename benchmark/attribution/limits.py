@@ -65,7 +65,7 @@ class Watch:
     def exceeded(self) -> bool:
         """Measure, and say whether it is more than a limit now or ever was."""
         if self.reason is None and self._limits.watched:
-            members = self._members()
+            members = self.members()
             self.reason = self._memory(members) or self._processes(members) or self._files()
         return self.reason is not None
 
@@ -101,7 +101,7 @@ class Watch:
             return None
         return f"too_much_written: {size / 2**20:,.0f} MiB, the limit is {limit / 2**20:,.0f} MiB"
 
-    def _members(self) -> list[psutil.Process]:
+    def members(self) -> list[psutil.Process]:
         """Its descendants and every process of its session, those included whose parents are gone."""
         pids = _descendants(self._leader)
         for pid in psutil.pids():
