@@ -46,4 +46,5 @@ MODELS: dict[str, str] = {
 PRETRAINED: dict[str, str] = {
     "gpt2": "attriboard.tasks.models.gpt2:pretrained_gpt2",
 }
-"""Architectures that can start from a checkpoint → function from `model.options` to its parameters, or `None`."""
+"""Architectures that can start from a checkpoint → function that gives its parameters, or `None`; it takes
+`model.options` and the card's folder."""

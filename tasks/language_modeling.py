@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from attriboard.base.errors import CardError
 from attriboard.contracts.card import TaskCard
 from attriboard.tasks import PRETRAINED
+from attriboard.tasks.models.weights import is_path
 from attriboard.tasks.tabled import TabledTask
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class LanguageModelingTask(TabledTask):
                     f"model.options.{name} = {model}: the data has data.options.{name} = {data}; give as many"
                 )
 
+    def saved(self) -> Path | None:
+        """The card's folder, where data or pretrained weights lie beside it."""
+        beside = is_path(str(self.card.model.options.get("pretrained", "")))
+        return self._folder if beside else super().saved()
+
     def pretrained(self) -> Mapping[str, torch.Tensor] | None:
         """The checkpoint that the card names, read once; `None` where it names none.
 
@@ -66,7 +72,9 @@ class LanguageModelingTask(TabledTask):
         reference = PRETRAINED.get(self.card.model.architecture)
         if reference is None:
             return None
-        state: Mapping[str, torch.Tensor] | None = pkgutil.resolve_name(reference)(self.card.model.options)
+        state: Mapping[str, torch.Tensor] | None = pkgutil.resolve_name(reference)(
+            self.card.model.options, self._folder
+        )
         return state
 
     def text(self, inputs: torch.Tensor) -> str | None:

@@ -85,7 +85,7 @@ def build_context(
     def place(examples: Examples) -> Examples:
         return Examples(examples.inputs.to(device), examples.targets.to(device))
 
-    models = read_checkpoints(checkpoints, task.card.fingerprint, device)
+    models = read_checkpoints(checkpoints, task.card.fingerprint, device, task.pretrained)
     return Context(
         train=place(data.train),
         test=place(data.test if queries == "test" else data.train),

@@ -123,6 +123,11 @@ class CheckpointSpec(_Spec):
     full: int = Field(default=5, gt=0, description="models trained on all training examples")
     half: int = Field(default=5, ge=0, description="models trained on random subsets of the task's fraction")
     epochs: list[int] = Field(min_length=1, description="epochs after which parameters are kept, ascending")
+    stored: Literal["exact", "bfloat16"] = Field(
+        default="exact",
+        description="bfloat16: single-precision parameters are rounded, or, where training starts from pretrained "
+        "ones, what it added to them is; the rounded model is the one that is attributed",
+    )
 
 
 class TaskCard(_Spec):

@@ -113,14 +113,19 @@ def build_checkpoints(
         "subsets": np.packbits(seen, axis=1),
         "seeds": np.array([request.seed for request in requests]),
     }
+    compact = card.checkpoints.stored == "bfloat16"
+    start = (task.pretrained() if compact else None) or {}
     for epoch in card.checkpoints.epochs:
         for name, part in state_parts(blank_model(task)).items():
             key = f"{part}/{epoch}/{name}"
             tensors[key] = store.read(key, digests)
+            if compact and part == "parameters":
+                tensors[key] = checkpoints.rounded(tensors[key], start[name].numpy() if start else None)
     sealed = checkpoints.CheckpointCard(
         format=checkpoints.FORMAT,
         content_sha256=content_digest(tensors),
         n_models=len(requests),
+        start_sha256=checkpoints.start_digest(start) if start else None,
         **origin(task, code, store.seconds(digests)),
     )
     write_sealed(path, tensors, sealed)
@@ -155,7 +160,8 @@ def train_checkpoints(
     """This machine's own checkpoints of a task, trained once and kept in the cache."""
     card = task.card
     # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
-    which = digest({"task": card.fingerprint, "checkpoints": card.checkpoints.model_dump(mode="json")})
+    kept = card.checkpoints.model_dump(mode="json", exclude={"stored"} if card.checkpoints.stored == "exact" else None)
+    which = digest({"task": card.fingerprint, "checkpoints": kept})
     path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"
     store = open_store(task, None)
     if not path.exists():

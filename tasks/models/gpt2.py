@@ -9,16 +9,19 @@ and a seed moves nothing but the start and the order.
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, model_validator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attriboard.base.digests import digest_file
 from attriboard.base.errors import DataError
 from attriboard.tasks.fields import Options
-from attriboard.tasks.hub import Absent, HubRepository, import_extra
+from attriboard.tasks.hub import Absent, import_extra
+from attriboard.tasks.models.weights import FILE, SUFFIX, PublishedWeights, Weights, is_path, weights
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -32,16 +35,24 @@ class GPT2Options(Options):
     layers: Size
     heads: Size
     initializer_range: float = Field(default=0.02, gt=0, description="standard deviation of new weights, .02 in GPT-2")
-    pretrained: str = Field(default="", description="owner/name of the Hub's repository that a retrain starts from")
-    revision: str = Field(default="", description="its full commit hash")
-    sha256: str = Field(default="", description="digest of its model.safetensors")
+    pretrained: str = Field(
+        default="",
+        description="what a retrain starts from: owner/name of the Hub's repository, ./folder as save_pretrained "
+        "writes it, relative to the card, or NAME.safetensors, a published bundle",
+    )
+    revision: str = Field(default="", description="full commit hash of the Hub's repository")
+    sha256: str = Field(default="", description="digest of the file of weights")
 
     @model_validator(mode="after")
     def _consistent(self) -> "GPT2Options":
         if self.width % self.heads:
             raise ValueError(f"width = {self.width}: must be a multiple of heads = {self.heads}")
-        if len({bool(self.pretrained), bool(self.revision), bool(self.sha256)}) > 1:
-            raise ValueError("pretrained, revision and sha256: give all three or none")
+        on_hub = bool(self.pretrained) and not is_path(self.pretrained) and not self.pretrained.endswith(SUFFIX)
+        if bool(self.sha256) != bool(self.pretrained) or bool(self.revision) != on_hub:
+            raise ValueError(
+                f"pretrained = {self.pretrained!r}: a repository of the Hub needs revision and sha256, a folder or a "
+                "bundle needs sha256 alone, and without pretrained there is neither"
+            )
         return self
 
 
@@ -87,8 +98,12 @@ def gpt2(options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def pretrained_gpt2(options: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The state that a retrain starts from, or `None` where the seed draws it.
+def pretrained_gpt2(options: Mapping[str, Any], folder: Path | None = None) -> dict[str, Tensor] | None:
+    """The state that a retrain starts from, float32, or `None` where the seed draws it.
+
+    Args:
+        options: see `GPT2Options`.
+        folder: what a path is relative to; the working folder by default.
 
     Raises:
         CardError: an option is unknown, missing or out of range.
@@ -98,34 +113,47 @@ def pretrained_gpt2(options: Mapping[str, Any]) -> dict[str, Tensor] | None:
     if not parsed.pretrained:
         return None
     transformers = _transformers()
-    repository = HubRepository(parsed.pretrained, parsed.revision)
+    source = weights(parsed.pretrained, parsed.revision, parsed.sha256, folder or Path())
     try:
-        found = digest_file(repository.file("model.safetensors"))
+        path = source.file(FILE)
     except Absent as reason:
         raise DataError(
-            f"pretrained model {parsed.pretrained}: {reason}\nany of these helps\n  a network\n  {repository.remedy}"
+            f"pretrained model {parsed.pretrained}: {reason}\nany of these helps\n  a network\n  {source.remedy}"
         ) from reason
-    if found != parsed.sha256:
+    if (found := digest_file(path)) != parsed.sha256:
         raise DataError(
-            f"{repository.place()}: model.safetensors has SHA-256 {found}, the card pins {parsed.sha256}; "
-            f"this copy is damaged or of another version: {repository.remedy}"
+            f"{source.place()}: {path.name} has SHA-256 {found}, the card pins {parsed.sha256}; "
+            f"this copy is damaged or of another version: {source.remedy}"
         )
     config = _config(transformers, parsed)
     try:
+        model, missing = _read(transformers, source, path, config)
+    except Exception as error:  # transformers, safetensors and PyTorch raise a dozen types
+        raise DataError(
+            f"{source.place()}: is no GPT-2 checkpoint of the card's size ({type(error).__name__}: {error})"
+        ) from error
+    if missing:
+        raise DataError(f"{source.place()}: lacks {', '.join(missing)}; this copy is partial: {source.remedy}")
+    return {name: value.detach() for name, value in TokenLogits(model).named_parameters()}
+
+
+def _read(transformers: Any, source: Weights, path: Path, config: Any) -> tuple[nn.Module, list[str]]:
+    """A model with the weights in float32, and the names of parameters that they lack."""
+    if not isinstance(source, PublishedWeights):
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
-            repository.place(),
-            revision=repository.revision,
+            source.place(),
+            revision=getattr(source, "revision", "main"),
             config=config,
+            dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:  # transformers, safetensors and PyTorch raise a dozen types
-        raise DataError(
-            f"{repository.place()}: is no GPT-2 checkpoint of the card's size ({type(error).__name__}: {error})"
-        ) from error
-    if missing := sorted(report["missing_keys"]):
-        raise DataError(f"{repository.place()}: lacks {', '.join(missing)}; this copy is partial: {repository.remedy}")
-    return {name: value.detach() for name, value in TokenLogits(model).named_parameters()}
+        return model, sorted(report["missing_keys"])
+    model = transformers.GPT2LMHeadModel(config)
+    missing, foreign = model.load_state_dict(load_file(path), strict=False)
+    if foreign:
+        raise ValueError(f"it has {', '.join(foreign)}")
+    return model, sorted(set(missing) & {name for name, _ in model.named_parameters()})
 
 
 def _transformers() -> Any:

@@ -102,6 +102,36 @@ def test_logits_are_those_of_the_saved_model(checkpoint):
     torch.testing.assert_close(model(blocks), GPT2LMHeadModel.from_pretrained(checkpoint).eval()(blocks).logits)
 
 
+def test_a_folder_beside_the_card_is_the_same_start(checkpoint):
+    digest = digest_file(checkpoint / "model.safetensors")
+    card = tiny_card(model={"options": OPTIONS | {"pretrained": "./small-gpt2", "sha256": digest}})
+    task = TinyLanguageTask(card, checkpoint.parent)
+    same = pretrained_gpt2(pinned(checkpoint))
+    assert task.saved() == checkpoint.parent  # so that isolated processes see it
+    assert all(torch.equal(value, same[name]) for name, value in task.pretrained().items())
+    absent = TinyLanguageTask(card, checkpoint.parent.parent)
+    with pytest.raises(DataError, match=r"has no file model\.safetensors; save the model again"):
+        absent.pretrained()
+
+
+def test_a_published_start_is_kept_in_half_precision_and_read_in_single(checkpoint, tmp_path, monkeypatch):
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.setenv("ATTRIBOARD_DATASETS", str(tmp_path))
+    exact = load_file(checkpoint / "model.safetensors")
+    path = tmp_path / "start.safetensors"
+    save_file({name: value.bfloat16() for name, value in exact.items()}, path)
+    options = OPTIONS | {"pretrained": "tiny-pretrained.safetensors", "sha256": digest_file(path)}
+    with pytest.raises(DataError, match=r"(?s)nor .* exists.*attriboard groundtruth pull"):
+        pretrained_gpt2(options)
+    (tmp_path / "pretrained").mkdir()
+    path.rename(tmp_path / "pretrained" / f"{options['sha256'][:16]}-tiny-pretrained.safetensors")
+    start = pretrained_gpt2(options)
+    assert all(torch.equal(start[f"gpt2.{name}"], value.bfloat16().float()) for name, value in exact.items())
+    with pytest.raises(DataError, match="is no GPT-2 checkpoint of the card's size"):
+        pretrained_gpt2(options | {"width": 64})
+
+
 def torn(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
@@ -170,7 +200,9 @@ def test_a_missing_extra_is_an_error_with_its_remedy(monkeypatch):
     ("changes", "message"),
     [
         ({"heads": 3}, "width = 32: must be a multiple of heads = 3"),
-        ({"pretrained": NAME}, "give all three or none"),
+        ({"pretrained": NAME, "sha256": "1" * 64}, "a repository of the Hub needs revision and sha256"),
+        ({"pretrained": "./folder", "revision": REVISION, "sha256": "1" * 64}, "a folder or a bundle needs sha256 alo"),
+        ({"sha256": "1" * 64}, "without pretrained there is neither"),
         ({"layers": 0}, r"model\.options\.layers = 0"),
     ],
 )

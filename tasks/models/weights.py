@@ -1,0 +1,115 @@
+"""Where the weights of a pretrained model lie: on the Hub, in a folder of the same format, in a published bundle.
+
+    pretrained: owner/name              the Hub's repository at `revision`, or its copy in ATTRIBOARD_DATA
+    pretrained: ./folder                what `model.save_pretrained(folder)` wrote, relative to the card
+    pretrained: NAME.safetensors        a bundle of this project: beside the published ones, or fetched
+
+Each is pinned by the SHA-256 of the file of weights. A bundle keeps them as `save_pretrained` does, in one file; it is
+looked for beside the published bundles and then in the folder of data sets, where `attriboard groundtruth pull` puts it
+and where isolated processes see it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from attriboard.base.errors import DataError
+from attriboard.base.paths import datasets_folder, leaderboard_folder
+from attriboard.tasks.hub import Absent, HubRepository
+
+SUFFIX = ".safetensors"
+FILE = "model.safetensors"
+
+
+class Weights(Protocol):
+    """Weights that a card names."""
+
+    @property
+    def remedy(self) -> str:
+        """How to get or replace them."""
+
+    def place(self) -> str:
+        """What messages call it, and `from_pretrained` takes where it is a folder or a repository."""
+
+    def file(self, name: str) -> Path:
+        """One file.
+
+        Raises:
+            Absent: it cannot be reached.
+            DataError: it is missing from a place that is there.
+        """
+
+
+@dataclass(frozen=True)
+class FolderOfWeights:
+    """A folder in Hugging Face's format."""
+
+    path: Path
+
+    @property
+    def remedy(self) -> str:
+        """See `Weights`."""
+        return f"save the model again: model.save_pretrained({str(self.path)!r})"
+
+    def place(self) -> str:
+        """See `Weights`."""
+        return str(self.path)
+
+    def file(self, name: str) -> Path:
+        """See `Weights`."""
+        if not (self.path / name).is_file():
+            raise DataError(f"{self.path}: has no file {name}; {self.remedy}")
+        return self.path / name
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """One file of weights that a task of this project starts from."""
+
+    name: str
+    sha256: str
+
+    @property
+    def remedy(self) -> str:
+        """See `Weights`."""
+        return "fetch it: attriboard groundtruth pull TASK"
+
+    def place(self) -> str:
+        """See `Weights`."""
+        return str(self.path or self.name)
+
+    def file(self, name: str) -> Path:
+        """See `Weights`; there is one file, whatever its name."""
+        if self.path is None:
+            raise Absent(f"neither {self.places[0]} nor {self.places[1]} exists")
+        return self.path
+
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Where it may lie; the digest in a name keeps versions apart."""
+        fetched = datasets_folder() / "pretrained" / f"{self.sha256[:16]}-{self.name}"
+        return leaderboard_folder() / "groundtruth" / self.name, fetched
+
+    @property
+    def path(self) -> Path | None:
+        """Where it lies."""
+        return next((path for path in self.places if path.is_file()), None)
+
+
+def weights(name: str, revision: str, sha256: str, folder: Path) -> Weights:
+    """The weights that a card names.
+
+    Args:
+        name: as in the module's table.
+        revision: of a repository on the Hub.
+        sha256: of the file of weights.
+        folder: what a path is relative to.
+    """
+    if is_path(name):
+        return FolderOfWeights(folder / name)
+    return PublishedWeights(name, sha256) if name.endswith(SUFFIX) else HubRepository(name, revision)
+
+
+def is_path(name: str) -> bool:
+    """Whether a name means a folder."""
+    return name.startswith((".", "/", "~"))
