@@ -18,53 +18,36 @@ the gradient of the attributed f. Layers that are not one matrix product are lef
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from attriboard.attributors.ekfac import ekfac_blocks
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
-from attriboard.toolkit.damped import Coordinates, DampedCurvature, damped_need, dot, fit_damped
-from attriboard.toolkit.eigenbasis import Fisher, MatrixLayers, fisher_labels
+from attriboard.toolkit.damped import Coordinates, DampedInfluence, DampedSolver, dot, fit_damped
+from attriboard.toolkit.eigenbasis import Fisher, fisher_labels
 from attriboard.toolkit.layerwise import layer_regularization, matrix_layers
 
 
 @dataclass(frozen=True)
-class Solver:
-    """One checkpoint, ready for every λ; `examples` make up C."""
+class ConjugateGradients(DampedSolver):
+    """One checkpoint; `examples` make up C."""
 
-    curvature: DampedCurvature
     examples: Examples
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the matrix layers."""
-        return self.curvature.layers
-
-    @property
-    def spectrum(self) -> None:
-        """Nobody knows C's eigenvalues."""
-        return None
-
-    def scores(self, regularization: float | None, max_iterations: int, tolerance: float) -> Tensor:
-        """−G x, (n_test, n_train)."""
-        solved = self.curvature.empty()
-        for rows, gradients in track(list(self.curvature.gradients()), "test points"):
-            found = self._solve(gradients, regularization, max_iterations, tolerance)
-            for name, value in found.items():
-                solved[name][rows] = value
-        return self.curvature.scores(solved)
-
-    def _solve(
-        self, b: Coordinates, regularization: float | None, max_iterations: int, tolerance: float
+    def solve(
+        self,
+        b: Coordinates,
+        damping: dict[str, float],
+        inverse: Coordinates,
+        *,
+        max_iterations: int,
+        tolerance: float,
     ) -> Coordinates:
         """Preconditioned conjugate gradients for some test points."""
-        curvature, damping = self.curvature, self.curvature.damping(regularization)
-        inverse = curvature.preconditioner(regularization)
+        curvature = self.curvature
         x = {name: value * inverse[name] for name, value in b.items()}
         product = curvature.product(x, self.examples, damping)
         # Directions without curvature at λ = 0 are left out, as in EK-FAC.
@@ -94,7 +77,7 @@ class Solver:
         return x
 
 
-class EKFACCG(MatrixLayers):
+class EKFACCG(DampedInfluence):
     """Conjugate gradients on the Gauss–Newton matrix, preconditioned by EK-FAC."""
 
     name = "ekfac_cg"
@@ -135,7 +118,7 @@ class EKFACCG(MatrixLayers):
 
     def fit_one(
         self, context: Context, checkpoint: Checkpoint, stream: int, *, batch_size: int | None, fisher: Fisher
-    ) -> Solver:
+    ) -> ConjugateGradients:
         """EK-FAC, and the examples of C."""
         sizes = matrix_layers(context, checkpoint)
         curvature = fit_damped(context, checkpoint, sizes, ekfac_blocks(context, checkpoint, sizes, fisher))
@@ -144,9 +127,4 @@ class EKFACCG(MatrixLayers):
             generator = torch.Generator().manual_seed(context.seed + stream)
             rows = torch.randperm(len(examples), generator=generator)[:batch_size].sort()[0]
             examples = examples[rows.to(examples.inputs.device)]
-        return Solver(curvature, examples)
-
-    def memory_need(self, context: Context, **values: Any) -> dict[str, int] | None:
-        """Those of EK-FAC, and the solver's vectors."""
-        need = super().memory_need(context, **values)
-        return None if need is None else {**need, **damped_need(context)}
+        return ConjugateGradients(curvature, examples)

@@ -15,17 +15,14 @@ models are averaged. Computation is in the model's precision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from attriboard.contracts.attributor import Context
-from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import knobs
-from attriboard.toolkit.batches import BatchLosses
-from attriboard.toolkit.unrolling import Unrolled, batch_at
-from attriboard.toolkit.updates import Adjoint, Stack, update_of
+from attriboard.toolkit.batches import Batch
+from attriboard.toolkit.unrolling import Unrolled
+from attriboard.toolkit.updates import Stack
 
 
 class MAGIC(Unrolled):
@@ -39,30 +36,6 @@ class MAGIC(Unrolled):
         knobs.epoch(),
     )
 
-    def moments(self, run: Run) -> int:
-        """Those of the optimizer, and c."""
-        return update_of(run.recipe).n_moments
-
-    def follow(
-        self,
-        context: Context,
-        run: Run,
-        losses: BatchLosses,
-        states: Iterator[TrainingState],
-        gradients: Stack,
-        scores: Tensor,
-    ) -> None:
-        """Take the adjoints back through every update."""
-        update = update_of(run.recipe)
-        zeros = [{name: torch.zeros_like(value) for name, value in gradients.items()} for _ in range(update.n_moments)]
-        adjoint = Adjoint(gradients, tuple(zeros))
-        for state in states:
-            batch, rows = batch_at(context, run, losses, state)
-            gradient: Stack = {}
-            if update.needs_gradient:
-                gradient = {name: torch.zeros_like(value[:1]) for name, value in gradients.items()}
-                batch.add_combination(scores.new_ones(1, len(rows)), gradient, 1 / len(rows))
-            c = update.back(adjoint, state, {name: value[0] for name, value in gradient.items()}, run.rates[state.step])
-            slopes = batch.add_hessian(c, adjoint.parameters, 1 / len(rows))
-            scores.index_add_(1, rows, slopes.to(scores.dtype), alpha=1 / len(rows))
-            update.finish(adjoint)
+    def curve(self, batch: Batch, c: Stack, into: Stack, scale: float, *args: Any, **values: Any) -> Tensor:
+        """The Hessian's."""
+        return batch.add_hessian(c, into, scale)

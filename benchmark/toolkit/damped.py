@@ -8,17 +8,20 @@ EK-FAC's (Λ + λ)⁻¹ is a division. C is made of products alone and couples l
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attriboard.contracts.context import Checkpoint, Context
+from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.batches import BatchLosses
-from attriboard.toolkit.eigenbasis import Block, Model, fit_model
+from attriboard.toolkit.eigenbasis import Block, MatrixLayers, Model, fit_model
 from attriboard.toolkit.factored import working_precision
 from attriboard.toolkit.gradients import count_parameters
 from attriboard.toolkit.layerwise import MatrixLayout, layer_damping, matrix_layout
@@ -102,6 +105,59 @@ class DampedCurvature:
         n_test = len(self.model.context.test)
         shapes = {name: layer.curvature.corrected.shape for name, layer in self.model.layers.items()}
         return {name: torch.empty(n_test, *shape, device=self.model.context.device) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class DampedSolver(ABC):
+    """One checkpoint, ready for every λ.
+
+    Attributes:
+        curvature: the quadratic.
+    """
+
+    curvature: DampedCurvature
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the matrix layers."""
+        return self.curvature.layers
+
+    @property
+    def spectrum(self) -> None:
+        """Nobody knows C's eigenvalues."""
+        return None
+
+    def scores(self, regularization: float | None, **values: Any) -> Tensor:
+        """−G x, (n_test, n_train)."""
+        solved = self.curvature.empty()
+        damping, inverse = self.curvature.damping(regularization), self.curvature.preconditioner(regularization)
+        for rows, gradients in track(list(self.curvature.gradients()), "test points"):
+            for name, value in self.solve(gradients, damping, inverse, **values).items():
+                solved[name][rows] = value
+        return self.curvature.scores(solved)
+
+    @abstractmethod
+    def solve(
+        self, b: Coordinates, damping: dict[str, float], inverse: Coordinates, *args: Any, **values: Any
+    ) -> Coordinates:
+        """Approximate solutions x of (C + D) x = b for some test points, from EK-FAC's on.
+
+        Args:
+            b: test gradients g'.
+            damping: λ of every layer.
+            inverse: EK-FAC's 1/(Λ + λ), (P, Q).
+            args: none.
+            values: the method's other score-stage values.
+        """
+
+
+class DampedInfluence(MatrixLayers):
+    """A method whose fits are `DampedSolver`s."""
+
+    def memory_need(self, context: Context, **values: Any) -> dict[str, int] | None:
+        """Those of EK-FAC, and the solver's vectors."""
+        need = super().memory_need(context, **values)
+        return None if need is None else {**need, **damped_need(context)}
 
 
 def fit_damped(

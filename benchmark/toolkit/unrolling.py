@@ -17,10 +17,13 @@ from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.batches import Batch, BatchLosses
 from attriboard.toolkit.gradients import attributed_shapes, by_parameter, count_parameters, per_example_gradients
 from attriboard.toolkit.replaying import backward, followable
-from attriboard.toolkit.updates import Stack
+from attriboard.toolkit.updates import Adjoint, Stack, update_of
 
 ADJOINT_BYTES = 2 * 2**30
 """Memory for the stacks of all test points that go through a run together."""
+
+AMPLIFIED = 1e3
+"""Growth of the test gradients, on the way back to the first update, beyond which their scores are called diverged."""
 
 
 class Unrolled(MeanOfScores):
@@ -34,7 +37,7 @@ class Unrolled(MeanOfScores):
         run = context.run_of(checkpoint)
         losses = BatchLosses(context, checkpoint)
         scores = torch.zeros(len(context.test), len(context.train), dtype=losses.dtype, device=context.device)
-        stacks = 2 + self.moments(run)
+        stacks = 2 + update_of(run.recipe).n_moments
         size = stacks * losses.dtype.itemsize * count_parameters(context)
         together = max(1, ADJOINT_BYTES // size)
         for start in track(range(0, len(context.test), together), "test points"):
@@ -42,15 +45,23 @@ class Unrolled(MeanOfScores):
             states = backward(context, run, checkpoint)
             last = next(states)
             gradients = self._gradients(context, checkpoint, last, points)
-            self.follow(context, run, losses, states, gradients, scores[points], **values)
+            self._follow(context, run, losses, states, gradients, scores[points], **values)
         return scores
 
     @abstractmethod
-    def moments(self, run: Run) -> int:
-        """How many stacks beside that of the parameters the method holds."""
+    def curve(self, batch: Batch, c: Stack, into: Stack, scale: float, *args: Any, **values: Any) -> Tensor:
+        """Add `scale` Σ_i H_i c to `into`, with the method's H_i, and return the slopes ⟨c, ∇ℓ_i⟩ (k, B).
 
-    @abstractmethod
-    def follow(
+        Args:
+            batch: of the update.
+            c: ∂f/∂g of the batch's gradient g (k, *shape).
+            into: ∂f/∂θ before the update, but for what goes through g.
+            scale: 1/B.
+            args: none.
+            values: the method's own fit-stage values.
+        """
+
+    def _follow(
         self,
         context: Context,
         run: Run,
@@ -58,21 +69,26 @@ class Unrolled(MeanOfScores):
         states: Iterator[TrainingState],
         gradients: Stack,
         scores: Tensor,
-        *args: Any,
         **values: Any,
     ) -> None:
-        """Add the scores of some test points.
-
-        Args:
-            context: what the method may see.
-            run: how the model was trained.
-            losses: derivatives of batches.
-            states: before each update, the last one first.
-            gradients: ∂f/∂θ at the end of the run (k, *shape), which may be changed.
-            scores: (k, n_train), zero.
-            args: none.
-            values: the method's own fit-stage values.
-        """
+        """Take the adjoints of some test points back through every update, and add their scores (k, n_train)."""
+        update = update_of(run.recipe)
+        zeros = [{name: torch.zeros_like(value) for name, value in gradients.items()} for _ in range(update.n_moments)]
+        adjoint = Adjoint(gradients, tuple(zeros))
+        size = _size(gradients)
+        for state in states:
+            batch, rows = batch_at(context, run, losses, state)
+            gradient: Stack = {}
+            if update.needs_gradient:
+                gradient = {name: torch.zeros_like(value[:1]) for name, value in gradients.items()}
+                batch.add_combination(scores.new_ones(1, len(rows)), gradient, 1 / len(rows))
+            c = update.back(adjoint, state, {name: value[0] for name, value in gradient.items()}, run.rates[state.step])
+            slopes = self.curve(batch, c, adjoint.parameters, 1 / len(rows), **values)
+            scores.index_add_(1, rows, slopes.to(scores.dtype), alpha=1 / len(rows))
+            update.finish(adjoint)
+        grown = _size(adjoint.parameters) / max(size, 1e-300)
+        if not grown <= AMPLIFIED:
+            context.remark(f"diverged: test gradients grew {grown:.0e}-fold on the way back through the run")
 
     def _gradients(self, context: Context, checkpoint: Checkpoint, last: TrainingState, points: slice) -> Stack:
         """Test gradients at the end of the replay, not at the published model: the bits of one run."""
@@ -97,3 +113,8 @@ def batch_at(context: Context, run: Run, losses: BatchLosses, state: TrainingSta
     """The batch of the update that follows a state, and its rows."""
     rows = run.batch(state.step).to(context.train.inputs.device)
     return losses.at(state.parameters, context.train[rows]), rows
+
+
+def _size(stack: Stack) -> float:
+    """‖x‖ over all directions."""
+    return float(torch.stack([value.double().norm() for value in stack.values()]).norm())

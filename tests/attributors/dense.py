@@ -47,6 +47,22 @@ def dense_hessian(context: Context, checkpoint: Checkpoint, data: Examples) -> T
     return jacrev(grad(mean))(flat_parameters(context, checkpoint))
 
 
+def dense_gauss_newton(context: Context, examples: Examples) -> Tensor:
+    """E[Jᵀ (∂²ℓ/∂z²) J], (n_params, n_params)."""
+    flat = flat_parameters(context, context.checkpoints[0])
+    total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
+    for row in range(len(examples)):
+        one = examples[row : row + 1]
+
+        def outputs(parameters: Tensor, one: Examples = one) -> Tensor:
+            return functional_call(context.model, unflatten(context, parameters), (one.inputs,))
+
+        J = jacrev(outputs)(flat)[0]
+        H = jacrev(grad(lambda z, one=one: context.loss(z, one.targets).sum()))(outputs(flat))[0, :, 0]
+        total += J.T @ H @ J
+    return total / len(examples)
+
+
 def fitted(name: str, context: Context, **values: object) -> Callable[..., Tensor]:
     """A registered method, fitted: score-stage values → scores, float64."""
     method = REGISTRY.load(name)
