@@ -40,6 +40,15 @@ Bundles = Annotated[
         file_okay=False,
     ),
 ]
+Questions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--question",
+        metavar="NAME|all",
+        help="What is removed, and under which seeds: 1pct-same, 10pct-fresh, one-same, …; all: those that the "
+        "task's card names; repeatable. By default the usual question: random halves, fresh seeds.",
+    ),
+]
 Fixed = Annotated[
     list[str] | None, typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter's value; repeatable.")
 ]

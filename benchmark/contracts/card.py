@@ -1,12 +1,14 @@
 """Task cards: everything that defines a task, as one validated YAML file.
 
 A card's *fingerprint* is the SHA-256 of its canonical JSON. Fields that only describe (title, description,
-license) and the sizes of published artifacts (how many masks, how many checkpoints) are left out of it: a corrected
-typo must not orphan a ground truth, and 200 masks extend 100. Fields at their default are left out too, so that
-a field added to the schema later does not change the fingerprint of the cards that do not use it.
+license), the sizes of published artifacts (how many masks, how many checkpoints) and the ground truths beside the
+usual one are left out of it: a corrected typo must not orphan a ground truth, and 200 masks extend 100. Fields at
+their default are left out too, so that a field added to the schema later does not change the fingerprint of the cards
+that do not use it.
 """
 
 import reprlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from attriboard.base.digests import digest
 from attriboard.base.documents import parse_yaml, read_bounded
-from attriboard.base.errors import CardError, FormatError
+from attriboard.base.errors import CardError, FormatError, InputError
+from attriboard.contracts.question import MILLION, Question
 
 MAX_BYTES = 256 << 10  # of a card's file
 
@@ -149,6 +152,22 @@ class TaskCard(_Spec):
     split: SplitSpec = SplitSpec()
     ground_truth: GroundTruthSpec = GroundTruthSpec()
     checkpoints: CheckpointSpec
+    questions: dict[str, GroundTruthSpec] = Field(
+        default_factory=dict,
+        description="ground truths beside the usual one, by the name of their question, as in 1pct-same",
+    )
+
+    @model_validator(mode="after")
+    def _questions_can_be_asked(self) -> "TaskCard":
+        for name, size in self.questions.items():
+            try:
+                question = Question.parse(name)
+                self.check_size(question, size.n_masks, size.n_repeats)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            if question == self.usual_question:
+                raise ValueError(f"questions.{name}: is the usual ground truth already")
+        return self
 
     @model_validator(mode="after")
     def _subsets_are_not_empty(self) -> "TaskCard":
@@ -183,7 +202,7 @@ class TaskCard(_Spec):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over everything that influences a retrain or a score."""
-        describing = {"title", "description", "licence", "ground_truth", "checkpoints"}
+        describing = {"title", "description", "licence", "ground_truth", "checkpoints", "questions"}
         return digest(self.model_dump(mode="json", exclude_defaults=True, exclude=describing))
 
     @property
@@ -195,6 +214,56 @@ class TaskCard(_Spec):
     def subset_size(self) -> int:
         """Number of training examples in each ground-truth subset."""
         return int(self.subsets.fraction * self.data.n_train)
+
+    @property
+    def usual_question(self) -> Question:
+        """What the usual ground truth asks: random subsets of the card's fraction, fresh seeds."""
+        return Question(round((1 - self.subsets.fraction) * MILLION), "fresh")
+
+    def question(self, name: str | None) -> Question | None:
+        """The question of a name; `None` for the usual one, by its name or without one.
+
+        Raises:
+            InputError: no such question.
+        """
+        question = Question.parse(name) if name else None
+        return None if question == self.usual_question else question
+
+    def asked(self, names: Sequence[str]) -> list[Question | None]:
+        """Questions by name, each once; `all` are those that the card names; see `question`.
+
+        Raises:
+            InputError: no such question.
+        """
+        every = (None, *sorted(map(Question.parse, self.questions), key=lambda q: (q.seeds, q.removed_ppm)))
+        found = [q for name in names or ("",) for q in (every if name == "all" else (self.question(name),))]
+        return list(dict.fromkeys(found))
+
+    def size_of(self, question: Question | None) -> GroundTruthSpec:
+        """How large the ground truth of a question is: as the card says, else 100 masks and the usual repeats."""
+        if question is None:
+            return self.ground_truth
+        usual = GroundTruthSpec(
+            n_masks=100 if question.removed_ppm else min(100, self.data.n_train),
+            n_repeats=1 if question.same_seed else self.ground_truth.n_repeats,
+        )
+        return self.questions.get(question.name, usual)
+
+    def check_size(self, question: Question, n_masks: int, n_repeats: int) -> None:
+        """Check that a question can be asked so often.
+
+        Raises:
+            InputError: several repeats with the same seed, or more single examples than there are.
+        """
+        if question.same_seed and n_repeats != 1:
+            raise InputError(
+                f"repeats = {n_repeats} of {question.name}: the same seed and order give the same model each time; "
+                "must be 1"
+            )
+        if question.removed_ppm == 0 and n_masks > self.data.n_train:
+            raise InputError(
+                f"masks = {n_masks} of {question.name}: there are {self.data.n_train} examples to leave out"
+            )
 
 
 def load_card(source: Path | str | dict[str, Any]) -> TaskCard:

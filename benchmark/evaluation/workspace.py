@@ -13,6 +13,7 @@ from attriboard.attribution.sandbox import Sandbox, find_bubblewrap
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import InputError
 from attriboard.base.processes import begin_work
+from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task, TaskSpec
 from attriboard.evaluation.catalog import attributor_spec, load_task, selector_spec, spectrum_donors
 from attriboard.evaluation.grader import Grader
@@ -88,6 +89,7 @@ class Workspace:
         self.runner = Runner(where, self.display)
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
+        self._graders: dict[Question, Grader] = {}
         self.bundles = open_bundles(self.task, groundtruth, self.display)
 
     @cached_property
@@ -98,6 +100,14 @@ class Workspace:
             DataError: there is none, or no place has it.
         """
         return Grader(self.bundles.truth)
+
+    def grader_of(self, question: Question | None) -> Grader:
+        """A question's ground truth, ready to grade; see `grader`."""
+        if question is None:
+            return self.grader
+        if question not in self._graders:
+            self._graders[question] = Grader(self.bundles.truth_of(question))
+        return self._graders[question]
 
     @property
     def grader_if_any(self) -> Grader | None:

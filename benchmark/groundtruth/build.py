@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.digests import digest
+from attriboard.base.errors import InputError
 from attriboard.base.paths import cache_folder, store_root
+from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
 from attriboard.groundtruth.bundle import write_ground_truth
@@ -20,6 +22,7 @@ from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
+from attriboard.retraining.opening import has_batch_norm
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import blank_model, state_parts
 
@@ -45,6 +48,7 @@ def build_ground_truth(
     path: Path,
     store: RetrainStore,
     *,
+    question: Question | None = None,
     n_masks: int | None = None,
     n_repeats: int | None = None,
     executor: Executor | None = None,
@@ -56,24 +60,41 @@ def build_ground_truth(
         task: the task.
         path: the bundle's file.
         store: where retrains are kept.
+        question: what is asked; the usual one by default.
         n_masks: number of subsets; the card's by default.
         n_repeats: seeds for each; the card's by default.
         executor: see `retrain`.
         progress: see `retrain`.
 
     Raises:
-        InputError: sizes out of range.
+        InputError: sizes out of range, or the same seed is asked for where batch norm sees removed examples.
     """
     card = task.card
-    n_masks = card.ground_truth.n_masks if n_masks is None else n_masks
-    n_repeats = card.ground_truth.n_repeats if n_repeats is None else n_repeats
-    requests = truth_requests(card, n_masks, n_repeats)
+    check_question(task, question)
+    size = card.size_of(question)
+    n_masks = size.n_masks if n_masks is None else n_masks
+    n_repeats = size.n_repeats if n_repeats is None else n_repeats
+    requests = truth_requests(card, n_masks, n_repeats, question)
     code = provenance()  # now: hours may pass, and the checkout may change
     retrain(task, requests, store, executor, progress)
     digests = [r.digest(card.fingerprint) for r in requests]
     outputs = read_outputs(task, store, digests, n_masks)
     masks, seeds = planned(requests, n_masks, card.data.n_train)
-    write_ground_truth(path, masks, seeds, outputs, **origin(task, code, store.seconds(digests)))
+    asked = question.name if question else ""
+    write_ground_truth(path, masks, seeds, outputs, question=asked, **origin(task, code, store.seconds(digests)))
+
+
+def check_question(task: Task, question: Question | None) -> None:
+    """Check that a task can answer a question.
+
+    Raises:
+        InputError: the same seed is asked for, and the model has batch norm.
+    """
+    if question is not None and question.same_seed and has_batch_norm(blank_model(task)):
+        raise InputError(
+            f"task {task.card.name}, question {question.name}: its model has batch norm, so a removed example of "
+            "weight 0 would still move the statistics of its batch; ask with fresh seeds"
+        )
 
 
 def read_outputs(

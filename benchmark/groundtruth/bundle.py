@@ -2,7 +2,8 @@
 
 Tensors: `masks` (n_masks, ⌈n_train/8⌉) uint8, bit-packed, first example in the highest bit; `seeds`
 (n_masks, n_repeats) int64; `outputs/<name>` (n_masks, n_repeats, n_test) float32, among them `loss` and
-`margin`. Repeats are kept, never averaged: the noise ceiling is made of their spread.
+`margin`. Repeats are kept, never averaged: the noise ceiling is made of their spread. The card of a ground truth that
+asks another question than the usual one names it; see `attriboard.contracts.question`.
 """
 
 from collections.abc import Mapping
@@ -13,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from attriboard.base.digests import digest_file
-from attriboard.base.errors import FormatError
+from attriboard.base.errors import FormatError, InputError
+from attriboard.contracts.question import Question
 from attriboard.groundtruth.plan import split_of
 from attriboard.groundtruth.sealed import (
     REMEDY,
@@ -27,7 +29,7 @@ from attriboard.groundtruth.sealed import (
     read_sealed,
     write_sealed,
 )
-from attriboard.scoring.ceiling import Ceiling, noise_ceiling
+from attriboard.scoring.ceiling import Ceiling, noise_ceiling, noiseless_ceiling
 from attriboard.scoring.split import Split
 
 FORMAT = "attriboard-groundtruth/1"
@@ -38,14 +40,28 @@ class GroundTruthCard(SealedCard):
 
     Attributes:
         n_masks, n_repeats, n_test: its sizes.
+        question: name of the question that it asks; empty for the usual one.
         first_mask, nonce: in some published bundles; always these values.
     """
 
     n_masks: int = Field(gt=0)
     n_repeats: int = Field(gt=0)
     n_test: int
+    question: str = ""
     first_mask: Literal[0] = Field(0, exclude=True)
     nonce: Literal[""] = Field("", exclude=True)
+
+    @field_validator("question")
+    @classmethod
+    def _is_one(cls, name: str) -> str:
+        try:
+            return Question.parse(name).name if name else ""
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_question(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "question" or value}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,15 +86,25 @@ class GroundTruth:
         n_masks, n_repeats, n_test = self.target.shape
         task = self.card.task
         ceiling = "unknown" if self.ceiling.mean is None else f"{self.ceiling.mean:.3f}"
+        asked = f", {self.question.title}" if self.question else ""
         return (
-            f"<ground truth of {task.name}: {n_masks} masks × {n_repeats} repeats, n_train = {self.masks.shape[1]}, "
-            f"n_test = {n_test}, outputs {', '.join(self.outputs)}, ceiling {ceiling}>"
+            f"<ground truth of {task.name}{asked}: {n_masks} masks × {n_repeats} repeats, "
+            f"n_train = {self.masks.shape[1]}, n_test = {n_test}, outputs {', '.join(self.outputs)}, ceiling {ceiling}>"
         )
 
     @cached_property
     def ceiling(self) -> Ceiling:
-        """Noise ceiling on the scoring points: the LDS that a perfect predictor would get."""
-        return noise_ceiling(self.target[:, :, self.scoring])
+        """Noise ceiling on the scoring points: the LDS that a perfect predictor would get.
+
+        With the same seed there is no noise: a retrain repeats, and a perfect predictor gets 1.
+        """
+        outputs = self.target[:, :, self.scoring]
+        return noiseless_ceiling(outputs) if self.question and self.question.same_seed else noise_ceiling(outputs)
+
+    @property
+    def question(self) -> Question | None:
+        """What it asks; `None` for the usual question."""
+        return Question.parse(self.card.question) if self.card.question else None
 
     @cached_property
     def split(self) -> Split:

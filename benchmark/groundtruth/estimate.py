@@ -15,12 +15,14 @@ from safetensors import safe_open
 from attriboard.base.errors import InputError
 from attriboard.base.terminal import duration
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.plan import truth_requests
 from attriboard.records.provenance import provenance
 from attriboard.retraining.choosing import trainer_class
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.executors import Executor
+from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 
 
@@ -63,6 +65,7 @@ def estimate_ground_truth(
     store: RetrainStore,
     executor: Executor,
     *,
+    question: Question | None = None,
     n_masks: int | None = None,
     n_repeats: int | None = None,
     checkpoints: Path | None = None,
@@ -73,6 +76,7 @@ def estimate_ground_truth(
         task: the task.
         store: its retrains; those that it has are not counted.
         executor: what would train.
+        question: what is asked; the usual one by default.
         n_masks: number of subsets; the card's by default.
         n_repeats: retrains of each; the card's by default.
         checkpoints: the task's checkpoint bundle, where there is one.
@@ -83,11 +87,12 @@ def estimate_ground_truth(
     card = task.card
     if card.recipe.optimizer == "none":
         raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
-    n_masks, n_repeats = n_masks or card.ground_truth.n_masks, n_repeats or card.ground_truth.n_repeats
-    requests = truth_requests(card, n_masks, n_repeats)
+    size = card.size_of(question)
+    n_masks, n_repeats = n_masks or size.n_masks, n_repeats or size.n_repeats
+    requests = truth_requests(card, n_masks, n_repeats, question)
     wanted = {request.digest(card.fingerprint): request for request in requests}
     done = [digest for digest, request in wanted.items() if store.has(digest, array_names(task, request))]
-    recorded = None if done or checkpoints is None else _seconds_of(checkpoints, card)
+    recorded = None if done or checkpoints is None else _seconds_of(checkpoints, card, requests[0])
     if done:
         each, basis = store.seconds(done) / len(done), f"measured on the {len(done)} that are done"
     elif recorded is not None:
@@ -102,7 +107,7 @@ def estimate_ground_truth(
     return Estimate(n_masks, n_repeats, len(wanted) - len(done), each, executor.n_workers, basis)
 
 
-def _seconds_of(path: Path, card: TaskCard) -> tuple[float, str] | None:
+def _seconds_of(path: Path, card: TaskCard, request: RetrainRequest) -> tuple[float, str] | None:
     """Seconds of a ground-truth retrain after those of the checkpoints, and where they come from.
 
     `None` where the checkpoints were trained elsewhere, so that nobody knows.
@@ -116,6 +121,6 @@ def _seconds_of(path: Path, card: TaskCard) -> tuple[float, str] | None:
     cpu = sealed["provenance"]["hardware"]["cpu"]
     where = "" if cpu == provenance().hardware.cpu else f" on another machine ({cpu})"
     return (
-        seconds * card.subset_size / examples,
+        seconds * len(request.indices) / examples,
         f"estimated from the {seconds:.3g} s that its {sealed['n_models']} checkpoints took{where}",
     )

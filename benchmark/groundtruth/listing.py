@@ -1,22 +1,30 @@
 """The list of published bundles: what exists, which bytes it has, where to get it.
 
 `registry.json` is in a folder with the bundles that it lists; one that is not there may lie in the cache, or at the
-URLs of its entry. One version of a task has at most one bundle of a kind; another version is another fingerprint and
-another entry.
+URLs of its entry. One version of a task has at most one bundle of a kind and question; another version is another
+fingerprint and another entry.
 """
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from attriboard.base.digests import digest_file
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import DataError, FormatError, InputError
 from attriboard.base.paths import cache_folder, leaderboard_folder, write_atomically
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.question import Question
 
 Progress = Callable[[int, int], None]
 
@@ -35,6 +43,7 @@ class BundleEntry(BaseModel):
         file: name inside the registry's folder.
         sha256, bytes: of the file.
         urls: where else it is; see `attriboard.groundtruth.download.address`.
+        question: name of the question that a ground truth asks; empty for the usual one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,6 +56,16 @@ class BundleEntry(BaseModel):
     sha256: _Sha256
     bytes: int = Field(gt=0, le=2**53)
     urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
+    question: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,40}$")] = ""
+
+    @property
+    def key(self) -> tuple[str, int, str, str]:
+        """What no two entries share."""
+        return self.task, self.version, self.kind, self.question
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_question(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "question" or value}
 
 
 class Commitment(BaseModel):
@@ -80,7 +99,7 @@ class _Listing(BaseModel):
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
         for what, keys in (
-            ("task, version and kind", [(e.task, e.version, e.kind) for e in self.bundles]),
+            ("task, version, kind and question", [e.key for e in self.bundles]),
             ("file", [e.file for e in self.bundles]),
         ):
             if len(set(keys)) < len(keys):
@@ -103,7 +122,7 @@ def mirrors() -> list[str]:
     return os.environ.get("ATTRIBOARD_MIRROR", "").split()
 
 
-def entry_of(card: TaskCard, kind: BundleKind, path: Path) -> BundleEntry:
+def entry_of(card: TaskCard, kind: BundleKind, path: Path, question: Question | None = None) -> BundleEntry:
     """The entry of a bundle's file."""
     return BundleEntry(
         task=card.name,
@@ -113,13 +132,14 @@ def entry_of(card: TaskCard, kind: BundleKind, path: Path) -> BundleEntry:
         file=path.name,
         sha256=digest_file(path),
         bytes=path.stat().st_size,
+        question=question.name if question else "",
     )
 
 
 def write_listing(folder: Path, entries: Iterable[BundleEntry], held_out: Iterable[Commitment] = ()) -> None:
-    """Write a folder's `registry.json`, in the order of tasks, versions and kinds; commitments by their age."""
+    """Write a folder's `registry.json`, ordered by task, version, kind and question; commitments by their age."""
     listing = _Listing(
-        bundles=tuple(sorted(entries, key=lambda e: (e.task, e.version, e.kind))),
+        bundles=tuple(sorted(entries, key=lambda e: e.key)),
         held_out=tuple(sorted(set(held_out), key=lambda c: (c.task, c.version, c.created, c.sha256))),
     )
     absent = set() if listing.held_out else {"held_out"}
@@ -150,25 +170,24 @@ class BundleRegistry:
             except (FormatError, ValueError) as error:
                 raise FormatError(f"{path}: not a registry of bundles: {error}") from error
 
-    def find(self, card: TaskCard, kind: BundleKind) -> BundleEntry | None:
-        """The entry of exactly this task, by fingerprint."""
-        fingerprint = card.fingerprint
-        found = [e for e in self.entries if e.kind == kind and e.fingerprint == fingerprint]
-        return found[0] if found else None
+    def find(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> BundleEntry | None:
+        """The entry of exactly this task, by fingerprint, and of a question, the usual one by default."""
+        wanted = kind, card.fingerprint, question.name if question else ""
+        return next((e for e in self.entries if (e.kind, e.fingerprint, e.question) == wanted), None)
 
-    def locate(self, card: TaskCard, kind: BundleKind) -> Path:
+    def locate(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> Path:
         """Path of a bundle whose bytes are the listed ones, in the folder or in the cache.
 
         Raises:
             DataError: not listed, or listed but not here.
             FormatError: the file has other bytes than the list says.
         """
-        entry = self._listed(card, kind)
+        entry = self._listed(card, kind, question)
         path = self.place(entry)
         if path is None:
             raise DataError(
-                f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}, "
-                f"or {_remedy(card)}"
+                f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}"
+                f"{_flag(question)}, or {_remedy(card, question)}"
             )
         found = digest_file(path)
         if found != entry.sha256:
@@ -178,22 +197,29 @@ class BundleRegistry:
             )
         return path
 
-    def obtain(self, card: TaskCard, kind: BundleKind, progress: Progress = lambda done, total: None) -> Path:
+    def obtain(
+        self,
+        card: TaskCard,
+        kind: BundleKind,
+        progress: Progress = lambda done, total: None,
+        question: Question | None = None,
+    ) -> Path:
         """Path of a bundle, which is fetched into the cache where it is not here and its entry has URLs.
 
         Args:
             card: the task's.
             kind: of the bundle.
             progress: called with bytes so far and in all.
+            question: of a ground truth; the usual one by default.
 
         Raises:
             DataError: not listed, or no place has it.
             FormatError: the file has other bytes than the list says.
         """
-        entry = self._listed(card, kind)
+        entry = self._listed(card, kind, question)
         if self.place(entry) is None and (entry.urls or mirrors()):
             return self.pull(entry, cached_path(entry), progress=progress)
-        return self.locate(card, kind)
+        return self.locate(card, kind, question)
 
     def pull(
         self,
@@ -224,29 +250,31 @@ class BundleRegistry:
         """Where a listed bundle lies, in the folder or in the cache; unchecked."""
         return next((path for path in (self.folder / entry.file, cached_path(entry)) if path.is_file()), None)
 
-    def _listed(self, card: TaskCard, kind: BundleKind) -> BundleEntry:
-        entry = self.find(card, kind)
+    def _listed(self, card: TaskCard, kind: BundleKind, question: Question | None) -> BundleEntry:
+        entry = self.find(card, kind, question)
         if entry is None:
+            asked = f", question {question.name}," if question else ""
             raise DataError(
-                f"{self.folder}: lists no {kind} for {card.name} (fingerprint {card.fingerprint[:12]}…); "
-                f"{_remedy(card)}"
+                f"{self.folder}: lists no {kind} for {card.name}{asked} (fingerprint {card.fingerprint[:12]}…); "
+                f"{_remedy(card, question)}"
             )
         return entry
 
-    def file_name(self, card: TaskCard, kind: BundleKind) -> str:
+    def file_name(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> str:
         """What a bundle is called; `-v2` and so on from the second version of a task."""
         version = f"-v{card.version}" if card.version > 1 else ""
-        return f"{card.name}{version}-{kind}.safetensors"
+        asked = f"-{question.name}" if question else ""
+        return f"{card.name}{version}-{kind}{asked}.safetensors"
 
-    def register(self, card: TaskCard, kind: BundleKind) -> BundleEntry:
+    def register(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> BundleEntry:
         """List the bundle that lies in the folder under its `file_name`, and write the list.
 
         Raises:
             InputError: another bundle of this task is published already; published files are never replaced.
         """
-        path = self.folder / self.file_name(card, kind)
-        entry = entry_of(card, kind, path)
-        others = [e for e in self.entries if (e.task, e.version, e.kind) == (card.name, card.version, kind)]
+        path = self.folder / self.file_name(card, kind, question)
+        entry = entry_of(card, kind, path, question)
+        others = [e for e in self.entries if e.key == entry.key]
         if others and others[0].sha256 != entry.sha256:
             raise InputError(
                 f"{self.folder}: {card.name} version {card.version} has a published {kind} already "
@@ -263,8 +291,12 @@ class BundleRegistry:
         self.held_out = BundleRegistry(self.folder).held_out
 
 
-def _remedy(card: TaskCard) -> str:
+def _remedy(card: TaskCard, question: Question | None) -> str:
     return (
-        f"build it: attriboard groundtruth build {card.name} --out DIR, then name that folder, or one that has it: "
-        "--groundtruth DIR"
+        f"build it: attriboard groundtruth build {card.name}{_flag(question)} --out DIR, then name that folder, or one "
+        "that has it: --groundtruth DIR"
     )
+
+
+def _flag(question: Question | None) -> str:
+    return f" --question {question.name}" if question else ""

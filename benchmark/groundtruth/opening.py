@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import DataError
 from attriboard.base.paths import cache_folder, write_atomically
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.listing import BundleKind, BundleRegistry
@@ -24,33 +24,53 @@ class TaskBundles:
         task: the task.
         registry: what is published of it.
         display: where progress goes.
-        own_truth: a ground truth that was built on this machine for its own use; goes before the registry's.
+        own: whether ground truths count that were built on this machine for its own use.
     """
 
     task: Task
     registry: BundleRegistry
     display: Display
-    own_truth: Path | None = None
+    own: bool = False
+    _read: dict[Question | None, GroundTruth] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def graded(self) -> bool:
-        """Whether there is a ground truth."""
-        return self.own_truth is not None or self.registry.find(self.task.card, "groundtruth") is not None
+        """Whether there is a ground truth of the usual question."""
+        return self.has(None)
 
-    @cached_property
+    def has(self, question: Question | None) -> bool:
+        """Whether there is a ground truth of a question."""
+        return (
+            self.registry.find(self.task.card, "groundtruth", question) is not None or self._own(question) is not None
+        )
+
+    @property
     def truth(self) -> GroundTruth:
-        """The ground truth, checked against its SHA-256.
+        """The ground truth of the usual question; see `truth_of`."""
+        return self.truth_of(None)
+
+    def truth_of(self, question: Question | None) -> GroundTruth:
+        """A ground truth, checked against its SHA-256.
 
         Raises:
             DataError: none is listed, or no place has it.
             FormatError: the file is damaged.
         """
-        if not self.graded and self.task.card.kind == "own":
-            raise DataError(
-                f"task {self.task.card.name}: has no ground truth yet; build it by ab.build_ground_truth(task), or "
-                "attriboard groundtruth build with its file"
-            )
-        return read_ground_truth(self.own_truth or self._obtain("groundtruth"))
+        if question not in self._read:
+            if self.task.card.kind == "own" and not self.has(question):
+                asked = f" of question {question.name}" if question else ""
+                raise DataError(
+                    f"task {self.task.card.name}: has no ground truth{asked} yet; build it by "
+                    "ab.build_ground_truth(task), or attriboard groundtruth build with its file"
+                )
+            self._read[question] = read_ground_truth(self._own(question) or self._obtain("groundtruth", question))
+        return self._read[question]
+
+    def _own(self, question: Question | None) -> Path | None:
+        """What was built on this machine; a published ground truth goes before it."""
+        if not self.own or self.registry.find(self.task.card, "groundtruth", question):
+            return None
+        return largest_truth(self.task.card, question)
 
     def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:
         """Absolute path of the checkpoints: published ones, those that the task brings, else trained here once.
@@ -69,12 +89,12 @@ class TaskBundles:
         with self.display.progress(f"checkpoints of {name}") as progress:
             return train_checkpoints(self.task, executor=lambda: executor(progress.say), progress=progress).resolve()
 
-    def _obtain(self, kind: BundleKind) -> Path:
-        entry = self.registry.find(self.task.card, kind)
+    def _obtain(self, kind: BundleKind, question: Question | None = None) -> Path:
+        entry = self.registry.find(self.task.card, kind, question)
         if entry is None or self.registry.place(entry) is not None:
-            return self.registry.locate(self.task.card, kind)
+            return self.registry.locate(self.task.card, kind, question)
         with self.display.progress(entry.file, "bytes") as progress:
-            return self.registry.obtain(self.task.card, kind, progress)
+            return self.registry.obtain(self.task.card, kind, progress, question)
 
 
 def open_bundles(task: Task, folder: Path | None = None, display: Display | None = None) -> TaskBundles:
@@ -89,39 +109,44 @@ def open_bundles(task: Task, folder: Path | None = None, display: Display | None
     Raises:
         FormatError: the registry does not validate.
     """
-    registry = BundleRegistry(folder)
-    own = None if folder or registry.find(task.card, "groundtruth") else largest_truth(task.card)
-    return TaskBundles(task, registry, display or Silent(), own)
+    return TaskBundles(task, BundleRegistry(folder), display or Silent(), own=folder is None)
 
 
 def own_folder(card: TaskCard) -> Path:
-    """Where ground truths are kept that were built on this machine for its own use, one file per size."""
+    """Where ground truths are kept that were built on this machine for its own use, one file per question and size."""
     return cache_folder() / "groundtruth" / f"{card.name}-{card.fingerprint[:12]}"
 
 
-def own_truth_file(card: TaskCard, n_masks: int, n_repeats: int) -> Path:
-    """Where a ground truth of a size lies that was built on this machine."""
-    return own_folder(card) / f"{n_masks}x{n_repeats}.safetensors"
+def own_truth_file(card: TaskCard, n_masks: int, n_repeats: int, question: Question | None = None) -> Path:
+    """Where a ground truth of a question and size lies that was built on this machine."""
+    return own_folder(card) / f"{_prefix(question)}{n_masks}x{n_repeats}.safetensors"
 
 
-def keep_own_truth(card: TaskCard, bundle: Path, n_masks: int, n_repeats: int) -> None:
-    """Let everything on this machine find a ground truth of a task that is not published.
+def keep_own_truth(
+    card: TaskCard, bundle: Path, n_masks: int, n_repeats: int, question: Question | None = None
+) -> None:
+    """Let everything on this machine find a ground truth that is not published.
 
     Args:
         card: the task's.
         bundle: its file.
         n_masks: number of subsets.
         n_repeats: retrains of each.
+        question: what it asks; the usual question by default.
     """
-    if BundleRegistry().find(card, "groundtruth") is None:
-        write_atomically(own_truth_file(card, n_masks, n_repeats), bundle.read_bytes())
+    if BundleRegistry().find(card, "groundtruth", question) is None:
+        write_atomically(own_truth_file(card, n_masks, n_repeats, question), bundle.read_bytes())
 
 
-def largest_truth(card: TaskCard) -> Path | None:
-    """The ground truth with the most retrains among those built on this machine."""
+def largest_truth(card: TaskCard, question: Question | None = None) -> Path | None:
+    """The ground truth of a question with the most retrains among those built on this machine."""
     sizes = {
         path: int(match[1]) * int(match[2])
         for path in own_folder(card).glob("*.safetensors")
-        if (match := re.fullmatch(r"(\d+)x(\d+)", path.stem))
+        if (match := re.fullmatch(rf"{re.escape(_prefix(question))}(\d+)x(\d+)", path.stem))
     }
     return max(sizes, key=lambda path: sizes[path], default=None)
+
+
+def _prefix(question: Question | None) -> str:
+    return f"{question.name}-" if question else ""

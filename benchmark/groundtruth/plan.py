@@ -4,8 +4,10 @@ Mask k is the k-th random subset under the card's subset seed; the seed of its r
 Models for attributors have seeds below 10⁶ and subsets from k = 10⁶ on, so none of them is a ground-truth
 retrain. Retrains of data selection and brittleness have seeds from 10¹² on, and random orders from k = 2·10⁶ on.
 Retrains that choose hyperparameters have seeds from 10¹³ on, and subsets from k = 4·10⁶ on; held-out ones have
-seeds from 10¹⁴ on. With any number of masks
-and fewer than a million repeats no two purposes share a retrain.
+seeds from 10¹⁴ on. Every other question than the usual one has subsets from k = 10¹³ on and seeds from 10¹⁵ on, both
+with an offset of its own. With any number of masks and fewer than a thousand repeats no two purposes share a retrain.
+
+A retrain with the same seed is the full-data run of the first checkpoint, with weight 0 on the removed examples.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.question import Question
 from attriboard.retraining.request import RetrainRequest, random_order, random_subset
 from attriboard.scoring.split import Split, split_test_points
 
@@ -25,6 +28,9 @@ _REMOVAL_ORDER = 2 * MAX_MASKS
 _TUNING_SEED = 10**13
 _TUNING_MASK = 4 * MAX_MASKS
 _UNTRAINED_MASK = 5 * MAX_MASKS
+_QUESTION_MASK = 10**13
+_QUESTION_SEED = 10**15
+_SAME_SEED = 0  # of the first full-data checkpoint
 
 
 def mask_indices(card: TaskCard, k: int) -> NDArray[np.int64]:
@@ -45,7 +51,40 @@ def retrain_seed(k: int, repeat: int) -> int:
     return MAX_MASKS * (repeat + 1) + k
 
 
-def truth_requests(card: TaskCard, n_masks: int, n_repeats: int) -> list[RetrainRequest]:
+def kept_rows(card: TaskCard, question: Question | None, k: int) -> NDArray[np.int64]:
+    """Training rows that mask k of a question's ground truth keeps, ascending; of the usual one without a question.
+
+    Masks of leave-one-out leave out different examples, in a random order.
+    """
+    if question is None:
+        return mask_indices(card, k)
+    n_train, seed = card.data.n_train, card.subsets.seed
+    stream = _QUESTION_MASK + MAX_MASKS * (2 * question.removed_ppm + (not question.same_seed))
+    if question.removed_ppm == 0:
+        return np.delete(np.arange(n_train), random_order(n_train, seed, stream)[k])
+    return random_subset(n_train, question.n_kept(n_train), seed, stream + k)
+
+
+def truth_seed(question: Question | None, k: int, repeat: int) -> int:
+    """Seed of one repeat of mask k of a question's ground truth."""
+    if question is None:
+        return retrain_seed(k, repeat)
+    return _SAME_SEED if question.same_seed else _QUESTION_SEED + MAX_MASKS * (1000 * question.removed_ppm + repeat) + k
+
+
+def truth_request(card: TaskCard, question: Question | None, k: int, repeat: int) -> RetrainRequest:
+    """The retrain of one mask and repeat; see `kept_rows`."""
+    rows, seed = kept_rows(card, question, k), truth_seed(question, k, repeat)
+    if question is None or not question.same_seed:
+        return RetrainRequest(rows, seed)
+    weights = np.zeros(card.data.n_train)
+    weights[rows] = 1.0
+    return RetrainRequest(np.arange(card.data.n_train), seed, weights=weights)
+
+
+def truth_requests(
+    card: TaskCard, n_masks: int, n_repeats: int, question: Question | None = None
+) -> list[RetrainRequest]:
     """The retrains of a ground truth, repeat by repeat, so that an unfinished build has every mask at the same depth.
 
     Raises:
@@ -53,15 +92,20 @@ def truth_requests(card: TaskCard, n_masks: int, n_repeats: int) -> list[Retrain
     """
     if not 3 <= n_masks < MAX_MASKS or n_repeats < 1:
         raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: need at least 3 masks and 1 repeat")
-    subsets = [mask_indices(card, k) for k in range(n_masks)]
-    return [RetrainRequest(subsets[k], retrain_seed(k, r)) for r in range(n_repeats) for k in range(n_masks)]
+    if question is not None:
+        card.check_size(question, n_masks, n_repeats)
+    return [truth_request(card, question, k, r) for r in range(n_repeats) for k in range(n_masks)]
 
 
 def planned(
     requests: Sequence[RetrainRequest], n_masks: int, n_train: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Masks (n_masks, n_train) and seeds (n_masks, n_repeats) of requests that go repeat by repeat."""
-    masks = as_masks([request.indices for request in requests[:n_masks]], n_train)  # the first repeat has every mask
+    """Masks (n_masks, n_train) and seeds (n_masks, n_repeats) of requests that go repeat by repeat.
+
+    What has weight 0 is removed.
+    """
+    first = requests[:n_masks]  # the first repeat has every mask
+    masks = as_masks([r.indices if r.weights is None else r.indices[r.weights != 0] for r in first], n_train)
     seeds = np.array([request.seed for request in requests], dtype=np.int64).reshape(-1, n_masks).T
     return masks, seeds
 

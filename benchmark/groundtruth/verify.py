@@ -19,10 +19,9 @@ from scipy.stats import spearmanr
 from attriboard.base.errors import InputError
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth
-from attriboard.groundtruth.plan import mask_indices, retrain_seed
+from attriboard.groundtruth.plan import kept_rows, truth_request, truth_seed
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
-from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 
 # Two independent seeds are √2 apart in these units; the rest is for tails heavier than a normal's.
@@ -62,11 +61,12 @@ def check_plan(truth: GroundTruth, task: Task) -> None:
             f"{truth.path}: ground truth of fingerprint {truth.card.fingerprint[:12]}…, "
             f"task {task.card.name} has {task.card.fingerprint[:12]}…; they do not belong together"
         )
+    card, question = task.card, truth.question
     for k, mask in enumerate(truth.masks):
-        if not np.array_equal(np.flatnonzero(mask), mask_indices(task.card, k)):
+        if not np.array_equal(np.flatnonzero(mask), kept_rows(card, question, k)):
             raise InputError(f"{truth.path}: mask {k} is not the one that the task's card determines; rows were moved")
         seeds = truth.seeds[k].tolist()
-        expected = [retrain_seed(k, r) for r in range(truth.card.n_repeats)]
+        expected = [truth_seed(question, k, r) for r in range(truth.card.n_repeats)]
         if seeds != expected:
             raise InputError(f"{truth.path}: seeds of mask {k} are {seeds}, expected {expected}")
 
@@ -105,7 +105,7 @@ def verify_rows(
         executor: see `retrain`.
         progress: see `retrain`.
     """
-    requests = [RetrainRequest(mask_indices(task.card, k), retrain_seed(k, r)) for k, r in rows]
+    requests = [truth_request(task.card, truth.question, k, r) for k, r in rows]
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(task.card.fingerprint) for request in requests]
     fresh = {name: store.read(f"outputs/{name}", digests) for name in ("loss", "margin")}

@@ -33,6 +33,9 @@ from attriboard.base.errors import InputError
 from attriboard.scoring.differences import t_quantile
 from attriboard.scoring.lds import mean_outputs
 
+LEAST = 0.3
+"""Under this ceiling a ground truth is mostly noise: what it says of methods is shown, and ranks none."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ceiling:
@@ -49,6 +52,21 @@ class Ceiling:
     ci95: tuple[float, float] | None
     per_test: NDArray[np.float64] | None
     reason: str = ""
+
+
+def noiseless_ceiling(outputs: NDArray[Any]) -> Ceiling:
+    """The ceiling of retrains that repeat exactly: 1 at every test point whose outputs are not constant.
+
+    Args:
+        outputs: (n_masks, n_repeats, n_test) targets of the retrained models.
+
+    Raises:
+        InputError: an output is not finite.
+    """
+    means = mean_outputs(outputs)
+    per_test = (means != means[:1]).any(axis=0).astype(np.float64)
+    mean = float(per_test.mean())
+    return Ceiling(mean, (mean, mean), per_test)
 
 
 def noise_ceiling(outputs: NDArray[Any]) -> Ceiling:

@@ -413,11 +413,21 @@ def test_weights_multiply_each_examples_loss_and_not_the_batchs_size(trainer: ty
         torch.set_default_dtype(before)
 
 
-def test_a_batch_of_zeros_still_makes_its_step() -> None:
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, VmapTrainer, LoopTrainer])
+def test_a_batch_of_zeros_still_makes_its_step(trainer: type[Trainer]) -> None:
     task = Given(batch_size=64, momentum=0.0, weight_decay=0.1)
-    start, end = initial_parameters(task, request().seed), trained(task, LoopTrainer, request(0, np.zeros(22)))[0]
+    start, end = initial_parameters(task, request().seed), trained(task, trainer, request(0, np.zeros(22)))[0]
     for name in start:
         torch.testing.assert_close(end[name], start[name] * (1 - 0.1 * 0.1) ** 3)
+
+
+@pytest.mark.parametrize("trainer", [StackedMLPTrainer, VmapTrainer, LoopTrainer])
+def test_weighted_models_have_the_same_bits_alone_and_beside_others(trainer: type[Trainer]) -> None:
+    task, zeros = Given(), np.ones(22)
+    zeros[:8] = 0  # some batches have no example left
+    requests = [request(k, np.roll(zeros, k)) for k in range(5)]
+    for one, beside in zip(requests, trained(task, trainer, *requests), strict=True):
+        assert far(trained(task, trainer, one)[0], beside) == 0
 
 
 def test_weights_are_part_of_the_name_and_travel(tmp_path: Path) -> None:

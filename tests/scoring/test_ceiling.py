@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attriboard.base.errors import InputError
-from attriboard.scoring.ceiling import noise_ceiling
+from attriboard.scoring.ceiling import noise_ceiling, noiseless_ceiling
 from attriboard.scoring.lds import correlate
 
 
@@ -77,3 +77,13 @@ def test_too_little_data_gives_a_reason_in_place_of_a_number(shape, reason):
 def test_outputs_without_a_repeat_axis_are_refused():
     with pytest.raises(InputError, match=r"outputs \(5, 4\): expected \(n_masks, n_repeats, n_test\)"):
         noise_ceiling(np.zeros((5, 4)))
+
+
+def test_retrains_that_repeat_have_a_ceiling_of_one_but_where_outputs_are_constant():
+    outputs = np.random.default_rng(0).standard_normal((10, 1, 4))
+    assert noiseless_ceiling(outputs).mean == 1.0
+    outputs[:, :, 2] = 0.5
+    found = noiseless_ceiling(outputs)
+    assert found.per_test.tolist() == [1, 1, 0, 1]
+    assert found.mean == 0.75
+    assert found.ci95 == (0.75, 0.75)

@@ -126,7 +126,7 @@ def changed(value):
     return {"margin": "negative_loss", "constant": "linear", "float32": "bfloat16"}.get(value, f"{value}x")
 
 
-DESCRIBES = {"title", "description", "licence", "ground_truth", "checkpoints"}
+DESCRIBES = {"title", "description", "licence", "ground_truth", "checkpoints", "questions"}
 ONE_VALUE_ONLY = {("kind",), ("recipe", "optimizer")}
 COMPLETE = load_card(mapping()).model_dump(mode="json")  # with every field that is left at its default
 INFLUENCING = [p for p in leaves(COMPLETE) if p[0] not in DESCRIBES and p not in ONE_VALUE_ONLY]

@@ -1,0 +1,169 @@
+"""`attriboard groundtruth list`, `pull` and `push-ready`: which bundles there are, and moving them."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from attriboard.base.terminal import progress_bar
+from attriboard.cli.options import Bundles, Questions
+from attriboard.cli.shell import Json, command, emit, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
+
+Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="By default every task that is listed.")]
+
+
+@command
+def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
+    """List the bundles that there are: sizes, digests, and whether they are here."""
+    from attriboard.groundtruth.listing import BundleRegistry
+
+    registry = BundleRegistry(groundtruth)
+    documents = [entry.model_dump(mode="json") | {"where": _where(registry, entry)} for entry in registry.entries]
+    if json:
+        emit(documents)
+        return
+    rows = [
+        (d["task"], str(d["version"]), d["kind"], d.get("question", ""), f"{d['bytes']:,}", d["sha256"][:16],
+         d["where"], str(len(d["urls"])))
+        for d in documents
+    ]  # fmt: skip
+    rows += [(c.task, str(c.version), "held-out", "", "", c.sha256[:16], "its owner", "") for c in registry.held_out]
+    headings = ("task", "version", "kind", "question", "bytes", "SHA-256", "where", "URLs")
+    show_table(f"Bundles of {registry.folder}", headings, rows, numeric=(1, 4, 7))
+
+
+@command
+def pull(
+    tasks: Tasks = None,
+    kind: Annotated[
+        Literal["groundtruth", "checkpoints", "both"], typer.Option(help="Which bundles of a task.")
+    ] = "both",
+    question: Questions = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="PLACE",
+            help="Where to ask first: https://…, http://…, file:///…, a folder, or hf://datasets/OWNER/NAME@REVISION; "
+            "repeatable. The bundles' file names are added.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder that gets the bundles and their list; by default the cache.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Touch no network: folders and the cache alone.")] = False,
+    groundtruth: Bundles = None,
+    json: Json = False,
+) -> None:
+    """Fetch bundles: checked against the SHA-256 and size of the list, resumed where a transfer was torn."""
+    from attriboard.groundtruth.listing import BundleRegistry, cached_path, write_listing
+
+    if offline:
+        os.environ["ATTRIBOARD_OFFLINE"] = "1"
+    registry = BundleRegistry(groundtruth)
+    kinds = ("groundtruth", "checkpoints") if kind == "both" else (kind,)
+    documents = []
+    wanted = [entry for entry in _chosen(registry, tasks, question or [""]) if entry.kind in kinds]
+    for entry in wanted:
+        here = registry.place(entry)
+        target = out / entry.file if out else here or cached_path(entry)
+        with progress_bar(entry.file, "bytes") as progress:
+            path = registry.pull(entry, target, source or (), progress)
+        documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
+    if out:
+        listed = {e.key: e for e in (*BundleRegistry(out).entries, *wanted)}
+        write_listing(out, listed.values(), (*BundleRegistry(out).held_out, *registry.held_out))
+    if json:
+        emit(documents)
+        return
+    for document in documents:
+        print(f"{document['path']}  {document['bytes']:,} bytes  SHA-256 {document['sha256']}")
+
+
+@command
+def push_ready(
+    tasks: Tasks = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets everything to upload.")] = Path(
+        "attriboard-upload"
+    ),
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Where the folder will be, https://… or hf://datasets/OWNER/NAME@REVISION; repeatable. It is written "
+            "into the list.",
+        ),
+    ] = None,
+    groundtruth: Bundles = None,
+    json: Json = False,
+) -> None:
+    """Make a folder to upload to any static server: checked bundles, their list with URLs, and SHA256SUMS."""
+    from attriboard.base.errors import FormatError
+    from attriboard.base.paths import write_atomically
+    from attriboard.checking.files import check_file
+    from attriboard.evaluation.catalog import load_task
+    from attriboard.groundtruth.listing import BundleRegistry, write_listing
+
+    registry = BundleRegistry(groundtruth)
+    ready: list[BundleEntry] = []
+    for entry in _chosen(registry, tasks):
+        path = registry.locate(load_task(entry.task).card, entry.kind)
+        report = check_file(path)
+        if not report.ok:
+            raise FormatError(report.errors[0].message)
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, out / entry.file)
+        urls = tuple(dict.fromkeys((*(f"{place.rstrip('/')}/{entry.file}" for place in url or ()), *entry.urls)))
+        ready.append(type(entry).model_validate(entry.model_dump() | {"urls": urls}))
+    write_listing(out, ready, registry.held_out)
+    sums = "".join(f"{entry.sha256}  {entry.file}\n" for entry in ready)
+    write_atomically(out / "SHA256SUMS", sums.encode())
+    if json:
+        emit({"folder": str(out), "bundles": [entry.model_dump(mode="json") for entry in ready]})
+        return
+    for entry in ready:
+        print(f"{out / entry.file}  {entry.bytes:,} bytes  {entry.urls[0] if entry.urls else 'no URL'}")
+    print(f"upload the folder {out}; sha256sum -c SHA256SUMS checks a copy of it")
+
+
+def _chosen(
+    registry: "BundleRegistry", tasks: list[str] | None, questions: "Sequence[str]" = ("all",)
+) -> "list[BundleEntry]":
+    """Entries of some tasks, or of all; of ground truths those of some questions.
+
+    Raises:
+        DataError: a task has none, or not of a question that is named.
+        InputError: no such question.
+    """
+    from attriboard.base.errors import DataError
+    from attriboard.evaluation.catalog import load_task
+
+    found: list[BundleEntry] = []
+    for name in tasks or sorted({entry.task for entry in registry.entries}):
+        card = load_task(name).card
+        asked = {one.name if one else "" for one in card.asked([text for text in questions if text != "all"])}
+        mine = [entry for entry in registry.entries if entry.fingerprint == card.fingerprint]
+        every = "all" in questions
+        entries = [e for e in mine if e.kind == "checkpoints" or every or e.question in asked]
+        missing = asked - {entry.question for entry in mine} if tasks and not every else set()
+        if missing - {""} or (tasks and not entries):
+            which = "".join(f" of question {one}" for one in sorted(missing) if one)
+            raise DataError(
+                f"{registry.folder}: lists nothing{which} for {name} (fingerprint {card.fingerprint[:12]}…)"
+            )
+        found += entries
+    return found
+
+
+def _where(registry: "BundleRegistry", entry: "BundleEntry") -> str:
+    place = registry.place(entry)
+    if place is None:
+        return "missing"
+    return "here" if place.parent == registry.folder else "cache"
