@@ -8,7 +8,7 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 LINKED := $(shell find benchmark tasks attributors leaderboard -type f -not -name '*.pyc' \
   -not -path 'leaderboard/results/*' -not -path 'leaderboard/entries/*' -not -path 'leaderboard/groundtruth/*' | sort)
 DIST := dist
-.PHONY: help setup check test test-slow zoo fuzz kill audit demo bench board release clean FORCE
+.PHONY: help setup check test test-slow zoo fuzz kill audit demo bench records records-check board release clean FORCE
 .NOTPARALLEL:
 
 help:  ## What there is
@@ -67,6 +67,13 @@ audit: setup  ## Known vulnerabilities of the installed dependencies; what canno
 
 bench: setup  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench
+
+records: setup  ## Make committed records again where code or inputs changed; RECORDS="--hours 1 --task digits_mlp"
+	$(BIN)/python -m bench.records plan $(RECORDS)
+	$(BIN)/python -m bench.records make $(RECORDS)
+
+records-check: setup  ## Run a random sample of the committed records again; RECORDS="--sample 12 --seed 1"
+	$(BIN)/python -m bench.records check $(RECORDS)
 
 board: $(VENV)/links  ## The site, from the committed records
 	$(BIN)/attriboard board build --published-only --out site $(BOARD_FLAGS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attriboard.attribution.runner import Outcome
 from attriboard.base.errors import InputError
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan, choose_points, searched
 from attriboard.evaluation.catalog import attributor_names, load_oracle
 from attriboard.evaluation.grader import Grader, evaluate
@@ -165,7 +166,7 @@ def _selection(record: SelectionRecord, workspace: Workspace, method: str) -> Se
             workspace.grader,
             job,
             load_oracle(),
-            candidates=record.candidates or None,
+            candidates=(record.candidates if record.hyperparameter == REGULARIZATION else ()) or None,
             runner=workspace.runner,
             progress=progress,
         )

@@ -9,6 +9,7 @@ import pytest
 from selecting import PLAIN, few_resamples, retrain_inline, run_inline, write, write_ridge
 from typer.testing import CliRunner, Result
 
+from attriboard.base.errors import InputError
 from attriboard.cli.app import app
 from attriboard.records.files import read_record, read_records, write_record
 from attriboard.records.published import published_results
@@ -66,6 +67,23 @@ def test_a_selected_configuration_is_custom_when_it_is_run_again(run: Run, tmp_p
     document = json.loads(run("run", tmp_path / "out" / chosen.path, plugin, "--json", out="again").stdout)
     assert (document["variant"], document["selector"]) == ("custom", None)
     assert document["scores_sha256"] == chosen.scores_sha256
+
+
+@pytest.mark.parametrize(("selector", "path"), [("surrogate", True), ("effective_dimension", False)])
+def test_values_that_are_no_lambda_are_no_path_when_a_selection_is_run_again(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selector: str, path: bool
+) -> None:
+    found = [read_record(path) for path in (published_results() / "digits_mlp" / "iffim").glob("*.json")]
+    record = next(r for r in found if r.kind == "selection" and r.selector == selector)
+    asked: dict[str, Any] = {}
+
+    def study(*arguments: object, **options: Any) -> None:
+        asked.update(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr("attriboard.evaluation.rerun.study_selection", study)
+    run("run", write_record(record, tmp_path), code=2)
+    assert asked["candidates"] == (record.candidates if path else None)
 
 
 def published(name: str, changes: dict[str, Any]) -> Any:

@@ -1,0 +1,203 @@
+"""The committed records, made again from the bundles, or a sample of them checked.
+
+    python -m bench.records plan                             what is due, and hours of one core; makes nothing
+    python -m bench.records make --hours 1                   the certain first, then the cheapest; stops in time
+    python -m bench.records make --task digits_mlp --method iffim --before 2026-12-01T00:00:00Z
+    python -m bench.records check --sample 12                run a random sample again and compare
+
+`make` runs a unit again (see `bench.records_plan`) and compares. Where its numbers hold, the records stay, and
+`leaderboard/confirmed.json` says with which code they did; where they moved, new records supersede them on the board,
+and the old ones stay readable. It resumes: what is done is not due any more.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from attriboard.base.errors import AttriboardError
+from attriboard.base.paths import leaderboard_folder
+from attriboard.groundtruth.listing import BundleEntry, BundleRegistry, published_folder
+from attriboard.leaderboard.reading import read_bundles
+from attriboard.records.files import AnyRecord, read_named, write_record
+from attriboard.records.published import published_results
+from bench.records_plan import Confirmed, Due, Unit, current_records, plan, unit_code, units
+
+Maker = Callable[[Unit], Sequence[AnyRecord]]
+"""Makes a unit's records again; see `bench.records_run.make`."""
+
+
+class Remaking:
+    """The committed records with what makes them again.
+
+    Args:
+        results: folder of records.
+        confirmed: the file that says what was made again.
+        bundles: today's; (task, kind) → its line of the registry.
+        retrain_seconds: task → of one retrain.
+        options: what is selected: `task`, `method`, `kind`, `before`.
+    """
+
+    def __init__(
+        self,
+        results: Path,
+        confirmed: Path,
+        bundles: dict[tuple[str, str], BundleEntry],
+        retrain_seconds: dict[str, float],
+        options: argparse.Namespace,
+    ) -> None:
+        self._results, self._confirmed, self._bundles = results, Confirmed(confirmed), bundles
+        self._retrain_seconds, self._options = retrain_seconds, options
+
+    def records(self) -> list[AnyRecord]:
+        """The newest record of every question."""
+        return [
+            r for r in current_records(r for _, r in read_named([self._results])) if self._wanted(r.task.name, r.row)
+        ]
+
+    def units(self) -> list[Unit]:
+        """What the selected records are made in."""
+        return units(self.records(), self._retrain_seconds)
+
+    def due(self, every: Sequence[Unit]) -> list[Due]:
+        """What of the selected is to be made again."""
+        found = plan(every, self._confirmed, self._bundles, self._options.before)
+        return [due for due in found if not self._options.kind or due.unit.kind in self._options.kind]
+
+    def make(self, maker: Maker, hours: float, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+        """Make what is due, one unit after another; the lines that say what came of it.
+
+        After every unit the plan is made anew: scores that moved make their uses due. What fails is not tried twice.
+
+        Args:
+            maker: see `Maker`.
+            hours: a unit that would take longer than what is left of them is left out.
+            clock: of the seconds.
+        """
+        end, tried = clock() + 3600 * hours, set[str]()
+        while True:
+            found = [due for due in self.due(self.units()) if due.unit.name not in tried]
+            fitting = [due for due in found if clock() + due.unit.seconds <= end]
+            if not fitting:
+                left = sum(due.unit.seconds for due in found) / 3600
+                yield f"{len(found)} units left, about {left:.1f} hours of one core" if found else "nothing is left"
+                return
+            due = fitting[0]
+            tried.add(due.unit.name)
+            yield line(due)
+            try:
+                yield from self._one(due.unit, maker)
+            except AttriboardError as error:
+                yield f"          not made: {error}"
+
+    def _one(self, unit: Unit, maker: Maker) -> Iterator[str]:
+        from bench.records_run import outcome
+
+        code, made = unit_code(unit), maker(unit)
+        found = outcome(unit, made)
+        written = made if self._options.before else found.news
+        for record in written:
+            write_record(record, self._results)
+        self._confirmed.add(unit.name, code, min(record.created for record in made), found.scores_moved)
+        yield from (f"          moved: {what}" for what in found.moved)
+        yield f"          {len(written)} new records" if written else "          the records hold"
+
+    def _wanted(self, task: str, method: str) -> bool:
+        options = self._options
+        return (not options.task or task in options.task) and (not options.method or method in options.method)
+
+
+def line(due: Due) -> str:
+    """One unit of a plan."""
+    unit = due.unit
+    time = f"{unit.seconds / 3600:5.1f} h  " if unit.seconds >= 3600 else f"{unit.seconds / 60:5.1f} min"
+    return f"{time} {unit.name}, {len(unit.records)} records: {due.reason}"
+
+
+def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
+    """The hours of a plan."""
+    hours = sum(d.unit.seconds for d in due) / 3600
+    every_hours = sum(unit.seconds for unit in every) / 3600
+    return (
+        f"{len(due)} of {len(every)} units are due, about {hours:.1f} of {every_hours:.1f} hours of one core; uses "
+        "whose scores move come on top"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command line; the exit code is 1 where a check found something."""
+    options = parse(arguments)
+    bundles = {
+        (entry.task, str(entry.kind)): entry for entry in _by_version(BundleRegistry(published_folder()).entries)
+    }
+    confirmed = options.confirmed or leaderboard_folder() / "confirmed.json"
+    remaking = Remaking(options.results, confirmed, bundles, _retrain_seconds(), options)
+    if options.action == "check":
+        return _check(remaking.records(), options)
+    if options.action == "make":
+        from bench.records_run import make
+
+        for text in remaking.make(lambda unit: make(unit, options.threads), options.hours):
+            print(text, flush=True)
+        return 0
+    every = remaking.units()
+    due = remaking.due(every)
+    print("\n".join([*map(line, due), summary(due, every)]))
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("action", choices=("plan", "make", "check"))
+    parser.add_argument("--task", action="append", default=[], help="of this task only; repeatable")
+    parser.add_argument("--method", action="append", default=[], help="of this method only; repeatable")
+    parser.add_argument("--kind", action="append", default=[], help="scores, removal, …; repeatable")
+    parser.add_argument("--before", default="", metavar="TIME", help="units with records from before are due anyway")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="make: time that it may take")
+    parser.add_argument("--threads", type=int, default=1, help="make: of attributors, so that times can be compared")
+    parser.add_argument("--sample", type=int, default=12, help="check: how many records")
+    parser.add_argument("--seed", default=None, help="check: of the sample; by default the commit")
+    parser.add_argument("--max-seconds", type=float, default=60, help="check: leave out what took longer")
+    parser.add_argument("--results", type=Path, default=published_results(), help="folder of records")
+    parser.add_argument("--confirmed", type=Path, default=None, help="what was made again; a file")
+    return parser.parse_args(arguments)
+
+
+def _by_version(entries: Iterable[BundleEntry]) -> list[BundleEntry]:
+    return sorted(entries, key=lambda entry: entry.version)
+
+
+def _retrain_seconds() -> dict[str, float]:
+    """Task → seconds per retrain, from its bundle's card."""
+    found = {}
+    for bundle in read_bundles(published_folder()):
+        if bundle.listing.kind == "groundtruth" and bundle.facts:
+            n = bundle.facts["n_masks"] * bundle.facts["n_repeats"]
+            found[bundle.listing.task] = float(bundle.facts["retrain_seconds"]) / n
+    return found
+
+
+def _check(records: Sequence[AnyRecord], options: argparse.Namespace) -> int:
+    from bench.records_run import check, sample
+
+    seed = (
+        options.seed
+        or subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    drawn = sample(records, options.sample, seed, options.max_seconds)
+    wrong = 0
+    for checked in check(drawn):
+        wrong += checked.problem is not None
+        print(f"{'MOVED' if checked.problem else 'ok   '} {checked.record.path}: {checked.problem or checked.remark}",
+              flush=True)  # fmt: skip
+    print(f"{len(drawn) - wrong} of {len(drawn)} records repeat; drawn with --seed {seed}")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

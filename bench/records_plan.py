@@ -1,0 +1,285 @@
+"""Which of the committed records are to be made again, and why.
+
+Records that share their fits are one *unit*: all scores of a method on a task, or one kind of use of them. A unit is
+due where
+
+- *inputs*: its task, ground truth or checkpoints are others than those of its records;
+- *scores moved*: it is a use, and scores of its method on its task moved after it was made;
+- *code*: nobody has run its scores again with today's code of the method.
+
+What was run again with which code is in `leaderboard/confirmed.json`. Records before that file say only which file
+their method was in, so for them nothing is assumed: running their scores again shows whether they hold. Uses take hours
+of retraining and follow their scores; those that have no scores beside them (tasks without ground truth) are due like
+scores.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from attriboard.attributors import ATTRIBUTORS
+from attriboard.attributors.selectors import SELECTORS
+from attriboard.base.paths import write_atomically
+from attriboard.groundtruth.listing import BundleEntry
+from attriboard.records.cost import SelectionCostRecord
+from attriboard.records.files import AnyRecord
+from attriboard.records.model import AttributionRecord, SelectionRecord
+from attriboard.records.uses import BrittlenessRecord, RemovalRecord
+from bench.code_digest import GRADING, code_digest
+
+SCORES = "scores"
+START_SECONDS = 4.0  # of one core: a process that imports PyTorch
+REGULARIZATION = "regularization"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is made in one go.
+
+    Attributes:
+        task: its name.
+        method: attributor, or `Record.row` where it attributes some parameters only.
+        kind: `scores`, or the kind of a use.
+        records: those that it makes again: the newest of every question.
+        seconds: about how long that takes on one core, from the records.
+    """
+
+    task: str
+    method: str
+    kind: str
+    records: tuple[AnyRecord, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """Names it in `confirmed.json`."""
+        return f"{self.task}/{self.method}/{self.kind}"
+
+    @property
+    def oldest(self) -> str:
+        """When the first of its records was made."""
+        return min(record.created for record in self.records)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A unit was made again.
+
+    Attributes:
+        code: digest of the code that did it; see `bench.code_digest`.
+        when: UTC.
+        moved: when its scores last moved, so that new records superseded the old; none where they never did.
+    """
+
+    code: str
+    when: str
+    moved: str | None = None
+
+
+@dataclass(frozen=True)
+class Due:
+    """A unit that is to be made again, and why."""
+
+    unit: Unit
+    reason: str
+    certain: bool
+
+
+class Confirmed:
+    """`confirmed.json`: what was made again with which code. Every change is on disk at once.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self._known = {name: Confirmation(**fields) for name, fields in found.items()}
+
+    def get(self, name: str) -> Confirmation | None:
+        """The last of a unit."""
+        return self._known.get(name)
+
+    def add(self, name: str, code: str, when: str, moved: bool) -> None:
+        """A unit was made again; `moved`: its scores were others than before."""
+        before = self.get(name)
+        at = when if moved else before.moved if before else None
+        self._known[name] = Confirmation(code, when, at)
+        data = {name: asdict(self._known[name]) for name in sorted(self._known)}
+        write_atomically(self._path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def current_records(records: Iterable[AnyRecord]) -> list[AnyRecord]:
+    """The newest record of every question, but those whose code or scores are not here."""
+    newest: dict[tuple[object, ...], AnyRecord] = {}
+    for record in sorted(records, key=lambda record: (record.created, record.id)):
+        negated = isinstance(record, AttributionRecord) and record.negates
+        if record.attributor.origin in ("builtin", "entry_point") and not negated:
+            newest[question(record)] = record
+    return list(newest.values())
+
+
+def question(record: AnyRecord) -> tuple[object, ...]:
+    """What a record answers; the newest record with the same answers it now.
+
+    "How good is what was chosen?" is one question, whatever was chosen.
+    """
+    shared = (record.kind, record.task.name, record.row, record.seed)
+    if isinstance(record, AttributionRecord):
+        chosen = record.variant in ("selected", "oracle")
+        return (*shared, record.variant, record.selector, "" if chosen else _frozen(record.hyperparameters))
+    if isinstance(record, SelectionRecord):
+        return (*shared, record.selector, _frozen(record.default.hyperparameters), lambdas(record))
+    if isinstance(record, SelectionCostRecord):
+        return (*shared, record.swept)
+    rates = tuple(point.rate for point in record.points) if isinstance(record, RemovalRecord) else ()
+    asked = (str(getattr(record, name, "")) for name in ("direction", "balanced", "by"))
+    return (*shared, record.variant, *asked, rates, _frozen(record.hyperparameters))
+
+
+def _frozen(hyperparameters: Mapping[str, object]) -> str:
+    return json.dumps(dict(hyperparameters), sort_keys=True)
+
+
+def units(records: Iterable[AnyRecord], retrain_seconds: Mapping[str, float]) -> list[Unit]:
+    """Records in the units that make them, in the order of tasks, methods and kinds.
+
+    Args:
+        records: current ones.
+        retrain_seconds: task → of one retrain.
+    """
+    groups: dict[tuple[str, str, str], list[AnyRecord]] = defaultdict(list)
+    for record in records:
+        kind = SCORES if isinstance(record, AttributionRecord | SelectionRecord) else record.kind
+        groups[record.task.name, record.row, kind].append(record)
+    return [
+        Unit(*key, tuple(group), _seconds(group, retrain_seconds.get(key[0], 1.0)))
+        for key, group in sorted(groups.items())
+    ]
+
+
+def _seconds(records: Sequence[AnyRecord], retrain: float) -> float:
+    """One fit for every time of a fit that the records name, and all scorings and retrains."""
+    found = START_SECONDS
+    scored = [record for record in records if isinstance(record, AttributionRecord)]
+    found += sum({record.fit_seconds or 0.0 for record in scored})
+    found += sum(record.score_seconds or 0.0 for record in scored)
+    for record in records:
+        if isinstance(record, AttributionRecord | SelectionRecord):
+            continue
+        found += START_SECONDS + retrains(record) * retrain
+        if not isinstance(record, SelectionCostRecord):
+            found += (record.fit_seconds or 0.0) + (record.score_seconds or 0.0)
+    return found
+
+
+def retrains(record: AnyRecord) -> int:
+    """How many retrains a use takes at most; the store may have them."""
+    if isinstance(record, RemovalRecord):
+        return len(record.retrain_seeds) * (2 * len(record.points) + 1)
+    if isinstance(record, BrittlenessRecord):
+        steps = max(1, len(record.sizes)).bit_length() + 1
+        return len(record.points) * (steps * len(record.search_seeds) + len(record.confirm_seeds))
+    return 0
+
+
+def unit_code(unit: Unit) -> str:
+    """Digest of the code that a unit's scores and grades come from; of installed packages, their version."""
+    first = unit.records[0].attributor
+    if first.origin != "builtin":
+        return str(first.digest)
+    references = {name.replace(":", "-"): reference for name, reference in ATTRIBUTORS.items()}
+    chosen = {record.selector for record in unit.records if isinstance(record, SelectionRecord)}
+    references |= SELECTORS
+    names = [first.name, *sorted(chosen & set(SELECTORS))]
+    return code_digest([*(references.get(name, "").partition(":")[0] for name in names), *GRADING])
+
+
+def plan(
+    every: Sequence[Unit],
+    confirmed: Confirmed,
+    bundles: Mapping[tuple[str, str], BundleEntry],
+    before: str = "",
+) -> list[Due]:
+    """What is due, the certain first and then the cheapest.
+
+    Args:
+        every: all units.
+        confirmed: what was made again.
+        bundles: (task, kind) → today's bundle.
+        before: a time; units with older records are due in any case.
+    """
+    scored = {(unit.task, unit.method) for unit in every if unit.kind == SCORES}
+    found = []
+    for unit in every:
+        if unit.oldest < before:
+            found.append(Due(unit, f"older than {before}", True))
+        elif reason := changed_inputs(unit, bundles):
+            found.append(Due(unit, reason, True))
+        elif unit.kind != SCORES and (unit.task, unit.method) in scored:
+            known = confirmed.get(f"{unit.task}/{unit.method}/{SCORES}")
+            if known and known.moved and unit.oldest < known.moved:
+                found.append(Due(unit, "scores moved", True))
+        elif (known := confirmed.get(unit.name)) is None:
+            found.append(Due(unit, "code: not run again yet", False))
+        elif known.code != unit_code(unit):
+            found.append(Due(unit, f"code: changed since {known.when}", False))
+    return sorted(found, key=lambda due: (not due.certain, due.unit.seconds, due.unit.name))
+
+
+def changed_inputs(unit: Unit, bundles: Mapping[tuple[str, str], BundleEntry]) -> str | None:
+    """Which input of a unit's records is another one today, where one is."""
+    for record in unit.records:
+        truth, checkpoints = (bundles.get((unit.task, kind)) for kind in ("groundtruth", "checkpoints"))
+        known = getattr(record, "checkpoints_sha256", None)
+        if truth and truth.fingerprint != record.task.fingerprint:
+            return "inputs: another version of the task"
+        if truth and record.ground_truth and record.ground_truth.sha256 != truth.sha256:
+            return "inputs: other ground truth"
+        if checkpoints and known and known != checkpoints.sha256:
+            return "inputs: other checkpoints"
+    return None
+
+
+def lambdas(record: SelectionRecord) -> tuple[float, ...]:
+    """The path of λ that a selection scored; none where its selector chose something else."""
+    return record.candidates if record.hyperparameter == REGULARIZATION else ()
+
+
+def paths_of_scores(unit: Unit) -> Iterator[tuple[list[SelectionRecord], list[AttributionRecord]]]:
+    """A unit of scores in the runs that make it: selections with the points on their paths, then the other points.
+
+    The first selection of each has the λ of the path, where any has; those of another hyperparameter join the newest.
+    """
+    left = [record for record in unit.records if isinstance(record, AttributionRecord)]
+    selections = sorted((r for r in unit.records if isinstance(r, SelectionRecord)), key=lambda r: r.created)
+    groups: dict[tuple[str, tuple[float, ...]], list[SelectionRecord]] = defaultdict(list)
+    newest: dict[str, tuple[float, ...]] = {}
+    for record in selections:
+        if path := lambdas(record):
+            start = _frozen(record.default.hyperparameters)
+            groups[start, path].append(record)
+            newest[start] = path
+    for record in selections:
+        if not lambdas(record):
+            start = _frozen(record.default.hyperparameters)
+            groups[start, newest.get(start, ())].append(record)
+    for chosen in groups.values():
+        covered = [point for point in left if _on_path(point, chosen)]
+        left = [point for point in left if point not in covered]
+        yield chosen, covered
+    if left:
+        yield [], left
+
+
+def _on_path(point: AttributionRecord, chosen: Sequence[SelectionRecord]) -> bool:
+    """Whether these selections make this configuration."""
+    start, mine = dict(chosen[0].default.hyperparameters), dict(point.hyperparameters)
+    if mine == start or any(choice.selected and mine == dict(choice.selected.hyperparameters) for choice in chosen):
+        return True
+    return mine.pop(REGULARIZATION, None) in lambdas(chosen[0]) and mine == {
+        name: value for name, value in start.items() if name != REGULARIZATION
+    }

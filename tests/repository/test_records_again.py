@@ -1,0 +1,320 @@
+"""`python -m bench.records`: what is due, what supersedes, what a check finds, and where it goes on after a stop."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leaderboard_records import LAMBDAS, make_record, make_removal, make_selection, make_use
+
+from attriboard.base.errors import InputError
+from attriboard.groundtruth.listing import BundleEntry
+from attriboard.leaderboard.reading import read_entries
+from attriboard.leaderboard.study import studies
+from attriboard.records.files import AnyRecord, read_records, write_record
+from attriboard.records.model import AttributionRecord
+from bench.code_digest import code_digest, module_file
+from bench.records import Remaking, parse
+from bench.records_plan import (
+    SCORES,
+    Confirmed,
+    Unit,
+    changed_inputs,
+    current_records,
+    paths_of_scores,
+    plan,
+    unit_code,
+    units,
+)
+from bench.records_run import TOLERANCE, compared, outcome, sample, tolerance
+
+TASK = "digits_mlp"
+TRUTH, CHECKPOINTS = "c0" * 32, "cd" * 32
+OLD, NEW = "2025-11-24T21:05:00Z", "2026-01-01T00:00:00Z"
+
+
+def bundle(kind: str, sha256: str, **changes: Any) -> BundleEntry:
+    fingerprint = make_record().task.fingerprint
+    fields = {"task": TASK, "version": 1, "fingerprint": fingerprint, "kind": kind, "file": f"{kind}.safetensors"}
+    return BundleEntry.model_validate(fields | {"sha256": sha256, "bytes": 9} | changes)
+
+
+BUNDLES = {
+    (TASK, "groundtruth"): bundle("groundtruth", TRUTH),
+    (TASK, "checkpoints"): bundle("checkpoints", CHECKPOINTS),
+}
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    return parse(["make", *arguments])
+
+
+def unit_of(*records: AnyRecord) -> Unit:
+    (unit,) = units(records, {})
+    return unit
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two methods with scores, one with a use of them."""
+    folder = tmp_path / "results"
+    for record in (
+        make_record("grad_dot", 0.3, fit_seconds=5.0),
+        make_record("iffim", 0.4, fit_seconds=50.0),
+        make_removal("grad_dot"),
+    ):
+        write_record(record, folder)
+    return folder
+
+
+class Maker:
+    """Makes every record again, later, with scores that moved by so much; stops when it has made some units."""
+
+    def __init__(self, moved: float = 0.0, stop_after: int = 99) -> None:
+        self.moved, self.left, self.made = moved, stop_after, list[str]()
+
+    def __call__(self, unit: Unit) -> Sequence[AnyRecord]:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.made.append(unit.name)
+        return [self._again(record) for record in unit.records]
+
+    def _again(self, record: AnyRecord) -> AnyRecord:
+        if isinstance(record, AttributionRecord):
+            assert record.lds is not None
+            level = {"grad_dot": 0.3, "iffim": 0.4}[record.attributor.name] + self.moved
+            return make_record(record.attributor.name, level, created=NEW, fit_seconds=record.fit_seconds)
+        return make_removal(record.attributor.name, created=NEW)
+
+
+def remaking(results: Path, *arguments: str) -> Remaking:
+    return Remaking(results, results.parent / "confirmed.json", BUNDLES, {TASK: 1.0}, options(*arguments))
+
+
+def names(found: Remaking) -> list[str]:
+    return [due.unit.name for due in found.due(found.units())]
+
+
+def test_what_nobody_ran_again_is_due_and_the_cheapest_comes_first(results: Path) -> None:
+    assert names(remaking(results)) == [f"{TASK}/grad_dot/scores", f"{TASK}/iffim/scores"]
+
+
+def test_what_holds_stays_and_is_not_due_again(results: Path) -> None:
+    before = {path: path.read_bytes() for path in results.rglob("*.json")}
+    maker = Maker()
+    lines = list(remaking(results).make(maker, hours=1.0))
+    assert maker.made == [f"{TASK}/grad_dot/scores", f"{TASK}/iffim/scores"]
+    assert sum("the records hold" in line for line in lines) == 2
+    assert {path: path.read_bytes() for path in results.rglob("*.json")} == before
+    assert list(remaking(results).make(Maker(), hours=1.0)) == ["nothing is left"]
+
+
+def test_scores_that_moved_supersede_and_make_their_uses_due(results: Path) -> None:
+    maker = Maker(moved=0.1)
+    lines = list(remaking(results, "--method", "grad_dot").make(maker, hours=1.0))
+    assert maker.made == [f"{TASK}/grad_dot/scores", f"{TASK}/grad_dot/removal"]
+    assert any("LDS 0.3" in line and "→ 0.4" in line for line in lines)
+    study = studies(read_entries([results]), [])[TASK]
+    assert study.methods["grad_dot"].variants["default"].record.created == NEW
+    assert [use.record.created for use in study.methods["grad_dot"].newest_uses.values()] == [NEW]
+    grad_dot = [record for record in read_records(results) if record.attributor.name == "grad_dot"]
+    assert sorted(record.created for record in grad_dot) == [OLD, OLD, NEW, NEW]  # the old ones stay readable
+    assert not names(remaking(results, "--method", "grad_dot"))
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(remaking(results).make(Maker(stop_after=1), hours=1.0))
+    maker = Maker()
+    list(remaking(results).make(maker, hours=1.0))
+    assert maker.made == [f"{TASK}/iffim/scores"]
+
+
+def test_what_does_not_fit_into_the_hours_is_left(results: Path) -> None:
+    maker = Maker()
+    *_, last = remaking(results).make(maker, hours=20 / 3600)
+    assert maker.made == [f"{TASK}/grad_dot/scores"]
+    assert last.startswith("1 units left")
+
+
+def test_time_that_passed_counts_against_the_hours(results: Path) -> None:
+    ticks = iter([0.0, 0.0, 0.0, 70.0, 70.0])
+    maker = Maker()
+    list(remaking(results).make(maker, hours=100 / 3600, clock=lambda: next(ticks)))
+    assert maker.made == [f"{TASK}/grad_dot/scores"]
+
+
+def test_a_unit_that_cannot_be_made_does_not_keep_others_from_it(results: Path) -> None:
+    made = Maker()
+
+    def maker(unit: Unit) -> Sequence[AnyRecord]:
+        if unit.method == "grad_dot":
+            raise InputError("grad_dot: not here")
+        return made(unit)
+
+    lines = list(remaking(results).make(maker, hours=1.0))
+    assert any("not made: grad_dot: not here" in line for line in lines)
+    assert made.made == [f"{TASK}/iffim/scores"]
+    assert names(remaking(results)) == [f"{TASK}/grad_dot/scores"]
+
+
+def test_older_records_are_made_again_on_demand_and_superseded_even_where_they_hold(results: Path) -> None:
+    list(remaking(results).make(Maker(), hours=1.0))
+    maker = Maker()
+    list(remaking(results, "--before", "2025-12-01T00:00:00Z", "--kind", SCORES).make(maker, hours=1.0))
+    assert maker.made == [f"{TASK}/grad_dot/scores", f"{TASK}/iffim/scores"]
+    assert not names(remaking(results, "--before", "2025-12-01T00:00:00Z", "--kind", SCORES))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("groundtruth", {"sha256": "ee" * 32}, "inputs: other ground truth"),
+        ("groundtruth", {"fingerprint": "ee" * 32, "version": 2}, "inputs: another version of the task"),
+        ("checkpoints", {"sha256": "ee" * 32}, "inputs: other checkpoints"),
+    ],
+)
+def test_changed_inputs_are_due_first_and_for_sure(
+    results: Path, tmp_path: Path, kind: str, changes: dict[str, Any], reason: str
+) -> None:
+    bundles = BUNDLES | {(TASK, kind): bundle(kind, **({"sha256": BUNDLES[TASK, kind].sha256} | changes))}
+    every = units(read_records(results), {})
+    found = plan(every, Confirmed(tmp_path / "confirmed.json"), bundles)
+    assert {due.reason for due in found} == {reason}
+    assert all(due.certain for due in found)
+    assert len(found) == len(every)  # uses, too
+    assert changed_inputs(every[0], BUNDLES) is None
+
+
+def test_other_code_is_due_again_and_what_was_made_with_it_is_not(results: Path, tmp_path: Path) -> None:
+    (unit,) = units([make_record("grad_dot")], {})
+    confirmed = Confirmed(tmp_path / "confirmed.json")
+    confirmed.add(unit.name, unit_code(unit), NEW, moved=False)
+    assert plan([unit], Confirmed(tmp_path / "confirmed.json"), BUNDLES) == []
+    confirmed.add(unit.name, "0" * 64, NEW, moved=False)
+    (due,) = plan([unit], confirmed, BUNDLES)
+    assert (due.reason, due.certain) == (f"code: changed since {NEW}", False)
+
+
+def test_uses_without_scores_beside_them_are_due_like_scores(tmp_path: Path) -> None:
+    (due,) = plan([unit_of(make_use("mislabel"))], Confirmed(tmp_path / "confirmed.json"), BUNDLES)
+    assert due.reason == "code: not run again yet"
+
+
+def test_the_newest_record_of_a_question_counts_and_choices_are_one_question() -> None:
+    old, new = (make_record(created=created) for created in (OLD, NEW))
+    chosen = [
+        make_record(
+            variant="selected", selector="surrogate", created=created, hyperparameters={"regularization": value}
+        )
+        for created, value in ((OLD, 0.1), (NEW, 0.2))
+    ]
+    negated = {"record": old.id, "attributor": "iffim", "hyperparameters": {}}
+    others = [make_record("own", attributor__origin="file"), make_record("sign_flipped", negates=negated)]
+    assert {record.id for record in current_records([new, old, *chosen, *others])} == {new.id, chosen[1].id}
+
+
+def test_a_selection_makes_the_points_on_its_path_and_selectors_of_other_values_join_it() -> None:
+    start = {"regularization": 0.0}
+    default = make_record(hyperparameters=start)
+    path = [make_record(hyperparameters={"regularization": value}, variant="sweep") for value in LAMBDAS]
+    other = make_record(hyperparameters={"regularization": 0.123}, variant="sweep")
+    by_size = make_selection(
+        selector="effective_dimension", hyperparameter="projection_dim", candidates=[64.0, 128.0],
+        criterion=None, objective=None, created=NEW,
+    )  # fmt: skip
+    unit = unit_of(default, *path, other, by_size, make_selection())
+    (chosen, covered), (none, left) = paths_of_scores(unit)
+    assert [record.selector for record in chosen] == ["surrogate", "effective_dimension"]
+    assert {record.id for record in covered} == {record.id for record in (default, *path)}
+    assert (none, left) == ([], [other])
+
+
+def test_a_change_within_the_tolerance_of_a_method_is_none() -> None:
+    for method, allowed in (("grad_dot", tolerance("grad_dot")), ("trak", TOLERANCE)):
+        unit = unit_of(make_record(method, 0.4))
+        assert not outcome(unit, [make_record(method, 0.4 + 0.9 * allowed)]).moved
+        again = make_record(method, 0.4 + 1.1 * allowed)
+        found = outcome(unit, [again])
+        assert found.scores_moved
+        assert found.news == (again,)
+
+
+def test_another_choice_moves_a_selection_and_leaves_scores_alone() -> None:
+    old = [make_record(), make_selection()]
+    again = [make_record(created=NEW), make_selection(selected={"hyperparameters": {}, "lds": 0.3}, created=NEW)]
+    found = outcome(unit_of(*old), again)
+    assert [text.partition(", ")[2] for text in found.moved] == [
+        "selector surrogate: LDS of the selected 0.5000 → 0.3000"
+    ]
+    assert (found.news, found.scores_moved) == ((again[1],), False)
+
+
+def test_a_failure_is_compared_like_a_number() -> None:
+    worked, failed = make_record(), make_record(status="failed", reason="nan: 3 of 500 rows")
+    assert "→ failed" in outcome(unit_of(worked), [failed]).moved[0]
+    assert "failed →" in outcome(unit_of(failed), [worked]).moved[0]
+    assert not outcome(unit_of(failed), [make_record(status="failed", reason="nan: 4 of 500 rows")]).moved
+
+
+def test_a_check_wants_the_bits_where_nothing_explains_others() -> None:
+    record, other_bits = make_record(), make_record(scores_sha256="ac" * 32)
+    assert compared(record, make_record()).remark == "the same bits"
+    assert "nothing that could explain them" in (compared(record, other_bits).problem or "")
+    for changes in (
+        {"provenance__hardware__cpu": "Another"},
+        {"provenance__threads": 1},
+        {"provenance__packages": {"torch": "2.14.0", "numpy": "2.4.6"}},
+        {"attributor__digest": "2d" * 32},
+    ):
+        checked = compared(record, make_record(scores_sha256="ac" * 32, **changes))
+        assert checked.problem is None
+        assert "other" in checked.remark
+
+
+def test_a_check_refuses_what_moved_by_more_than_the_tolerance_on_any_machine() -> None:
+    again = make_record("trak", 0.41, scores_sha256="ac" * 32, provenance__hardware__cpu="Another")
+    assert "lds.mean" in (compared(make_record("trak", 0.4), again).problem or "")
+
+
+def test_a_sample_follows_from_its_seed_is_cheap_and_spreads_over_methods() -> None:
+    many = [make_record("iffim", variant="sweep", hyperparameters={"regularization": value}) for value in LAMBDAS]
+    slow = make_record("trak", fit_seconds=100.0)
+    hurried = make_record("if_cg", status="failed", reason="timeout: not finished after 300 s", fit_seconds=None)
+    records = [*many, make_record("grad_dot"), slow, hurried, make_selection()]
+    assert sample(records, 3, "a", 60) == sample(records[::-1], 3, "a", 60)
+    assert {tuple(r.id for r in sample(many, 3, str(seed), 60)) for seed in range(9)} != {()}
+    assert {record.attributor.name for record in sample(records, 2, "b", 60)} == {"iffim", "grad_dot"}
+    assert len(sample(records, 99, "c", 60)) == len(many) + 1
+
+
+def test_words_do_not_change_the_digest_of_code_and_numbers_of_what_is_imported_do(tmp_path: Path) -> None:
+    method = """from tool import RATE
+def f(x):
+    'Words.'
+    if x < 0:
+        raise ValueError('x')
+    return RATE * x
+"""
+
+    def digest(method: str, tool: str) -> str:
+        place = tmp_path / str(len(list(tmp_path.iterdir())))
+        place.mkdir()
+        (place / "method.py").write_text(method)
+        (place / "tool.py").write_text(tool)
+        return code_digest(["method"], lambda name: place / f"{name}.py" if name in ("method", "tool") else None)
+
+    here = digest(method, "RATE = 2")
+    other_words = method.replace("Words", "Other words").replace("'x'", "'x is negative'") + "# the end"
+    assert digest(other_words, "RATE = 2  # per step") == here
+    assert digest(method, "RATE = 3") != here
+    assert digest(method.replace("x < 0", "x < 1"), "RATE = 2") != here
+
+
+def test_modules_outside_what_computes_have_no_file_here() -> None:
+    assert module_file("attriboard.toolkit.averaging") is not None
+    assert module_file("attriboard.base.errors") is None
+    assert module_file("torch.nn") is None
+    assert module_file("attriboard") is None
