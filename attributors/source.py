@@ -11,10 +11,19 @@ form: Kronecker eigenbases of the mean factors, and in them the mean squares Λ 
 long horizon this is `ekfac` at λ = 0; a short horizon leaves small eigenvalues out as λ would, where 1/(η K) is the
 scale.
 
+With Adam, an update multiplies the gradient by P = 1/(√v̂ + ε), a diagonal that a segment takes as constant: the mean
+over its checkpoints. The flow is that of P H, which M_l = P_l^½ H_l P_l^½ makes symmetric:
+
+    τ(z', i) = −(1/n) Σ_l ḡ_{l,i}ᵀ P_l^½ F_l(M_l) P_l^½ Π_{k>l} P_k^−½ exp(−η_k K_k M_k) P_k^½ g'
+
+with η K the sum of learning rates alone, since β₁ averages gradients and does not add them up. M_l has EK-FAC's form
+for the gradients P^½ ∘ G: Kronecker eigenbases of diag(c) A diag(c) and diag(r) S diag(r), where r cᵀ is P^½ as a
+product of row and column means, and in them the mean squares Λ of P^½ ∘ G itself. A constant P is another η.
+
 Checkpoints come from a replay of the run, evenly spread over its updates, the last one at its end.
 
 Deviations: the test side is the gradient of the attributed f. Layers that are not one matrix product are left out, as
-in `ekfac`. The paper's form for Adam is not here: not applicable to AdamW.
+in `ekfac`. Weight decay and clipping are left out of the flow. How M_l is approximated in the form for Adam is ours.
 """
 
 from __future__ import annotations
@@ -27,7 +36,7 @@ from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
-from attriboard.contracts.run import Run
+from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.batches import BatchLosses
@@ -35,8 +44,16 @@ from attriboard.toolkit.eigenbasis import Block, Fisher, fisher_labels
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.kronecker import eigenbasis, mean_squares
 from attriboard.toolkit.labels import labelled
-from attriboard.toolkit.layerwise import matrices, matrix_layers, matrix_layout, modules_of, second_moments
+from attriboard.toolkit.layerwise import (
+    MatrixLayout,
+    matrices,
+    matrix_layers,
+    matrix_layout,
+    modules_of,
+    second_moments,
+)
 from attriboard.toolkit.replaying import check_end, followable
+from attriboard.toolkit.updates import BETAS, EPSILON
 
 Sizes = dict[str, tuple[int, int]]
 
@@ -83,12 +100,10 @@ class SOURCE(MeanOfScores):
         """Take the test gradients back through the segments."""
         followable(context)
         run = context.run_of(checkpoint)
-        if run.recipe.optimizer != "sgd":
-            raise NotApplicableError(f"optimizer {run.recipe.optimizer}: SOURCE is here for SGD")
         end = checkpoint.epoch * run.steps_per_epoch
         if segments * checkpoints_per_segment > end:
             raise NotApplicableError(f"segments = {segments}: the run has {end} updates, fewer than checkpoints")
-        models = along(context, run, checkpoint, segments * checkpoints_per_segment)
+        models, preconditioners = along(context, run, checkpoint, segments * checkpoints_per_segment)
         sizes = matrix_layers(context, models[-1])
         layout = matrix_layout(context, models[-1], sizes)
         x = test_matrices(context, models[-1], sizes)
@@ -96,11 +111,14 @@ class SOURCE(MeanOfScores):
         scores = torch.zeros(len(context.test), len(context.train), dtype=losses.dtype, device=context.device)
         for number in reversed(range(segments)):
             first, stop = (end * k // segments for k in (number, number + 1))
-            horizon = sum(run.rates[first:stop]) / (1 - run.recipe.momentum)
-            members = models[number * checkpoints_per_segment : (number + 1) * checkpoints_per_segment]
+            horizon = sum(run.rates[first:stop])
+            if run.recipe.optimizer == "sgd":
+                horizon /= 1 - run.recipe.momentum
+            own = slice(number * checkpoints_per_segment, (number + 1) * checkpoints_per_segment)
+            members, scales = models[own], mean_scales(layout, preconditioners[own])
             y = {}
-            for name, block in mean_blocks(context, members, sizes, fisher).items():
-                y[name], x[name] = through(block, x[name], horizon)
+            for name, block in mean_blocks(context, members, sizes, fisher, scales).items():
+                y[name], x[name] = through(block, x[name], horizon, scales.get(name))
             directions = layout.parameters(y)
             for member in members:
                 for rows, slopes in slopes_along(context, losses, member, directions):
@@ -120,23 +138,42 @@ class SOURCE(MeanOfScores):
         }
 
 
-def along(context: Context, run: Run, checkpoint: Checkpoint, count: int) -> list[Checkpoint]:
-    """Models evenly spread over a run, the last one at its end.
+def along(
+    context: Context, run: Run, checkpoint: Checkpoint, count: int
+) -> tuple[list[Checkpoint], list[dict[str, Tensor]]]:
+    """Models evenly spread over a run, the last one at its end; and Adam's 1/(√v̂ + ε) at each, empty for SGD.
 
     Raises:
         NotApplicableError: the replay does not end near the published model.
     """
     end = checkpoint.epoch * run.steps_per_epoch
     wanted = [end * (k + 1) // count for k in range(count)]
-    found, first = [], None
+    found, preconditioners, first = [], [], None
     for state in run.replay(context, stop=end):
         first = first or state
         if state.step in wanted:
             epoch = -(-state.step // run.steps_per_epoch)
             found.append(Checkpoint(state.parameters, epoch, run.seed, run.indices, state.buffers))
+            preconditioners.append(preconditioner(run, state))
         if state.step == end:
             check_end(context, checkpoint, first, state)
-    return found
+    return found, preconditioners
+
+
+def preconditioner(run: Run, state: TrainingState) -> dict[str, Tensor]:
+    """Adam's 1/(√v̂ + ε) after some updates, float64; empty for SGD."""
+    if run.recipe.optimizer == "sgd":
+        return {}
+    corrected = 1 - BETAS[1] ** state.step
+    return {name: 1 / ((v.double() / corrected).sqrt() + EPSILON) for name, v in state.moments[1].items()}
+
+
+def mean_scales(layout: MatrixLayout, preconditioners: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """P^½ (d_out, d_in) of every layer, P the mean over models; empty for SGD."""
+    if not preconditioners[0]:
+        return {}
+    mean = {name: torch.stack([one[name] for one in preconditioners]).mean(0)[None] for name in layout.shapes}
+    return {name: P[0].sqrt() for name, P in layout.layers(mean).items()}
 
 
 def test_matrices(context: Context, checkpoint: Checkpoint, sizes: Sizes) -> dict[str, Tensor]:
@@ -149,27 +186,39 @@ def test_matrices(context: Context, checkpoint: Checkpoint, sizes: Sizes) -> dic
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def mean_blocks(context: Context, models: list[Checkpoint], sizes: Sizes, fisher: Fisher) -> dict[str, Block]:
-    """EK-FAC's curvature, averaged over models: of the factors first, then of the squares in their eigenbasis."""
+def mean_blocks(
+    context: Context, models: list[Checkpoint], sizes: Sizes, fisher: Fisher, scales: dict[str, Tensor]
+) -> dict[str, Block]:
+    """EK-FAC's curvature, averaged over models: of the factors first, then of the squares in their eigenbasis.
+
+    With `scales`, of the gradients times them.
+    """
     draws = [labelled(context, one, own=fisher == "true") for one in models]
     moments = [second_moments(context, one, labels, sizes) for one, labels in zip(models, draws, strict=True)]
     bases = {}
     for name in sizes:
         A, S = (torch.stack([one[name][side] for one in moments]).mean(0) for side in (0, 1))
+        if name in scales:
+            P = scales[name].square()
+            rows, columns = (P.mean(1) / P.mean()).sqrt(), P.mean(0).sqrt()
+            A, S = columns[:, None] * A * columns, rows[:, None] * S * rows
         bases[name] = eigenbasis(A, S)
-    squares = [mean_squares(context, one, labels, bases) for one, labels in zip(models, draws, strict=True)]
+    squares = [mean_squares(context, one, labels, bases, scales) for one, labels in zip(models, draws, strict=True)]
     return {name: Block(bases[name], torch.stack([one[name] for one in squares]).mean(0)) for name in sizes}
 
 
-def through(block: Block, x: Tensor, horizon: float) -> tuple[Tensor, Tensor]:
-    """F(H) x and exp(−ηK H) x of test vectors (n_test, d_out, d_in).
+def through(block: Block, x: Tensor, horizon: float, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """F(H) x and exp(−ηK H) x of test vectors (n_test, d_out, d_in); with `scale` P^½, P^½ F P^½ x and P^−½ exp P^½ x.
 
     Directions in which no input occurs have no curvature and no training gradient.
     """
+    scaled = x if scale is None else x * scale.to(x)
     U_A, U_S = block.basis.inputs.to(x), block.basis.deltas.to(x)
-    v = U_A.T @ x.transpose(1, 2) @ U_S
+    v = U_A.T @ scaled.transpose(1, 2) @ U_S
     learned = (integral(block.eigenvalues, horizon).to(x) * v, torch.expm1(-horizon * block.eigenvalues).to(x) * v)
     F, change = ((U_A @ one @ U_S.T).transpose(1, 2) for one in learned)
+    if scale is not None:
+        F, change = F * scale.to(x), change / scale.to(x)
     return F.contiguous(), x + change
 
 

@@ -58,8 +58,13 @@ class KroneckerBasis:
         v = self.coordinates(factors)
         return LayerGradients(layer.name, (Part(tuple(v.shape[1:]), (Dense(v),)),))
 
-    def squares(self, factors: LayerFactors, weights: Tensor) -> Tensor:
-        """Σ_i w_i v_i², (P, Q), float64."""
+    def squares(self, factors: LayerFactors, weights: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Σ_i w_i v_i², (P, Q), float64; of gradients times `scale` (d_out, d_in), element by element, if given."""
+        if scale is not None:
+            gradients = factors.matrices()
+            scaled = (gradients * scale.to(gradients)).transpose(1, 2)
+            v = self.inputs.to(scaled).T @ (scaled @ self.deltas.to(scaled))
+            return torch.einsum("npq,n->pq", v.square_(), weights.to(v)).double()
         if factors.deltas.dim() == 2:
             rotated = self.rotate(factors)
             return rotated.inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
@@ -84,15 +89,22 @@ def eigenpairs(A: Tensor, S: Tensor) -> tuple[KroneckerBasis, Tensor]:
 
 
 def mean_squares(
-    context: Context, checkpoint: Checkpoint, draws: Sequence[Draw], bases: Mapping[str, KroneckerBasis]
+    context: Context,
+    checkpoint: Checkpoint,
+    draws: Sequence[Draw],
+    bases: Mapping[str, KroneckerBasis],
+    scales: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """E[v²] of every layer, (P, Q), float64, mean over training examples and sum over draws."""
-    n = len(context.train)
+    """E[v²] of every layer, (P, Q), float64, mean over training examples and sum over draws.
+
+    Of gradients times the layer's `scales` (d_out, d_in), element by element, if given.
+    """
+    n, scales = len(context.train), scales or {}
     totals: dict[str, Tensor] = {}
     for draw in draws:
         for weights, chunk in weighted_factors(context, checkpoint, draw, bases):
             for name, factors in chunk.items():
-                squares = bases[name].squares(factors, weights).div_(n)
+                squares = bases[name].squares(factors, weights, scales.get(name)).div_(n)
                 totals[name] = totals[name] + squares if name in totals else squares
     return totals
 

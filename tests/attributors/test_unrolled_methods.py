@@ -11,27 +11,20 @@ import torch
 from dense import (
     assert_rows_close,
     attribute,
-    class_draws,
     dense_gauss_newton,
     dense_gradients,
-    dense_layers,
-    layer_inputs,
 )
+from runs import ADAMW, SGD, QuadraticTask, SmoothTask, context_of, trained
 from tiny import N_TRAIN, NormedTinyTask, TinyTask, tiny_card
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attriboard.attributors.source import integral
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Task
-from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.replay import run_of
-from attriboard.retraining.request import RetrainRequest
 from attriboard.toolkit import replaying, unrolling
 
-SGD = {"momentum": 0.9, "weight_decay": 0.01, "schedule": "linear"}
-ADAMW = {"optimizer": "adamw", "momentum": 0.0, "learning_rate": 0.02, "weight_decay": 0.05, "clip_norm": 0.3}
 RECIPES: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.0},
     "momentum, decay, schedule": SGD,
@@ -41,54 +34,11 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-class SmoothTask(TinyTask):
-    """Without the kinks of ReLU."""
-
-    def build_model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
-
-
-class QuadraticTask(TinyTask):
-    """Linear regression on the class: training is a linear map, whose derivative has a closed form."""
-
-    def build_model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(5, 1, bias=False))
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs.squeeze(1) - targets).square() / 2
-
-    def margin(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return outputs.squeeze(1)
-
-
 @pytest.fixture(autouse=True)
 def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def trained(task: Task, seeds: tuple[int, ...] = (3,), weights: np.ndarray | None = None) -> list[dict[str, Tensor]]:
-    """Final parameters, by the plain loop."""
-    loop, rows = LoopTrainer(task, task.load_data()), np.arange(task.card.data.n_train)
-    requests = [RetrainRequest(rows, seed, weights=weights) for seed in seeds]
-    return [states[task.card.recipe.epochs] for states in loop.train(requests, [task.card.recipe.epochs])]
-
-
-def context_of(task: Task, seeds: tuple[int, ...] = (3,)) -> Context:
-    data, epochs = task.load_data(), task.card.recipe.epochs
-    return Context(
-        train=data.train,
-        test=data.test,
-        model=task.build_model().eval().requires_grad_(False),
-        checkpoints=tuple(
-            Checkpoint(state, epochs, seed) for state, seed in zip(trained(task, seeds), seeds, strict=True)
-        ),
-        loss=task.loss,
-        margin=task.margin,
-        target=task.target,
-        runs=tuple(run_of(task, seed, None) for seed in seeds),
-    )
 
 
 def by_differences(task: Task, example: int, step: float = 1e-4) -> Tensor:
@@ -268,64 +218,6 @@ def test_about_two_roots_of_the_states_are_held(monkeypatch: pytest.MonkeyPatch)
     steps = [state.step for state in replaying.backward(context, run, context.checkpoints[0])]
     assert steps == list(range(run.n_steps, -1, -1))
     assert replays == 1 + -(-run.n_steps // int(run.n_steps**0.5))
-
-
-def segment_matrices(context: Context, models: list[Checkpoint]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """U = U_S ⊗ U_A, Λ of the mean over models, and ḡ (n, d_out · d_in), for every layer; labels of the model's own."""
-    layers = []
-    for number in range(2):
-        A, S, squares, gradients = 0.0, 0.0, [], []
-        for one in models:
-            at = replace(context, checkpoints=(one,))
-            a, n = layer_inputs(at)[number], N_TRAIN
-            draws = [(p, found[number]) for p, found in class_draws(at, "true")]
-            deltas = [(p, torch.einsum("noi,ni->no", G, a) / a.square().sum(1, keepdim=True)) for p, G in draws]
-            S = S + sum(torch.einsum("n,no,nq->oq", p, d, d) / n for p, d in deltas) / len(models)
-            A = A + a.T @ a / n / len(models)
-            squares.append(draws)
-            gradients.append(dense_layers(at, context.loss, context.train)[number].flatten(1))
-        U = torch.kron(torch.linalg.eigh(S)[1], torch.linalg.eigh(A)[1])
-        Λ = [sum((p[:, None] * (G.flatten(1) @ U).square()).mean(0) for p, G in draws) for draws in squares]
-        layers.append((U, torch.stack(Λ).mean(0), torch.stack(gradients).mean(0)))
-    return layers
-
-
-@pytest.mark.parametrize(("segments", "each"), [(1, 1), (3, 2)])
-def test_source_is_its_product_of_exponentials(segments: int, each: int) -> None:
-    context = context_of(SmoothTask(tiny_card(momentum=0.5, learning_rate=0.05, schedule="linear")))
-    (run,) = context.runs
-    states, T = list(run.replay(context)), run.n_steps
-    places = [T * (k + 1) // (segments * each) for k in range(segments * each)]
-    models = [Checkpoint(states[place].parameters, 1, 3) for place in places]
-    g = dense_layers(context, context.target, context.test)
-    expected = torch.zeros(len(context.test), N_TRAIN)
-    x = [one.flatten(1) for one in g]
-    for segment in reversed(range(segments)):
-        horizon = sum(run.rates[T * segment // segments : T * (segment + 1) // segments]) / 0.5
-        for layer, (U, Λ, mean) in enumerate(segment_matrices(context, models[segment * each : (segment + 1) * each])):
-            F = torch.where(Λ > 1e-14, -torch.expm1(-horizon * Λ) / Λ.clamp_min(1e-14), horizon)
-            expected -= x[layer] @ U @ torch.diag(F) @ U.T @ mean.T / N_TRAIN
-            x[layer] = x[layer] @ U @ torch.diag(torch.exp(-horizon * Λ)) @ U.T
-    assert_rows_close(attribute("source", context, segments=segments, checkpoints_per_segment=each), expected, 1e-5)
-
-
-def test_one_segment_with_a_long_horizon_is_the_undamped_influence_function() -> None:
-    """Where H is positive definite: a linear layer with one output, whose EK-FAC matrix is U Λ Uᵀ."""
-    context = context_of(QuadraticTask(tiny_card(momentum=0.0, learning_rate=0.02)))
-    (run,) = context.runs
-    long = replace(context, runs=(replace(run, rates=(1e9,) * run.n_steps),))
-    values = {"segments": 1, "checkpoints_per_segment": 1, "fisher": "empirical"}
-    undamped = attribute("ekfac", context, regularization=0.0, fisher="empirical") / N_TRAIN
-    assert_rows_close(attribute("source", long, **values), undamped, 1e-5)
-    short = replace(context, runs=(replace(run, rates=(1e-12,) * run.n_steps),))
-    first_order = attribute("grad_dot", context) * 1e-12 * run.n_steps / N_TRAIN
-    assert_rows_close(attribute("source", short, **values), first_order, 1e-5)
-
-
-def test_the_integral_is_the_horizon_at_zero_and_the_inverse_in_the_limit() -> None:
-    σ = torch.tensor([0.0, 1e-300, 1e-9, 0.5])
-    torch.testing.assert_close(integral(σ, 3.0)[:3], torch.full((3,), 3.0))
-    torch.testing.assert_close(integral(σ, 1e6)[3], torch.tensor(2.0))
 
 
 def test_less_takes_the_gradient_of_sgd_and_the_direction_of_adamw() -> None:
