@@ -1,5 +1,6 @@
 """Committed records made again: whole units that supersede what moved, and single configurations that are compared."""
 
+import os
 import random
 import re
 import tempfile
@@ -18,6 +19,7 @@ from attriboard.groundtruth.build import open_store
 from attriboard.records.files import AnyRecord, read_named
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.verifications import verify_record
+from attriboard.retraining.executors import usable_cores
 from bench.records_plan import SCORES, Unit, lambdas, paths_of_scores, question
 
 TOLERANCE = 0.005
@@ -48,6 +50,8 @@ def tolerance(method: str) -> float:
 def make(unit: Unit, threads: int) -> list[AnyRecord]:
     """Make a unit's records again; they are returned and not written.
 
+    Where other work wants the cores too, the records have no times of fits and scorings.
+
     Args:
         unit: of scores, or of a use.
         threads: of the attributor, the same for all, so that times can be compared.
@@ -58,6 +62,23 @@ def make(unit: Unit, threads: int) -> list[AnyRecord]:
     first = unit.records[0]
     workspace = _workspace(first, threads, unit.records)
     method = method_of(first, None)
+    quiet = load() + threads <= usable_cores() + 0.5
+    made = _made(unit, workspace, method)
+    return made if quiet else [untimed(record) for record in made]
+
+
+def load() -> float:
+    """Processes that wanted a core, on average over the last minute."""
+    return os.getloadavg()[0]
+
+
+def untimed(record: AnyRecord) -> AnyRecord:
+    """A record without the times of a fit and of scoring: on a busy machine they measure the others' work."""
+    names = {"fit_seconds", "score_seconds"} & set(type(record).model_fields)
+    return record.model_copy(update=dict.fromkeys(names))
+
+
+def _made(unit: Unit, workspace: Workspace, method: str) -> list[AnyRecord]:
     if unit.kind != SCORES:
         store = open_store(workspace.task, None)
         with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from leaderboard_records import LAMBDAS, make_record, make_removal, make_selection, make_use
+from selecting import few_resamples, run_inline
 
 from attriboard.base.errors import InputError
 from attriboard.groundtruth.listing import BundleEntry
@@ -27,7 +28,7 @@ from bench.records_plan import (
     unit_code,
     units,
 )
-from bench.records_run import TOLERANCE, compared, outcome, sample, tolerance
+from bench.records_run import TOLERANCE, compared, make, outcome, sample, tolerance
 
 TASK = "digits_mlp"
 TRUTH, CHECKPOINTS = "c0" * 32, "cd" * 32
@@ -250,6 +251,19 @@ def test_another_choice_moves_a_selection_and_leaves_scores_alone() -> None:
         "selector surrogate: LDS of the selected 0.5000 → 0.3000"
     ]
     assert (found.news, found.scores_moved) == ((again[1],), False)
+
+
+@pytest.mark.parametrize(("load", "timed"), [(0.0, True), (9.0, False)])
+def test_records_of_a_busy_machine_have_no_times(monkeypatch: pytest.MonkeyPatch, load: float, timed: bool) -> None:
+    monkeypatch.setattr("bench.records_run.load", lambda: load)
+    monkeypatch.setattr("bench.records_run.usable_cores", lambda: 2)
+    run_inline(monkeypatch)
+    few_resamples(monkeypatch)
+    (scores,) = units([make_record("random", hyperparameters={})], {})
+    (record,) = make(scores, 1)
+    assert isinstance(record, AttributionRecord)
+    assert [seconds is not None for seconds in (record.fit_seconds, record.score_seconds)] == [timed, timed]
+    assert record.peak_bytes
 
 
 def test_a_failure_is_compared_like_a_number() -> None:
