@@ -11,6 +11,7 @@ from attriboard.leaderboard import assets
 from attriboard.leaderboard.pages import render_site
 from attriboard.leaderboard.reading import read_bundles, read_entries
 from attriboard.leaderboard.site import Site, read_documents
+from attriboard.records.metasmoothness import read_metasmoothness
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def build_board(
     """
     bundles = read_bundles(groundtruth) if groundtruth else []
     pages = read_documents(documents or repository_documents())
-    site = Site(read_entries(results_folders), bundles, pages, _folder_url(url))
+    smoothness = read_metasmoothness(results_folders)
+    site = Site(read_entries(results_folders), bundles, pages, _folder_url(url), smoothness)
     made: set[Path] = set()
     for path, text in _files(site):
         target = out / path

@@ -80,7 +80,8 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
     """A task's page, data, leaderboards and badges."""
     name = study.name
     yield page(f"tasks/{name}.html", "task.html", study=study, distributions=_distributions(study),
-               costs=cost_table([study]), cost_figure=_cost_figure(study))  # fmt: skip
+               costs=cost_table([study]), cost_figure=_cost_figure(study),
+               smoothness=site.smoothness.get(study.card.fingerprint) if study.card else None)  # fmt: skip
     yield f"data/{name}.js", explorer_script(study)
     for metric in METRICS:
         if (table := site.tables[name].get(metric.key)) is not None:

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +15,7 @@ from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
 from attriboard.leaderboard.tables import Cell, Row, Table
 from attriboard.records.files import AnyRecord
+from attriboard.records.metasmoothness import Metasmoothness
 
 MATRIX_ROWS = 20
 EXCEPTION = 0.03  # how much worse than the default a selected LDS must be to be named on the overview
@@ -71,12 +72,14 @@ class Site:
         bundles: the published bundles.
         documents: by name.
         url: where the site will stand, with a slash at its end; empty where that is unknown.
+        smoothness: fingerprint of a task → its metasmoothness.
     """
 
     entries: Sequence[Entry[AnyRecord]]
     bundles: Sequence[Bundle]
     documents: Mapping[str, Document]
     url: str = ""
+    smoothness: Mapping[str, Metasmoothness] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> dict[str, TaskStudy]:

@@ -8,6 +8,7 @@ SELECTORS: dict[str, str] = {
     "mean_eigenvalue_10": "attriboard.attributors.selectors.mean_eigenvalue_10:TenMeanEigenvalues",
     "gcv": "attriboard.attributors.selectors.gcv:GeneralizedCrossValidation",
     "training_horizon": "attriboard.attributors.selectors.training_horizon:TrainingHorizon",
+    "early_stopping": "attriboard.attributors.selectors.early_stopping:EarlyStopping",
     "random_grid": "attriboard.attributors.selectors.random_grid:RandomGrid",
     "effective_dimension": "attriboard.attributors.selectors.effective_dimension:EffectiveDimension",
 }

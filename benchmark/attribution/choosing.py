@@ -8,7 +8,7 @@ marked as transferred. Selectors see coefficients of calibration points alone.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,10 @@ from attriboard.contracts.selector import REGULARIZATION, Choice, Evidence, Sele
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.scoring.split import split_test_points
 from attriboard.toolkit.memory import require_memory
+from attriboard.toolkit.similarity import squared_lengths
+
+GRADIENTS = 1000
+"""Training examples, at most, whose gradients tell how gradients fell in training."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,15 @@ class _Spectra:
     spectra: tuple[Spectrum, ...] = ()
     donor: str | None = None  # whose they are, if not the method's own
     seconds: float = 0.0  # of the donor's fit
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Mean squared length of training gradients by epoch, or why it is not known."""
+
+    by_epoch: Mapping[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
     failure: str | None = None
 
 
@@ -59,6 +72,7 @@ class Chooser:
         points = split_test_points(len(self.context.test), split.calibration, split.seed)
         self._calibration = torch.from_numpy(points.calibration)
         self._donated: dict[HyperparameterValue, _Spectra] = {}  # by epoch
+        self._squares: _Squares | None = None
 
     def choose(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> list[Selected]:
         """Let every selector choose, starting from a fitted configuration; refusals are choices with a reason."""
@@ -74,6 +88,7 @@ class Chooser:
             recipe=self.card.recipe,
             n_train=len(self.context.train),
             seed=self.context.seed,
+            gradient_squares=self._measured().by_epoch,
         )
         return [self._choose(selector, evidence, found) for selector in self.selectors]
 
@@ -88,6 +103,8 @@ class Chooser:
             if selector.needs_spectrum and not found.spectra:
                 missing = "the method has no spectrum, and no regularization that one of another method could be for"
                 raise NotApplicableError(found.failure or missing)
+            if selector.needs_gradient_squares and (reason := self._measured().failure):
+                raise NotApplicableError(reason)
             choice = _checked(selector.select(evidence), candidates)
             complete = self.attributor.configure(dict(evidence.configuration) | dict(choice.values))
             values = {key: complete[key] for key in choice.values}
@@ -96,6 +113,8 @@ class Chooser:
         except Exception as error:  # a selector's crash is a row, like an attributor's
             choice, reason = Choice({}), f"error: {_text(error)}"
         donor = found.donor if selector.needs_spectrum else None
+        asked = found.seconds if donor else 0.0
+        asked += self._measured().seconds if selector.needs_gradient_squares else 0.0
         return Selected(
             selector=selector.name,
             hyperparameter=selector.hyperparameter,
@@ -105,7 +124,7 @@ class Chooser:
             criterion=choice.criterion,
             objective=choice.objective,
             note="; ".join(part for part in (choice.note, donor and f"spectrum of {donor}") if part),
-            seconds=time.perf_counter() - started + (found.seconds if donor else 0.0),
+            seconds=time.perf_counter() - started + asked,
             reason=reason,
         )
 
@@ -113,6 +132,23 @@ class Chooser:
         grids = {hp.name: hp.grid for hp in self.attributor.hyperparameters} | dict(self.candidates)
         numbers = {key: _positive_numbers(grid) for key, grid in grids.items()}
         return {key: grid for key, grid in numbers.items() if grid}
+
+    def _measured(self) -> _Squares:
+        """Gradients of one model at every epoch that was kept, on evenly spaced examples; once, and where needed."""
+        if self._squares is None and any(selector.needs_gradient_squares for selector in self.selectors):
+            started = time.perf_counter()
+            train, models = self.context.train, self.context.checkpoints
+            some, run = train[:: -(-len(train) // GRADIENTS)], (models[0].seed, models[0].indices is None)
+            found, failure = {}, None
+            try:
+                for model in models:
+                    if (model.seed, model.indices is None) == run:
+                        squares = squared_lengths(self.context, model, self.context.loss, some)
+                        found[model.epoch] = float(squares.mean())
+            except Exception as error:
+                found, failure = {}, _text(error)
+            self._squares = _Squares(found, time.perf_counter() - started, failure)
+        return self._squares or _Squares()
 
     def _spectra(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> _Spectra:
         """Spectra on calibration points."""

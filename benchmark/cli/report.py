@@ -146,6 +146,7 @@ def metasmoothness(
         list[float] | None, typer.Option("--step", metavar="H", help="Repeatable; by default 0.01 and 0.1.")
     ] = None,
     directions: Annotated[int, typer.Option("--directions", min=1, help="Random directions for each step.")] = 3,
+    results: Annotated[Path, typer.Option("--results", help="Folder of records, which gets what was found.")] = RESULTS,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
     sources: Sources = Sources(),
@@ -153,19 +154,23 @@ def metasmoothness(
 ) -> None:
     """Whether small changes of the training weights move the trained model steadily: 1 is smooth, 0 is chance."""
     from attriboard.evaluation.metasmoothness import STEPS, metasmoothness
+    from attriboard.records.metasmoothness import write_metasmoothness
 
     workspace = open_workspace(task, sources, process, retraining)
+    prepare_folder(results)
     found = metasmoothness(workspace, step or STEPS, directions, store=retraining.store)
+    path = write_metasmoothness(found, results)
     if json:
-        emit({"task": workspace.task.card.name, "rows": [vars(row) for row in found]})
+        emit({"task": found.task.name, "rows": [row.model_dump() for row in found.rows], "file": str(path)})
         return
 
     def said(values: tuple[float, ...]) -> str:
         return f"{sum(values) / len(values):.3f} ({min(values):.3f} … {max(values):.3f})"
 
-    rows = [(setting(row.step), said(row.parameters), said(row.outputs)) for row in found]
+    rows = [(setting(row.step), said(row.parameters), said(row.outputs)) for row in found.rows]
     title = f"{workspace.task.card.title}: metasmoothness, mean (least … most) over {directions} directions"
     show_table(title, ("step", "of the parameters", "of the outputs"), rows, numeric=range(3))
+    print(f"written to {path}")
 
 
 def _emit_records(task: str, records: "Sequence[AnyRecord]", figure: Path | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from attriboard.base.errors import NotApplicableError
@@ -35,6 +35,8 @@ class Evidence:
         recipe: how the models were trained.
         n_train: training examples of the task.
         seed: for a selector's randomness.
+        gradient_squares: epoch → mean squared length of the gradients of the training loss, at every epoch that was
+            kept; empty unless a selector asks for it.
     """
 
     configuration: Mapping[str, HyperparameterValue]
@@ -43,6 +45,7 @@ class Evidence:
     recipe: Recipe
     n_train: int
     seed: int = 0
+    gradient_squares: Mapping[int, float] = field(default_factory=dict)
 
     def options(self, name: str) -> tuple[float, ...]:
         """The candidates of one hyperparameter, at least one.
@@ -79,12 +82,14 @@ class Selector(ABC):
         name: as on the command line.
         source: paper or library that it comes from.
         needs_spectrum: whether it cannot work without one.
+        needs_gradient_squares: whether it asks for `Evidence.gradient_squares`.
         hyperparameter: what it chooses.
     """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
     needs_spectrum: ClassVar[bool] = True
+    needs_gradient_squares: ClassVar[bool] = False
     hyperparameter: ClassVar[str] = REGULARIZATION
 
     @abstractmethod

@@ -58,7 +58,18 @@ def _directions(rows: Tensor) -> Tensor:
 
 def _lengths(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:
     """‖∇φ(z)‖ (n,), float64; infinite where it is zero, so that a quotient by it is."""
-    chunks = layer_gradients(context, checkpoint, function, examples)
-    squares = [torch.stack([layer.squares().double() for layer in chunk]).sum(0) for chunk in chunks]
-    lengths = torch.cat(squares).sqrt()
+    lengths = squared_lengths(context, checkpoint, function, examples).sqrt()
     return lengths.masked_fill(lengths == 0, torch.inf)
+
+
+def squared_lengths(context: Context, checkpoint: Checkpoint, function: BatchFunction, examples: Examples) -> Tensor:
+    """‖∇φ(z)‖² of every example (n,), float64.
+
+    Args:
+        context: the model.
+        checkpoint: where the gradients are taken.
+        function: φ of (outputs, targets) → (n,).
+        examples: n of them.
+    """
+    chunks = layer_gradients(context, checkpoint, function, examples)
+    return torch.cat([torch.stack([layer.squares().double() for layer in chunk]).sum(0) for chunk in chunks])

@@ -1,5 +1,6 @@
 """Selection in the attributor's process: whose spectrum, which refusals, and what a plugin cannot get at."""
 
+import ast
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,9 +10,11 @@ from typing import Any
 import pytest
 import selecting
 import tiny
+import torch
 from selecting import GRID, write, write_ridge
 from tiny import Published
 
+from attriboard.attribution import choosing
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import build_context
 from attriboard.attribution.job import Selected
@@ -130,6 +133,54 @@ def test_without_a_donor_only_selectors_that_need_no_spectrum_choose(
     choices = choose(published, context, method, selector_names(), donor=None)
     assert {c.selector for c in choices if c.reason is None} == {"default", "training_horizon", "random_grid"}
     assert not any(c.transferred for c in choices)
+
+
+ASKING = """
+from attriboard.contracts import Choice, Selector
+
+class Asking(Selector):
+    name = "asking"
+    needs_spectrum = False
+    needs_gradient_squares = {asks}
+
+    def select(self, evidence):
+        return Choice({{}}, note=repr(sorted(evidence.gradient_squares.items())))
+"""
+
+
+def test_a_selector_that_asks_gets_the_mean_squared_gradients_of_one_run_by_epoch(
+    published: Published, context: Context, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "asking.py", ASKING.format(asks=True))
+    (choice,) = choose(published, context, IFFIM, [path])
+    first, loss = context.checkpoints[0], context.functional(context.loss)
+    expected = []
+    for model in context.checkpoints:
+        if (model.seed, model.indices is None) == (first.seed, first.indices is None):
+            exact = {name: value.double() for name, value in model.parameters.items()}
+            rows = zip(context.train.inputs.double(), context.train.targets, strict=True)
+            gradients = [torch.func.grad(loss)(exact, x, y) for x, y in rows]
+            squares = [sum(float(part.square().sum()) for part in gradient.values()) for gradient in gradients]
+            expected.append((model.epoch, sum(squares) / len(squares)))
+    found = ast.literal_eval(choice.note)
+    assert [epoch for epoch, _ in found] == [epoch for epoch, _ in sorted(expected)]
+    assert len(found) > 1
+    assert [value for _, value in found] == pytest.approx([value for _, value in sorted(expected)], rel=1e-5)
+    quiet = write(tmp_path / "quiet.py", ASKING.format(asks=False).replace("asking", "quiet"))
+    assert choose(published, context, IFFIM, [quiet])[0].note == "[]"
+
+
+def test_gradients_that_cannot_be_had_refuse_only_the_selector_that_asks(
+    published: Published, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no gradients")
+
+    monkeypatch.setattr(choosing, "squared_lengths", fail)
+    path = write(tmp_path / "asking.py", ASKING.format(asks=True))
+    asking, other = choose(published, context, IFFIM, [path, "surrogate"], candidates={"regularization": GRID})
+    assert asking.reason == "not_applicable: RuntimeError: no gradients"
+    assert other.reason is None
 
 
 def test_an_empty_grid_refuses_only_selectors_of_candidates(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attriboard.attributors.selectors.default import Default
 from attriboard.attributors.selectors.deflated_surrogate import DeflatedSurrogate, n_outliers
+from attriboard.attributors.selectors.early_stopping import EarlyStopping, training_time
 from attriboard.attributors.selectors.effective_dimension import EffectiveDimension
 from attriboard.attributors.selectors.gcv import GeneralizedCrossValidation, gcv
 from attriboard.attributors.selectors.mean_eigenvalue import MeanEigenvalue
@@ -20,10 +21,12 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.card import Recipe
 from attriboard.contracts.selector import Choice, Evidence, GroundTruthSelector, Selector
 from attriboard.contracts.spectrum import Spectrum
+from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.toolkit.regularization import mean_xi, pick_by_xi
 from attriboard.toolkit.spectrum import solve_features, solve_kernel
 
 LAMBDAS = tuple(10.0 ** (step / 2) for step in range(-12, 7))
+SMALL = {"regularization": (1e-8,)}  # of which ξ can only choose less than the training time asks for
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, epochs=20, batch_size=32)
 
 
@@ -196,6 +199,77 @@ def test_training_horizon_is_one_over_learning_rate_times_steps() -> None:
     assert TrainingHorizon().select(early).values == {"regularization": pytest.approx(1 / 20)}
 
 
+def gradients_fall(*squares: float) -> dict[str, object]:
+    """At epochs 5, 10, 20 of `RECIPE`."""
+    return {"gradient_squares": dict(zip((5, 10, 20), squares, strict=True))}
+
+
+def test_early_stopping_brings_one_over_the_training_time_to_the_scale_of_the_matrix() -> None:
+    """tr C = 6 and 10 in the mean 8; tr F is 4 up to epoch 5, then 4 → 2 → 1: its mean is (20 + 15 + 15)/20; T = 80."""
+    spectra = flat([4.0, 2.0], [1.0, 1.0]), flat([10.0], [1.0])
+    choice = EarlyStopping().select(evidence(*spectra, **gradients_fall(4.0, 2.0, 1.0), candidates=SMALL))
+    assert choice.values == {"regularization": pytest.approx(8 / (2.5 * 80), rel=1e-12)}
+    assert choice.criterion is None
+
+
+def test_early_stopping_takes_the_larger_of_the_horizon_and_xi() -> None:
+    spectrum = spectrum_of()
+    plain = Surrogate().select(evidence(spectrum))
+    weak = EarlyStopping().select(evidence(spectrum, **gradients_fall(1e6, 1e6, 1e6)))
+    assert (weak.values, weak.criterion, weak.objective) == (plain.values, plain.criterion, plain.objective)
+    strong = EarlyStopping().select(evidence(spectrum, **gradients_fall(1e-3, 1e-3, 1e-3)))
+    assert float(strong.values["regularization"] or 0) > float(plain.values["regularization"] or 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (gradients_fall(4.0, 4.0, 0.2), "fell to 0.066 of their mean"),
+        ({"gradient_squares": {20: 1e-3}}, "models of one epoch only"),
+        ({"gradient_squares": {5: 1e-3, 10: 1e-3}}, "models of one epoch only"),
+        (gradients_fall(1e-3, 1e-3, 1e-3) | {"recipe": RECIPE.model_copy(update={"optimizer": "adamw"})}, "not by SGD"),
+    ],
+)
+def test_early_stopping_is_the_surrogate_where_the_training_time_says_nothing(
+    changes: dict[str, object], said: str
+) -> None:
+    spectrum = spectrum_of()
+    choice, plain = (selector.select(evidence(spectrum, **changes)) for selector in (EarlyStopping(), Surrogate()))
+    assert (choice.values, choice.criterion) == (plain.values, plain.criterion)
+    assert choice.note.startswith("as surrogate: ")
+    assert said in choice.note
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_the_training_time_adds_up_the_learning_rates_of_the_trainer(schedule: str, warmup: float) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": schedule, "warmup": warmup, "epochs": 6})
+    for epochs in (1, 4, 6):
+        rates = [learning_rate(recipe, step, n_steps(recipe, 100)) for step in range(4 * epochs)]
+        assert training_time(recipe, 100, epochs) == pytest.approx(sum(rates) / (1 - 0.9), rel=1e-12)
+
+
+def test_early_stopping_is_the_ridge_of_stopped_gradient_flow_on_a_linear_model() -> None:
+    """Least squares in float64: λ_T is the ridge whose filter is nearest to gradient flow, within a factor of 4."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(200, 12, dtype=torch.float64, generator=generator) * torch.logspace(0, -1.5, 12).double()
+    noise = torch.randn(200, dtype=torch.float64, generator=generator)
+    residuals = noise - noise.mean()  # of size 1, as far as training did not fit them: F is then the Hessian
+    time, gradients = 30.0, x * residuals[:, None]
+    spectrum = solve_features(gradients, gradients[:5]).spectrum
+    square = float(gradients.square().sum(1).mean())
+    recipe = Recipe(optimizer="sgd", learning_rate=time / 10, momentum=0.0, epochs=10, batch_size=200)
+    found = EarlyStopping().select(
+        evidence(spectrum, recipe=recipe, n_train=200, gradient_squares={1: square, 10: square}, candidates=SMALL)
+    )
+    sigma = torch.linalg.eigvalsh(x.T @ x / 200)
+    flow = (1 - torch.exp(-sigma * time)) / sigma
+    tried = torch.logspace(-4, 1, 400).double()
+    misfit = (torch.log(1 / (sigma + tried[:, None])) - torch.log(flow)).square().sum(1)
+    best = float(tried[misfit.argmin()])
+    assert best / 4 < float(found.values["regularization"] or 0) < 4 * best
+
+
 def test_random_grid_is_determined_by_the_seed_and_reaches_every_candidate() -> None:
     picks = [RandomGrid().select(evidence(seed=seed)).values["regularization"] for seed in range(300)]
     assert picks == [RandomGrid().select(evidence(seed=seed)).values["regularization"] for seed in range(300)]
@@ -231,6 +305,6 @@ def test_selectors_of_candidates_say_that_there_are_none(
 
 def test_evidence_has_no_field_for_ground_truth() -> None:
     fields = set(Evidence.__dataclass_fields__)
-    assert fields == {"configuration", "candidates", "spectra", "recipe", "n_train", "seed"}
+    assert fields == {"configuration", "candidates", "spectra", "recipe", "n_train", "seed", "gradient_squares"}
     assert not issubclass(GroundTruthSelector, Selector)
     assert not issubclass(Oracle, Selector)

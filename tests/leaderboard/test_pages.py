@@ -23,6 +23,7 @@ from attriboard.contracts.card import load_card
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.board import build_board
 from attriboard.records.files import write_record
+from attriboard.records.metasmoothness import Metasmoothness, SmoothnessRow, write_metasmoothness
 
 ROOT = Path(__file__).parent.parent.parent
 BUNDLES = ROOT / "leaderboard" / "groundtruth"
@@ -235,6 +236,26 @@ def test_a_card_is_not_shown_for_another_fingerprint(tmp_path):
     write_record(make_use("mislabel", task__name="digits_mlp_flipped", ground_truth=None), tmp_path / "results")
     build_board([tmp_path / "results"], tmp_path / "www")
     assert "1,297" not in Page(tmp_path / "www" / "tasks" / "digits_mlp_flipped.html").text
+
+
+def test_a_task_page_shows_the_newest_metasmoothness_of_its_own_card(tmp_path):
+    card = load_card(ROOT / "tasks" / "digits_mlp_flipped.yaml")
+    record = make_use("mislabel", task__name=card.name, task__fingerprint=card.fingerprint, ground_truth=None)
+    write_record(record, tmp_path / "results")
+    fields = {"task": record.task, "provenance": record.provenance}
+    for created, value in (("2026-01-02T00:00:00Z", 0.25), ("2026-01-01T00:00:00Z", 0.75)):
+        row = SmoothnessRow(step=0.1, parameters=(value, value + 0.1), outputs=(0.5, 0.52))
+        write_metasmoothness(Metasmoothness(created=created, rows=(row,), **fields), tmp_path / "results")
+    other = record.task.model_copy(update={"fingerprint": "0" * 64})
+    row = SmoothnessRow(step=0.1, parameters=(-0.9,), outputs=(-0.9,))
+    late = Metasmoothness(created="2026-01-03T00:00:00Z", rows=(row,), provenance=record.provenance, task=other)
+    write_metasmoothness(late, tmp_path / "results")
+    build_board([tmp_path / "results"], tmp_path / "www")
+    shown = Page(tmp_path / "www" / "tasks" / f"{card.name}.html").words
+    shown = Page(tmp_path / "www" / "tasks" / f"{card.name}.html").words
+    assert "0.10.300 0.250 to 0.3500.510 0.500 to 0.520" in shown
+    assert "0.800" not in shown
+    assert "-0.900" not in shown.replace("−", "-")
 
 
 def test_a_task_page_offers_its_ground_truth_and_its_leaderboards(bundles_alone, page):
