@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from attriboard.records.uses import BrittlenessRecord, RemovalRecord
+from attriboard.records.uses import BrittlenessRecord, QldRecord, RemovalRecord
 from attriboard.scoring.differences import PairedDifference
 from attriboard.scoring.removal import mean_and_error, paired_difference
 
@@ -166,6 +166,16 @@ def compare_brittleness(record: BrittlenessRecord, default: BrittlenessRecord) -
     fewer, more = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
     p = float(binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
     return {"fewer": fewer, "more": more, "p": p}
+
+
+def compare_qld(record: QldRecord, default: QldRecord) -> PairedDifference | None:
+    """The mean drop of a record minus the default's, paired over their common points; `None` with fewer than two."""
+    theirs = dict(zip(default.test_points, default.drops, strict=True))
+    pairs = [(a, theirs[point]) for point, a in zip(record.test_points, record.drops, strict=True) if point in theirs]
+    if len(pairs) < 2:
+        return None
+    mine, others = np.array(pairs).T
+    return paired_difference(mine, others)
 
 
 def scaled(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float | None]:

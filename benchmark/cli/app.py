@@ -2,7 +2,21 @@
 
 import typer
 
-from attriboard.cli import board, catalogue, check, demo, groundtruth, report, run, selection, store, sweeps, top, uses
+from attriboard.cli import (
+    board,
+    catalogue,
+    check,
+    demo,
+    groundtruth,
+    qld,
+    report,
+    run,
+    selection,
+    store,
+    sweeps,
+    top,
+    uses,
+)
 
 app = typer.Typer(
     name="attriboard",
@@ -22,6 +36,7 @@ app.command("select")(selection.select)
 app.command("top")(top.top)
 app.command("removal")(uses.removal)
 app.command("brittleness")(uses.brittleness)
+app.command("qld")(qld.qld)
 app.command("mislabel")(uses.mislabel)
 app.command("score")(run.score)
 app.command("check")(check.check)

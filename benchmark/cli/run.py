@@ -20,6 +20,7 @@ from attriboard.cli.options import (
     prepare_folder,
     warn_of_taken_names,
 )
+from attriboard.cli.qld import show_qld
 from attriboard.cli.selection import show_selections
 from attriboard.cli.shell import Json, command, emit, setting
 from attriboard.cli.ungraded import finish_ungraded, scores_saver
@@ -338,6 +339,8 @@ def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
                 show_removal([record], [point.rate for point in record.points] or [0.5], title)
             case "brittleness":
                 show_brittleness([record], title)
+            case "qld":
+                show_qld([record], title)
             case "mislabel":
                 show_mislabel([record], title)
             case "selection_cost":

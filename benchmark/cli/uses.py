@@ -29,7 +29,7 @@ from attriboard.cli.options import (
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 
 if TYPE_CHECKING:
-    from attriboard.evaluation.removal import Work
+    from attriboard.evaluation.retrains import Work
     from attriboard.leaderboard.removal_rows import RemovalRow
     from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 

@@ -5,27 +5,25 @@ flip at fixed sizes; here the size is searched for. All points of all attributor
 sizes from one ladder, so that retrains of one round stack.
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec
 from attriboard.evaluation.grader import Grader
-from attriboard.evaluation.removal import Work
+from attriboard.evaluation.retrains import Orders, Retrains, Work, own_orders, same_question
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.plan import removal_seed, shuffled_points, split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
 from attriboard.records.uses import BrittlenessRecord, BrittlePoint
-from attriboard.retraining.engine import Progress, retrain
+from attriboard.retraining.engine import Progress
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
@@ -62,13 +60,6 @@ class BrittlenessPlan:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Orders:
-    """For every point, in which order its own scores remove the training set; `None` where they have NaN."""
-
-    rows: tuple[NDArray[np.int64] | None, ...]
-
-
 class BrittlenessBench:
     """A task, a plan and a store: from orders to records.
 
@@ -92,14 +83,14 @@ class BrittlenessBench:
         self.sizes = ladder(task.card.data.n_train, plan.largest)
         self._seeds = tuple(removal_seed(s) for s in range(plan.n_seeds))
         self._fresh = tuple(removal_seed(_FRESH + s) for s in range(plan.n_confirm))
-        self._work = Work(0, 0, 0.0)
+        self._retrains = Retrains(task, store)
         self.points: tuple[int, ...] = ()
         self.n_eligible = 0
 
     @property
     def work(self) -> Work:
         """Retrains asked for and done so far."""
-        return self._work
+        return self._retrains.work
 
     def choose_points(self, executor: Executor, progress: Progress = lambda done, total: None) -> None:
         """Train the full-data models, as far as the store lacks them, and draw the points.
@@ -110,8 +101,8 @@ class BrittlenessBench:
         card = self.task.card
         everything = np.arange(card.data.n_train)
         requests = [RetrainRequest(everything, removal_seed(s)) for s in range(_FULL)]
-        self._train(requests, executor, progress)
-        right: NDArray[np.bool_] = np.asarray(self._correct(requests).all(axis=0))
+        self._retrains.train(requests, executor, progress)
+        right = np.asarray(self._retrains.outputs("correct", requests).all(axis=0))
         scoring = set(split_of(card).scoring.tolist())
         eligible = [int(point) for point in shuffled_points(card) if int(point) in scoring and right[point]]
         if not eligible:
@@ -124,16 +115,7 @@ class BrittlenessBench:
         Raises:
             InputError: every point's scores have NaN or infinity.
         """
-        rows = [scores[point] for point in self.points]
-        usable = [bool(np.isfinite(row).all()) for row in rows]
-        if not any(usable):
-            raise InputError(f"the scores of all {len(rows)} points have NaN or infinity")
-        return Orders(
-            tuple(
-                np.argsort(-row.astype(np.float64), kind="stable").astype(np.int64) if good else None
-                for row, good in zip(rows, usable, strict=True)
-            )
-        )
+        return own_orders(scores, self.points)
 
     def search(
         self, orders: Sequence[Orders], executor: Executor, progress: Progress = lambda done, total: None
@@ -185,7 +167,7 @@ class BrittlenessBench:
             **record_fields(self.task, self.grader, attributed),
             sizes=self.sizes,
             n_eligible=self.n_eligible,
-            n_degenerate=sum(row is None for row in orders.rows) if orders else 0,
+            n_degenerate=orders.n_degenerate if orders else 0,
             search_seeds=self._seeds,
             confirm_seeds=self._fresh,
             points=points,
@@ -193,11 +175,9 @@ class BrittlenessBench:
 
     def answers(self, record: BrittlenessRecord) -> bool:
         """Whether a finished record is of this task, ground truth and plan, whatever its attributor."""
-        truth = self.grader.truth.sha256 if self.grader else None
         return (
-            (record.ground_truth.sha256 if record.ground_truth else None) == truth
+            same_question(record, self.task, self.grader)
             and (record.sizes, record.search_seeds, record.confirm_seeds) == (self.sizes, self._seeds, self._fresh)
-            and record.task.fingerprint == self.task.card.fingerprint
             and (record.status == "failed" or len(record.points) + record.n_degenerate == len(self.points))
         )
 
@@ -215,24 +195,11 @@ class BrittlenessBench:
             assert row is not None, "only ordered points are searched"
             kept = np.sort(row[size:])
             requests[which, position] = [RetrainRequest(kept, seed) for seed in seeds]
-        self._train([r for several in requests.values() for r in several], executor, lambda done, total: None)
+        self._retrains.train([r for several in requests.values() for r in several], executor)
         return {
-            key: int((self._correct(several)[:, self.points[key[1]]] == 0).sum()) if several else 0
+            key: int((self._retrains.outputs("correct", several)[:, self.points[key[1]]] == 0).sum()) if several else 0
             for key, several in requests.items()
         }
-
-    def _train(self, requests: Sequence[RetrainRequest], executor: Executor, progress: Progress) -> None:
-        started = time.perf_counter()
-        done = retrain(self.task, requests, self.store, executor, progress)
-        before = self._work
-        seconds = before.seconds + time.perf_counter() - started
-        self._work = Work(before.asked + len(requests), before.done + done, seconds)
-
-    def _correct(self, requests: Iterable[RetrainRequest]) -> NDArray[np.float32]:
-        """Whether each request's model is right at each test point, (n_requests, n_test)."""
-        digests = [request.digest(self.task.card.fingerprint) for request in requests]
-        correct: NDArray[np.float32] = self.store.read("outputs/correct", digests)
-        return correct
 
 
 def brittleness_records(

@@ -4,7 +4,6 @@ Every retrain is a request to the one store: full-data and random ones are share
 two configurations agree on is trained once.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,7 @@ from attriboard.base.errors import InputError
 from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.retrains import Retrains, Work, same_question
 from attriboard.evaluation.sweeps import Swept, sweep_points
 from attriboard.evaluation.variants import (
     Attributed,
@@ -33,7 +33,7 @@ from attriboard.groundtruth.plan import removal_seed, shuffled_rows, split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
 from attriboard.records.uses import RemovalPoint, RemovalRecord
-from attriboard.retraining.engine import Progress, retrain
+from attriboard.retraining.engine import Progress
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
@@ -76,15 +76,6 @@ class Ranking:
     n_degenerate: int
 
 
-@dataclass(frozen=True)
-class Work:
-    """Retrains asked for, those that had to be done, and the wall-clock seconds of that."""
-
-    asked: int
-    done: int
-    seconds: float
-
-
 class RemovalBench:
     """A task, a plan and a store: from rankings to records.
 
@@ -101,6 +92,7 @@ class RemovalBench:
 
     def __init__(self, task: Task, grader: Grader | None, plan: RemovalPlan, store: RetrainStore) -> None:
         self.task, self.grader, self.plan, self.store = task, grader, plan, store
+        self._retrains = Retrains(task, store)
         n_train = task.card.data.n_train
         self._sizes = {rate: removal_size(rate, n_train) for rate in plan.rates}
         self._classes = _classes(task) if plan.balanced else None
@@ -127,11 +119,9 @@ class RemovalBench:
         progress: Progress = lambda done, total: None,
     ) -> Work:
         """Have everything trained that records of these rankings need; finished retrains are kept whatever happens."""
-        started = time.perf_counter()
         requests = [*self._full(), *(r for rate in self.plan.rates for r in self._random(rate))]
         requests += [r for ranking in rankings for rate in self.plan.rates for r in self._ranked(ranking, rate)]
-        done = retrain(self.task, requests, self.store, executor, progress)
-        return Work(len(requests), done, time.perf_counter() - started)
+        return self._retrains.train(requests, executor, progress)
 
     def record(self, attributed: Attributed[Ranking]) -> RemovalRecord:
         """The record of one configuration whose retrains are done."""
@@ -148,7 +138,7 @@ class RemovalBench:
                         random=self._measured(self._random(rate)),
                     )
                 )
-                seconds += self.store.seconds(self._digests(requests))
+                seconds += self._retrains.seconds(requests)
         return RemovalRecord(
             **record_fields(self.task, self.grader, attributed),
             direction=self.plan.direction,
@@ -164,12 +154,10 @@ class RemovalBench:
 
     def answers(self, record: RemovalRecord) -> bool:
         """Whether a finished record is of this task, ground truth and plan, whatever its attributor."""
-        truth = self.grader.truth.sha256 if self.grader else None
         return (
-            (record.ground_truth.sha256 if record.ground_truth else None) == truth
+            same_question(record, self.task, self.grader)
             and (record.direction, record.balanced, record.retrain_seeds)
             == (self.plan.direction, self.plan.balanced, self._seeds)
-            and record.task.fingerprint == self.task.card.fingerprint
             and (record.status == "failed" or tuple(point.rate for point in record.points) == self.plan.rates)
         )
 
@@ -191,14 +179,10 @@ class RemovalBench:
     def _kept(self, order: NDArray[np.int64], rate: float) -> NDArray[np.int64]:
         return kept_rows(order, self._sizes[rate], self._classes)
 
-    def _digests(self, requests: Sequence[RetrainRequest]) -> list[str]:
-        return [request.digest(self.task.card.fingerprint) for request in requests]
-
     def _measured(self, requests: Sequence[RetrainRequest]) -> Measured:
         """Measurement → mean over scoring points, for each request."""
-        digests = self._digests(requests)
         means = {
-            name: self.store.read(f"outputs/{name}", digests)[:, self.split.scoring].mean(axis=1, dtype=np.float64)
+            name: self._retrains.outputs(name, requests)[:, self.split.scoring].mean(axis=1, dtype=np.float64)
             for name in self.task.measurements
         }
         return {name: tuple(np.round(values, 6).tolist()) for name, values in means.items()}

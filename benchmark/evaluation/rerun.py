@@ -10,6 +10,8 @@ from attriboard.evaluation.brittleness import BrittlenessBench, BrittlenessPlan,
 from attriboard.evaluation.catalog import attributor_names, load_oracle
 from attriboard.evaluation.grader import Grader, evaluate
 from attriboard.evaluation.mislabel import MislabelBench
+from attriboard.evaluation.qld import QldBench, QldPlan
+from attriboard.evaluation.qld import retrained as qld_retrained
 from attriboard.evaluation.removal import RemovalBench, RemovalPlan, retrained
 from attriboard.evaluation.selection import study_selection
 from attriboard.evaluation.selection_cost import selection_cost
@@ -17,9 +19,9 @@ from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.records.cost import SelectionCostRecord
-from attriboard.records.files import AnyRecord, write_record
+from attriboard.records.files import AnyRecord, AnyUse, write_record
 from attriboard.records.model import AttributionRecord, HeldOut, SelectionRecord, Variant
-from attriboard.records.uses import BrittlenessRecord, DownstreamRecord, MislabelRecord, RemovalRecord
+from attriboard.records.uses import DownstreamRecord, MislabelRecord, QldRecord, RemovalRecord
 from attriboard.retraining.store import RetrainStore
 
 _RATES = (0.5,)  # of a removal that failed before anything was removed: its record names no rate
@@ -173,13 +175,7 @@ def _selection(record: SelectionRecord, workspace: Workspace, method: str) -> Se
     return [*study.selections, *study.records]
 
 
-def _use(
-    record: RemovalRecord | BrittlenessRecord | MislabelRecord,
-    workspace: Workspace,
-    method: str,
-    results: Path,
-    store: RetrainStore,
-) -> Sequence[AnyRecord]:
+def _use(record: AnyUse, workspace: Workspace, method: str, results: Path, store: RetrainStore) -> Sequence[AnyRecord]:
     part, job = _part(record), workspace.job(method)
     task, grader = workspace.task, workspace.grader_if_any
     if isinstance(record, MislabelRecord):
@@ -192,6 +188,11 @@ def _use(
         removal = RemovalBench(task, grader, plan, store)
         ranked = list(attribute_parts(job, [part], removal.rank, workspace.runner))
         return retrained(workspace, removal, ranked, results)[0]
+    if isinstance(record, QldRecord):
+        asked = len(record.test_points) + record.n_degenerate or None
+        qld = QldBench(task, grader, QldPlan(record.fraction, asked, record.n_repeats), store)
+        own = list(attribute_parts(job, [part], qld.order, workspace.runner))
+        return qld_retrained(workspace, qld, own, results)
     n_points = len(record.points) + record.n_degenerate or BrittlenessPlan.n_points
     largest = record.sizes[-1] / task.card.data.n_train
     search = BrittlenessPlan(n_points, largest, len(record.search_seeds), len(record.confirm_seeds))

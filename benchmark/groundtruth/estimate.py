@@ -1,11 +1,12 @@
-"""What a ground truth would cost, said before it is built.
+"""What a ground truth or another list of retrains would cost, said before it is trained.
 
-Seconds of one retrain come from the best source that there is: finished retrains of the same ground truth; else the
+Seconds of one retrain come from the best source that there is: finished retrains of the same list; else the
 checkpoints, whose seconds are recorded, in proportion to their training examples; else one retrain, which is timed and
 kept.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,30 +86,60 @@ def estimate_ground_truth(
         InputError: the task cannot be trained.
     """
     card = task.card
-    if card.recipe.optimizer == "none":
-        raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
     size = card.size_of(question)
     n_masks, n_repeats = n_masks or size.n_masks, n_repeats or size.n_repeats
     requests = truth_requests(card, n_masks, n_repeats, question)
+    each, basis = retrain_seconds(task, store, executor, requests, checkpoints)
+    return Estimate(n_masks, n_repeats, len(missing_requests(task, store, requests)), each, executor.n_workers, basis)
+
+
+def retrain_seconds(
+    task: Task,
+    store: RetrainStore,
+    executor: Executor,
+    requests: Sequence[RetrainRequest],
+    checkpoints: Path | None = None,
+) -> tuple[float, str]:
+    """Process-seconds of one of some retrains, and in words how they are known; at most one is trained to find out.
+
+    Args:
+        task: the task.
+        store: its retrains.
+        executor: what would train.
+        requests: what would be trained, of about one size.
+        checkpoints: the task's checkpoint bundle, where there is one.
+
+    Raises:
+        InputError: the task cannot be trained.
+    """
+    card = task.card
+    if card.recipe.optimizer == "none":
+        raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
+    missing = missing_requests(task, store, requests)
     wanted = {request.digest(card.fingerprint): request for request in requests}
-    done = [digest for digest, request in wanted.items() if store.has(digest, array_names(task, request))]
-    recorded = None if done or checkpoints is None else _seconds_of(checkpoints, card, requests[0])
-    if done:
-        each, basis = store.seconds(done) / len(done), f"measured on the {len(done)} that are done"
-    elif recorded is not None:
-        each, basis = recorded
-    else:
-        first = next(iter(wanted))
-        retrain(task, [wanted[first]], store, executor)
-        done = [first]
-        each, basis = store.seconds(done), "one was trained to measure it"
-        if trainer_class(task).stack_size(task) > 1:
-            basis += " (an upper bound: many are trained at once)"
-    return Estimate(n_masks, n_repeats, len(wanted) - len(done), each, executor.n_workers, basis)
+    if done := [digest for digest in wanted if digest not in missing]:
+        return store.seconds(done) / len(done), f"measured on the {len(done)} that are done"
+    first, request = next(iter(wanted.items()))
+    recorded = None if checkpoints is None else _seconds_of(checkpoints, card, len(request.indices))
+    if recorded is not None:
+        return recorded
+    retrain(task, [request], store, executor)
+    basis = "one was trained to measure it"
+    if trainer_class(task).stack_size(task) > 1:
+        basis += " (an upper bound: many are trained at once)"
+    return store.seconds([first]), basis
 
 
-def _seconds_of(path: Path, card: TaskCard, request: RetrainRequest) -> tuple[float, str] | None:
-    """Seconds of a ground-truth retrain after those of the checkpoints, and where they come from.
+def missing_requests(
+    task: Task, store: RetrainStore, requests: Sequence[RetrainRequest]
+) -> Mapping[str, RetrainRequest]:
+    """Those of some retrains that a store does not have, by their digest."""
+    wanted = {request.digest(task.card.fingerprint): request for request in requests}
+    return {digest: r for digest, r in wanted.items() if not store.has(digest, array_names(task, r))}
+
+
+def _seconds_of(path: Path, card: TaskCard, n_examples: int) -> tuple[float, str] | None:
+    """Seconds of a retrain on so many examples after those of the checkpoints, and where they come from.
 
     `None` where the checkpoints were trained elsewhere, so that nobody knows.
     """
@@ -121,6 +152,6 @@ def _seconds_of(path: Path, card: TaskCard, request: RetrainRequest) -> tuple[fl
     cpu = sealed["provenance"]["hardware"]["cpu"]
     where = "" if cpu == provenance().hardware.cpu else f" on another machine ({cpu})"
     return (
-        seconds * len(request.indices) / examples,
+        seconds * n_examples / examples,
         f"estimated from the {seconds:.3g} s that its {sealed['n_models']} checkpoints took{where}",
     )

@@ -25,13 +25,14 @@ from attriboard.records.model import (
 from attriboard.records.uses import (
     BrittlenessRecord,
     MislabelRecord,
+    QldRecord,
     RemovalRecord,
 )
 
 MAX_BYTES = 2 << 20  # a record with 500 test points and 200 masks takes about 20 kB
 MAX_PROBLEMS = 20  # of one file that are named
 
-AnyUse = RemovalRecord | BrittlenessRecord | MislabelRecord
+AnyUse = RemovalRecord | BrittlenessRecord | QldRecord | MislabelRecord
 """A record of what attributions are used for."""
 AnyRecord = Annotated[AttributionRecord | SelectionRecord | SelectionCostRecord | AnyUse, Field(discriminator="kind")]
 

@@ -25,8 +25,12 @@ from attriboard.records.model import (
 INFLUENCES = {"self": "self-influence", "summed": "summed influence"}
 """`MislabelRecord.by` in words."""
 
+TARGETS = {"margin": "margin", "negative_loss": "negative loss", "own": "target"}
+"""`QldRecord.target` in words."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 PerSeed = dict[Name, tuple[float, ...]]
+PerPoint = dict[Name, tuple[float, ...]]
 
 
 class DownstreamRecord(Record):
@@ -151,6 +155,67 @@ class BrittlenessRecord(DownstreamRecord):
                 raise ValueError(f"{where}: n_removed = {point.n_removed} must be a size tried, above not_enough")
             if point.flipped > len(self.search_seeds) or point.confirmed > len(self.confirm_seeds):
                 raise ValueError(f"{where}: more retrains were wrong than there are seeds")
+        return self
+
+
+class QldRecord(DownstreamRecord):
+    """Query loss difference: what removing its own top examples does to a test point, against random removals."""
+
+    kind: Literal["qld"] = "qld"
+    target: Literal["margin", "negative_loss", "own"] = Field(description="the attributed function")
+    fraction: float = Field(gt=0, lt=1, description="share of the training set that is removed")
+    n_removed: int = Field(gt=0, le=2**53)
+    removed_by: Literal["weight", "subset"] = Field(
+        description="weight: the loss of removed examples counts 0, in the same batches; subset: they are left out"
+    )
+    n_scoring: Count = Field(description="scoring points of the task, of which the points are drawn")
+    n_degenerate: Count = Field(description="points left out for NaN or infinity in their scores")
+    retrain_seeds: tuple[Integer, ...] = Field(min_length=1, description="seeds over which the points are spread")
+    n_repeats: int = Field(gt=0, le=2**53, description="seeds of each point")
+    n_random: int = Field(gt=1, le=2**53, description="random removals for each seed")
+    retrain_seconds: Seconds = Field(description="process-seconds of this record's retrains, whenever they were done")
+    test_points: tuple[Count, ...]
+    removed: PerPoint = Field(
+        description="target, and loss: of each point with its own top examples removed; mean over repeats"
+    )
+    random: PerPoint = Field(description="the same with random examples removed; mean over random sets")
+    drop: float | None = Field(description="mean over points of random - removed, of the target: positive = harmed")
+    ci95: tuple[float, float] | None = Field(description="its interval by Student's t")
+
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """Of each point, by how much more its target falls than under random removals."""
+        return tuple(b - a for a, b in zip(self.removed["target"], self.random["target"], strict=True))
+
+    @property
+    def share_harmed(self) -> float:
+        """Share of the points whose target is lower than under random removals."""
+        return sum(drop > 0 for drop in self.drops) / len(self.drops)
+
+    @property
+    def loss_rise(self) -> float:
+        """Mean over points of the loss with the own examples removed minus that under random removals."""
+        pairs = zip(self.removed["loss"], self.random["loss"], strict=True)
+        return math.fsum(a - b for a, b in pairs) / len(self.test_points)
+
+    @model_validator(mode="after")
+    def _points_agree(self) -> Self:
+        if any((part is None) != (self.status == "failed") for part in (self.drop, self.ci95)):
+            raise ValueError("drop and ci95: required where status = ok, null where it failed")
+        if (self.status == "ok") != bool(self.test_points):
+            raise ValueError("test_points: there are some where status = ok, and none where it is failed")
+        if self.n_repeats > len(self.retrain_seeds):
+            raise ValueError(f"n_repeats = {self.n_repeats}: there are {len(self.retrain_seeds)} seeds")
+        for table in (self.removed, self.random):
+            if set(table) != ({"target", "loss"} if self.test_points else set()):
+                raise ValueError(f"tables have {', '.join(sorted(table))}: must be target and loss")
+            if any(len(values) != len(self.test_points) for values in table.values()):
+                raise ValueError(f"every table has a value for each of {len(self.test_points)} test points")
+        if self.drop is not None and self.ci95 is not None:
+            if not self.ci95[0] <= self.drop <= self.ci95[1]:
+                raise ValueError(f"drop = {self.drop}: must lie in ci95 = {list(self.ci95)}")
+            if abs(math.fsum(self.drops) / len(self.drops) - self.drop) > 1e-5:
+                raise ValueError(f"drop = {self.drop}: is not the mean of random - removed")
         return self
 
 

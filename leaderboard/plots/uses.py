@@ -9,7 +9,7 @@ from attriboard.leaderboard.plots.charts import CYCLE, PRINT, Chart, filled, num
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, sweep_curve
 from attriboard.leaderboard.removal_rows import ACCURACY, Quantity, RemovalRow, headline_quantity, scaled
 from attriboard.records.model import AttributionRecord
-from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
+from attriboard.records.uses import TARGETS, BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
 
 MUTED = PRINT["soft"]
 SHAPES = {  # of variants: dashes and dots, so that lines differ without color
@@ -140,6 +140,31 @@ def draw_brittleness(records: Sequence[BrittlenessRecord]) -> Chart:
         line_scale={"type": "log", "nice": False, "padding": 10},
         y_scale={"domain": [0, 100]},
         interpolate="step-after",
+    )
+
+
+def draw_qld(records: Sequence[QldRecord]) -> Chart:
+    """Share of the points whose target drops by at least so much, with random removals as the zero.
+
+    Raises:
+        InputError: no point was measured.
+    """
+    measured = [record for record in records if record.test_points]
+    if not measured:
+        raise InputError("a figure of query loss differences needs a record that did not fail")
+    lines = []
+    for record, look in _looks(measured):
+        n = len(record.drops)
+        points = [(x, 100 * (n - i) / n, 0.0) for i, x in enumerate(sorted(record.drops))]
+        lines.append(Line(*look, points, dotted=False))
+    first = measured[0]
+    return _chart(
+        f"{first.task.name}, {len(first.test_points)} points, {first.n_removed:,} examples removed",
+        f"drop of the {TARGETS[first.target]} beyond that of random removals",
+        "points that drop by at least so much (%)",
+        lines,
+        y_scale={"domain": [0, 100]},
+        interpolate="step-before",
     )
 
 

@@ -42,6 +42,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         ("select digits_mlp PLUGIN --grid 0.01,1", "selection", "ridge on digits_mlp, oracle at"),
         ("removal digits_mlp random --rates 0.2 --seeds 2 --direction harmful", "removal", "20 % removed"),
         ("brittleness digits_mlp random --points 2 --seeds 1 --confirm 1", "brittleness", "flipped within 648"),
+        ("qld digits_mlp random --points 3 --fraction 0.02", "qld", "each without its own top 26 examples"),
         ("mislabel digits_mlp_flipped random --by summed", "mislabel", "by summed influence"),
     ],
 )

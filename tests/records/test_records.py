@@ -74,7 +74,10 @@ def test_the_golden_removal_keeps_loading_with_its_id():
     assert record.to_json() == json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("kind", "identity"), [("brittleness", "2d64a6c6378e09d7"), ("mislabel", "f47d18f97309483d")])
+@pytest.mark.parametrize(
+    ("kind", "identity"),
+    [("brittleness", "2d64a6c6378e09d7"), ("qld", "2494a2592c79a372"), ("mislabel", "f47d18f97309483d")],
+)
 def test_golden_records_of_other_uses_keep_loading_with_their_ids(kind, identity):
     path = GOLDEN.with_name(f"{kind}-v1.json")
     record = read_record(path)
@@ -90,9 +93,23 @@ def test_brittleness_is_summed_up_with_points_that_never_flip_counted_as_beyond(
     assert beyond.median_removed is None
 
 
+def test_a_query_loss_difference_is_summed_up_over_points():
+    record = read_record(GOLDEN.with_name("qld-v1.json"))
+    assert record.drops == (3.0, 0.75, -0.25)
+    assert record.share_harmed == pytest.approx(2 / 3)
+    assert record.loss_rise == pytest.approx((0.07481 + 0.009534 - 0.188667) / 3)
+
+
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
+        ("qld", {"drop": None}, "drop and ci95: required where status = ok"),
+        ("qld", {"drop": 1.3}, "is not the mean of random - removed"),
+        ("qld", {"ci95": [2.0, 3.0]}, "must lie in ci95"),
+        ("qld", {"n_repeats": 6}, "there are 5 seeds"),
+        ("qld", {"random": {"target": [1.0, 2.0, 3.0]}}, "must be target and loss"),
+        ("qld", {"removed": {"target": [1.0], "loss": [1.0]}}, "a value for each of 3 test points"),
+        ("qld", {"test_points": [], "removed": {}, "random": {}}, "there are some where status = ok"),
         ("brittleness", {"points": []}, "there are some where status = ok"),
         ("brittleness", {"sizes": [1, 2]}, "must be a size tried"),
         ("brittleness", {"search_seeds": [1]}, "more retrains were wrong than there are seeds"),

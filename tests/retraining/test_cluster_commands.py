@@ -23,6 +23,8 @@ REMOVAL = ("removal", "random", "--rates", "0.5", "--seeds", "2")
 SWEEP = ("sweep", "grad_dot", "--grid", "epoch=2", "--metric", "removal", "--seeds", "2", "--groundtruth", "truth")
 BRITTLENESS = ("brittleness", "random", "--points", "2", "--seeds", "1", "--confirm", "1", "--largest", "0.01")
 
+QLD = ("qld", "random", "--points", "2")
+
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
@@ -70,7 +72,7 @@ def test_commands_retrain_on_the_cluster_and_give_what_they_give_without_one(
 ) -> None:
     site.up("one")
     build = ("groundtruth build", "--out", "truth")
-    works = (REMOVAL, BRITTLENESS, SWEEP)
+    works = (REMOVAL, BRITTLENESS, QLD, SWEEP)
     monkeypatch.setattr(workspace, "LocalProcesses", None)  # nothing may be trained on this side
     run("there", *build, "--executor", site.address)
     there = [run("there", *work, "--executor", site.address) for work in works]
@@ -79,7 +81,7 @@ def test_commands_retrain_on_the_cluster_and_give_what_they_give_without_one(
     here = [run("here", *work) for work in works]
     assert list(map(comparable, there)) == list(map(comparable, here))
     assert all(json.loads(result.stdout)["retrains"]["done"] for result in there)
-    for result, shown in zip(there, ("retrains", "full-data models", "retrains"), strict=True):
+    for result, shown in zip(there, ("retrains", "full-data models", "retrains", "retrains"), strict=True):
         assert re.search(f"{shown} of small_digits: .*1 worker, ", result.stderr)
     assert "worker" not in "".join(result.stderr for result in here)
 
@@ -116,7 +118,7 @@ def test_a_scheduler_that_is_lost_ends_the_command_and_what_was_trained_is_not_t
     assert 1 <= json.loads(run("lost", *two).stdout)["retrains"]["done"] < 3, "two stacks, of one and two retrains"
 
 
-@pytest.mark.parametrize("work", [REMOVAL, SWEEP, BRITTLENESS], ids=lambda work: work[0])
+@pytest.mark.parametrize("work", [REMOVAL, SWEEP, BRITTLENESS, QLD], ids=lambda work: work[0])
 def test_a_scheduler_that_does_not_answer_is_told_before_anything_is_attributed(
     run: Run, work: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
