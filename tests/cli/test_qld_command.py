@@ -30,7 +30,8 @@ def build():
     return nn.Linear(4, 1)
 
 recipe = ab.Recipe(optimizer="sgd", learning_rate=0.05, epochs=2, batch_size=5)
-task = ab.define_task("mine", model=build, train=(x[:30], y[:30]), test=(x[30:], y[30:]), loss="squared_error", recipe=recipe)
+data = {"train": (x[:30], y[:30]), "test": (x[30:], y[30:])}
+task = ab.define_task("mine", model=build, loss="squared_error", recipe=recipe, **data)
 """
 
 
