@@ -64,7 +64,7 @@ class _Check:
         self._folder = folder
         self._published = published
         self._registry = registry
-        self._graders: dict[str, tuple[Task, Grader] | None] = {}
+        self._graders: dict[tuple[str, str], tuple[Task, Grader] | None] = {}
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
 
@@ -170,9 +170,10 @@ class _Check:
                 f"version {card.version}, {card.fingerprint[:12]}…; evaluate again on it",
             )
             return
-        entry, truth = self._registry.find(card, "groundtruth"), record.ground_truth
+        truth = record.ground_truth
         if truth is None:
             return
+        entry = self._registry.find(card, "groundtruth", card.question(truth.question))
         if entry is None or truth.sha256 != entry.sha256:
             current = f"the current one has {entry.sha256[:12]}…" if entry else "none is published"
             self._wrong(
@@ -180,16 +181,16 @@ class _Check:
                 f"ground truth {truth.sha256[:12]}… of {task.name}: {current}; evaluate again on the published one",
             )
 
-    def _grader(self, task: str) -> tuple[Task, Grader] | None:
-        if task not in self._graders:
+    def _grader(self, task: str, question: str) -> tuple[Task, Grader] | None:
+        if (task, question) not in self._graders:
             try:
                 live = load_task(task)
-                truth = read_ground_truth(self._registry.locate(live.card, "groundtruth"))
-                self._graders[task] = live, Grader(truth)
+                path = self._registry.locate(live.card, "groundtruth", live.card.question(question))
+                self._graders[task, question] = live, Grader(read_ground_truth(path))
             except AttriboardError as error:
                 self._odd(RECORDS, f"nothing of {task} was scored again: {error}")
-                self._graders[task] = None
-        return self._graders[task]
+                self._graders[task, question] = None
+        return self._graders[task, question]
 
     def _matrices(self, paths: Sequence[Path], records: Sequence[AnyRecord]) -> dict[str, Scores]:
         """Score matrices that some record claims, by digest."""
@@ -222,7 +223,7 @@ class _Check:
         if record.scores_sha256 not in matrices:
             self._odd(where, f"its scores are not in {SCORES}/, so its numbers are taken on trust")
             return
-        opened = self._grader(record.task.name)
+        opened = self._grader(record.task.name, record.ground_truth.question)
         if opened is None or opened[1].truth.sha256 != record.ground_truth.sha256:
             return
         task, grader = opened

@@ -12,7 +12,7 @@ from attriboard.base.errors import AttriboardError
 from attriboard.checking.entries import RECORDS
 from attriboard.checking.problems import Problem
 from attriboard.evaluation.grader import evaluate
-from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, method_of
+from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, grader_of, method_of
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import read_record
 from attriboard.records.model import AttributionRecord
@@ -48,13 +48,14 @@ class _Group(NamedTuple):
     threads: int
     origin: str
     parameters: tuple[str, ...]
+    question: str
 
     @classmethod
     def of(cls, record: AttributionRecord) -> Self:
         """The group of a record."""
-        return cls(
-            record.task.name, record.seed, record.provenance.threads, record.attributor.origin, record.parameters
-        )
+        info, threads = record.attributor, record.provenance.threads
+        question = record.ground_truth.question
+        return cls(record.task.name, record.seed, threads, info.origin, record.parameters, question)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _verified(
     for record in claimed:
         check_task(record, workspace)
         check_truth(record, workspace)
-    examine = _examiner(workspace, how.held_out)
+    grader = grader_of(claimed[0], workspace)
+    examine = _examiner(workspace, () if grader.truth.question else how.held_out)  # held-out masks ask the usual one
     job = workspace.job(method, [dict(record.hyperparameters) for record in claimed])
     outcomes: list[Outcome] = []
 
@@ -136,7 +138,7 @@ def _verified(
         examine(outcome)
 
     made: dict[int, Verification] = {}
-    for again in evaluate(workspace.task, workspace.grader, job, ["custom"] * len(claimed), workspace.runner, listen):
+    for again in evaluate(workspace.task, grader, job, ["custom"] * len(claimed), workspace.runner, listen):
         index = outcomes[-1].index
         made[index] = verify_record(claimed[index], again, how.by, TOLERANCE, sandbox=True, held_out=examine.found)
     yield from (made[index] for index in range(len(claimed)))

@@ -16,6 +16,7 @@ from attriboard.cli import (
     sweeps,
     top,
     uses,
+    verify,
 )
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app.command("mislabel")(uses.mislabel)
 app.command("score")(run.score)
 app.command("check")(check.check)
 app.command("submit")(check.submit)
-app.command("verify")(run.verify)
+app.command("verify")(verify.verify)
 app.add_typer(groundtruth.app, name="groundtruth")
 app.add_typer(store.app, name="store")
 app.add_typer(report.app, name="report")

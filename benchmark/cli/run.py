@@ -1,4 +1,4 @@
-"""`attriboard run`, `score` and `verify`: one configuration, or one score matrix, graded; a record run again."""
+"""`attriboard run` and `score`: one configuration, or one score matrix, graded; a record run again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.base.terminal import note
 from attriboard.cli.options import (
     RESULTS,
     Fixed,
     OutDir,
     Process,
+    Questions,
     Sources,
     TaskArgument,
-    Untrusted,
     open_workspace,
     parse_assignments,
     prepare_folder,
@@ -27,15 +26,14 @@ from attriboard.cli.ungraded import finish_ungraded, scores_saver
 from attriboard.cli.uses import show_brittleness, show_mislabel, show_removal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from attriboard.attribution.job import Job
     from attriboard.attribution.runner import Outcome
+    from attriboard.evaluation.grader import Grader
     from attriboard.evaluation.workspace import Workspace
-    from attriboard.groundtruth.bundle import GroundTruth
     from attriboard.records.files import AnyRecord
     from attriboard.records.model import AttributionRecord, Variant
-    from attriboard.records.verifications import Verification
 
 
 TaskOrRecord = Annotated[
@@ -52,15 +50,6 @@ MethodOfRun = Annotated[
         help="Name of an attributor, or path of a .py file that defines one; with a record of a file, that file.",
     ),
 ]
-HeldOutFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--held-out",
-        help="File of held-out masks, whose SHA-256 the list of bundles names: grade on them too.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
 
 
 @command
@@ -68,6 +57,7 @@ def run(
     task: TaskOrRecord,
     method: MethodOfRun = "",
     hp: Fixed = None,
+    question: Questions = None,
     out: OutDir = RESULTS,
     save_scores: Annotated[
         Path | None,
@@ -90,20 +80,19 @@ def run(
     """
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
-        _refuse_beside_a_record(task, values, pdb, save_scores, process)
+        _refuse_beside_a_record(task, values, pdb, save_scores, process, question)
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
     _refuse_contradictions(method, pdb, json)
     save = scores_saver(save_scores)
     workspace = open_workspace(task, sources, process, isolated=not pdb)
-    graded = workspace.bundles.graded or sources.groundtruth is not None
-    if graded:
-        workspace.grader  # noqa: B018  # one that is listed and missing is found before the work
+    graded = workspace.bundles.graded or sources.groundtruth is not None or question is not None
+    graders = workspace.graders(question or ()) if graded else []  # what is missing is found before the work
     job = workspace.job(method, [values], selectors=() if graded else ("surrogate",))
     if pdb:
-        _debug(workspace, job, graded, save)
+        _debug(workspace, job, graders, save)
     elif graded:
-        _run_graded(workspace, job, "custom" if values else "default", out, save, json)
+        _run_graded(workspace, graders, job, "custom" if values else "default", out, save, json)
     else:
         from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without
 
@@ -113,7 +102,12 @@ def run(
 
 
 def _refuse_beside_a_record(
-    record: str, values: "dict[str, Any]", pdb: bool, scores: Path | None, process: Process
+    record: str,
+    values: "dict[str, Any]",
+    pdb: bool,
+    scores: Path | None,
+    process: Process,
+    question: list[str] | None,
 ) -> None:
     from attriboard.base.errors import InputError
 
@@ -122,6 +116,7 @@ def _refuse_beside_a_record(
         "--pdb": pdb,
         "--save-scores": scores,
         "--parameters": process.parameters,
+        "--question": question,
     }
     if given := next((flag for flag, value in flags.items() if value), None):
         raise InputError(f"{given}: {record} says what is run, and a record is written; leave {given.split()[0]} out")
@@ -137,17 +132,23 @@ def _refuse_contradictions(method: str, pdb: bool, json: bool) -> None:
 
 
 def _run_graded(
-    workspace: "Workspace", job: "Job", variant: "Variant", out: Path, save: "Callable[[Outcome], None]", json: bool
+    workspace: "Workspace",
+    graders: "Sequence[Grader]",
+    job: "Job",
+    variant: "Variant",
+    out: Path,
+    save: "Callable[[Outcome], None]",
+    json: bool,
 ) -> None:
     from attriboard.evaluation.grader import evaluate
     from attriboard.records.files import write_record
 
     prepare_folder(out)
-    (record,) = evaluate(workspace.task, workspace.grader, job, [variant], workspace.runner, save)
-    _finish(record, write_record(record, out), json)
+    records = list(evaluate(workspace.task, graders, job, [variant], workspace.runner, save))
+    _finish_all([(record, write_record(record, out)) for record in records], json)
 
 
-def _debug(workspace: "Workspace", job: "Job", graded: bool, save: "Callable[[Outcome], None]") -> None:
+def _debug(workspace: "Workspace", job: "Job", graders: "Sequence[Grader]", save: "Callable[[Outcome], None]") -> None:
     """`attriboard run --pdb`: an exception of the attributor opens a debugger where it was raised."""
     import pdb
     import traceback
@@ -157,18 +158,19 @@ def _debug(workspace: "Workspace", job: "Job", graded: bool, save: "Callable[[Ou
     from attriboard.evaluation.ungraded import run_ungraded
 
     try:
-        if not graded:
+        if not graders:
             save(run_ungraded(workspace, job).outcome)
             print("no exception; no LDS: the task has no ground truth")
             return
-        (record,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, save)
+        records = list(evaluate(workspace.task, graders, job, ["custom"], workspace.runner, save))
     except AttriboardError:
         raise
     except Exception as error:
         traceback.print_exception(error)
         pdb.post_mortem(error.__traceback__)
         raise typer.Exit(1) from None
-    _show(record, f"{record.attributor.name} on {record.task.name}")
+    for record in records:
+        _show(record, f"{record.attributor.name} on {record.task.name}")
     print("no record: what runs in this process could see the ground truth")
 
 
@@ -218,6 +220,7 @@ def score(
     method: Annotated[
         Path | None, typer.Option("--method", help="Method card, YAML; attriboard submit --template prints one.")
     ] = None,
+    question: Questions = None,
     out: OutDir = RESULTS,
     sources: Sources = Sources(),
     json: Json = False,
@@ -237,8 +240,9 @@ def score(
     matrix = read_matrix(scores, workspace.task.score_shape)
     prepare_folder(out)
     called = card.name if card else name or _as_name(scores.stem)
-    record = workspace.grader.record_of_scores(workspace.task, matrix, called, card)
-    _finish(record, write_record(record, out), json)
+    graders = workspace.graders(question or ())
+    records = [grader.record_of_scores(workspace.task, matrix, called, card) for grader in graders]
+    _finish_all([(record, write_record(record, out)) for record in records], json)
 
 
 def _as_name(stem: str) -> str:
@@ -249,78 +253,20 @@ def _as_name(stem: str) -> str:
     return (name if name[0].isalpha() else f"scores_{name}")[:64]
 
 
-@command
-def verify(
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record of one configuration, JSON.")],
-    by: Annotated[str, typer.Option("--by", help="Who runs this: a name that readers can ask.")],
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The method's .py file, where the record is of a file.")
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
-    ] = 0.005,
-    held_out: HeldOutFile = None,
-    out: OutDir = RESULTS,
-    process: Untrusted = Untrusted(),
-    sources: Sources = Sources(),
-    json: Json = False,
-) -> None:
-    """Run a record's configuration and seed again and compare; exit code 1 where the numbers disagree.
-
-    The result is a new file beside the record, which stays as it is. The board shows it.
-    """
-    from attriboard.base.errors import InputError
-    from attriboard.evaluation.grader import evaluate
-    from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, method_of
-    from attriboard.records.files import read_record
-    from attriboard.records.model import AttributionRecord
-    from attriboard.records.verifications import verify_record, write_verification
-
-    claimed = read_record(record)
-    if not isinstance(claimed, AttributionRecord):
-        raise InputError(f"{record}: a record of a {claimed.kind}; verify the records of one configuration it rests on")
-    method = method_of(claimed, file)
-    if process.parameters:
-        raise InputError(f"--parameters {process.parameters[0]}: the record says which; leave --parameters out")
-    process = replace(process, seed=claimed.seed, parameters=list(claimed.parameters))
-    workspace = open_workspace(claimed.task.name, sources, process)
-    check_task(claimed, workspace)
-    check_truth(claimed, workspace)
-    job = workspace.job(method, [dict(claimed.hyperparameters)])
-    examiner = HeldOutExaminer(_held_out_truth(held_out), workspace)
-    prepare_folder(out)
-    (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner, examiner)
-    if again.attributor.name != claimed.attributor.name:
-        raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
-    verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox, held_out=examiner.found)
-    path = write_verification(verification, out)
+def _finish_all(made: "Sequence[tuple[AttributionRecord, Path]]", json: bool) -> None:
+    """Report the records of one configuration, one for each question; a failed run ends with exit code 1."""
+    if len(made) == 1:
+        _finish(*made[0], json)
+        return
+    warn_of_taken_names([record for record, _ in made])
     if json:
-        emit(verification.to_json() | {"verification": str(path)})
+        emit([record.model_dump(mode="json") | {"record": str(path)} for record, path in made])
     else:
-        _show_verification(claimed, verification, path)
-    if verification.status != "verified":
+        for record, path in made:
+            _show(record, f"{record.attributor.name} on {record.task.name}")
+            print(f"record: {path}")
+    if any(record.status != "ok" for record, _ in made):
         raise typer.Exit(1)
-
-
-def _held_out_truth(path: Path | None) -> "GroundTruth | None":
-    if path is None:
-        return None
-    from attriboard.groundtruth.held_out import read_held_out  # PyTorch, not for grading
-
-    return read_held_out(path)
-
-
-def _show_verification(claimed: "AttributionRecord", verification: "Verification", path: Path) -> None:
-    first, second = (f"{v:.4f}" if v is not None else "failed" for v in (verification.claimed, verification.found))
-    print(f"{claimed.attributor.name} on {claimed.task.name}: LDS {first} claimed, {second} found")
-    if verification.same_code is False:
-        note("the attributor's code is not the record's: it has changed since, or is another file")
-    print("scores are the same to the last bit" if verification.same_scores else "scores differ")
-    if (held_out := verification.held_out) is not None:
-        low, high = held_out.ci95
-        print(f"on {held_out.n_masks} held-out masks: LDS {held_out.mean:.4f}, 95 % interval {low:.3f} … {high:.3f}")
-    print(verification.reason or f"verified: within {verification.tolerance:g}")
-    print(f"verification: {path}")
 
 
 def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
@@ -354,7 +300,12 @@ def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
 
 def _show(record: "AttributionRecord", title: str) -> None:
     """Print one graded configuration."""
+    from attriboard.contracts.question import Question
+    from attriboard.scoring.ceiling import LEAST
+
     lds = record.lds
+    if asked := record.ground_truth.question:
+        title += f", {Question.parse(asked).title}"
     if lds is None:
         print(f"{title}: failed: {record.reason}")
     else:
@@ -362,6 +313,8 @@ def _show(record: "AttributionRecord", title: str) -> None:
         print(f"{title}: LDS {lds.mean:.3f}, 95 % interval {lds.ci95[0]:.3f} … {lds.ci95[1]:.3f}")
         print(f"noise ceiling {ceiling}; Pearson {lds.pearson:.3f}; {lds.n_scoring} scoring points, ", end="")
         print(f"{record.ground_truth.n_masks} masks × {record.ground_truth.n_repeats} repeats")
+        if record.ceiling is not None and record.ceiling < LEAST:
+            print(f"a ceiling below {LEAST}: mostly noise of single retrains; it ranks no method")
         if lds.n_degenerate:
             print(f"{lds.n_degenerate} scoring points have constant or NaN scores and count as 0")
     if record.status == "implausible":

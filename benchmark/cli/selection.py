@@ -12,6 +12,7 @@ from attriboard.cli.options import (
     MethodArgument,
     OutDir,
     Process,
+    Questions,
     Retraining,
     Sources,
     TaskArgument,
@@ -26,6 +27,7 @@ from attriboard.cli.ungraded import finish_ungraded
 if TYPE_CHECKING:
     from attriboard.attribution.job import Job
     from attriboard.evaluation.budget import BudgetChoice
+    from attriboard.evaluation.grader import Grader
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.model import GradedConfiguration, SelectionRecord
 
@@ -60,6 +62,7 @@ def select(
         ),
     ] = None,
     hp: Fixed = None,
+    question: Questions = None,
     out: OutDir = RESULTS,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
@@ -68,10 +71,11 @@ def select(
 ) -> None:
     """Choose hyperparameters: λ without retraining, beside the default and the oracle; or anything with K retrains.
 
-    --store, --workers and --executor are for --budget. On a task without ground truth the choice alone is shown, and
-    nothing is recorded.
+    With several questions, the method is run once and graded on each ground truth. --store, --workers and --executor
+    are for --budget. On a task without ground truth the choice alone is shown, and nothing is recorded.
     """
     from attriboard.base.errors import InputError
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR, selector_names
     from attriboard.evaluation.sweeps import parse_grid
 
     grids = [parse_grid(text if "=" in text else f"regularization={text}") for text in grid or ()]
@@ -80,13 +84,20 @@ def select(
     if budget is not None:
         if selector:
             raise InputError(f"--selector {selector[0]}: chooses without retrains; leave it or --budget out")
+        if question:
+            raise InputError(f"--question {question[0]}: a budget trains models of its own; leave it or --budget out")
         _by_budget(workspace, method, dict(grids), fixed, budget, retraining.store, json=json)
         return
     if len(grids) > 1 or any(name != "regularization" for name, _ in grids):
         raise InputError(f"--grid {(grid or [''])[-1]}: only λ can be chosen without retrains; give --budget 16")
-    given, names = sources.groundtruth is not None, selector or ["surrogate"]
     candidates = grids[0][1] if grids else None
-    _by_selectors(workspace, method, names, candidates, fixed, out, groundtruth=given, json=json)
+    job = workspace.job(
+        method, [fixed], selectors=selector_names() if "all" in (selector or ()) else selector or [HEADLINE_SELECTOR]
+    )
+    if workspace.bundles.graded or sources.groundtruth is not None or question:
+        _by_selectors(workspace, workspace.graders(question or ()), job, candidates, out, json=json)
+    else:
+        _without_truth(workspace, job, candidates, json=json)
 
 
 def _by_budget(
@@ -140,44 +151,43 @@ def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
 
 def _by_selectors(
     workspace: "Workspace",
-    method: str,
-    names: Sequence[str],
+    graders: "Sequence[Grader]",
+    job: "Job",
     candidates: Sequence[str] | None,
-    fixed: dict[str, str],
     out: Path,
     *,
-    groundtruth: bool,
     json: bool,
 ) -> None:
-    """Run the method once, let selectors choose, and show what they are worth."""
-    from attriboard.evaluation.catalog import load_oracle, selector_names
-    from attriboard.evaluation.selection import study_selection
+    """Run the method once, let selectors choose, and show what they are worth on every ground truth."""
+    from attriboard.evaluation.catalog import load_oracle
+    from attriboard.evaluation.selection import study_selections
     from attriboard.records.files import write_record
 
-    job = workspace.job(method, [fixed], selectors=selector_names() if "all" in names else names)
-    if not (workspace.bundles.graded or groundtruth):
-        _without_truth(workspace, job, candidates, json=json)
-        return
     prepare_folder(out)
-    with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
-        study = study_selection(
+    with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
+        studies = study_selections(
             workspace.task,
-            workspace.grader,
+            graders,
             job,
             load_oracle(),
             candidates=candidates,
             runner=workspace.runner,
             progress=progress,
         )
-    for record in study.all_records:
+    for record in (record for study in studies for record in study.all_records):
         write_record(record, out)
-    warn_of_taken_names(study.selections)
+    selections = [record for study in studies for record in study.selections]
+    warn_of_taken_names(selections)
     if json:
-        documents = [record.model_dump(mode="json") for record in study.selections]
+        documents = [record.model_dump(mode="json") for record in selections]
         emit(documents[0] if len(documents) == 1 else documents)
-    else:
+        return
+    for grader, study in zip(graders, studies, strict=True):
         show_selections(study.selections)
-        print(f"records in {out}")
+        if len(studies) > 1:
+            ceiling = grader.ceiling
+            print(f"noise ceiling {'unknown' if ceiling.mean is None else f'{ceiling.mean:.3f}'}")
+    print(f"records in {out}")
 
 
 def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str] | None, *, json: bool) -> None:
@@ -197,6 +207,8 @@ def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str]
 
 def show_selections(selections: "Sequence[SelectionRecord]") -> None:
     """Print selections of one attributor, one line for each selector."""
+    from attriboard.contracts.question import Question
+
     first = selections[0]
     headings = ("selector", "chosen", "default LDS", "selected LDS", "oracle LDS", "regret", "95 % interval",
                 "gap closed")  # fmt: skip
@@ -216,6 +228,8 @@ def show_selections(selections: "Sequence[SelectionRecord]") -> None:
             )
         )
     title = f"{first.attributor.name} on {first.task.name}"
+    if asked := first.ground_truth.question:
+        title += f", {Question.parse(asked).title}"
     if first.oracle:
         best = first.oracle.hyperparameters.get(first.hyperparameter)
         title += f", oracle at {first.hyperparameter} = {setting(best)}"

@@ -102,10 +102,11 @@ def build_ground_truth(
     *,
     masks: int | None = None,
     repeats: int | None = None,
+    question: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
 ) -> GroundTruth:
-    """Retrain on random half-subsets, and keep what came out where `lds` and `evaluate` find it.
+    """Retrain on random half-subsets, or as another question says; `lds` and `evaluate` find what came out.
 
     What it will cost is said first, from the time of one retrain, which is kept.
 
@@ -116,13 +117,15 @@ def build_ground_truth(
         task: a live task, its name, or a card's or task's file.
         masks: number of subsets; 50 by default for your own tasks.
         repeats: retrains of each with other seeds; at least 2 for a noise ceiling.
+        question: what is removed and under which seeds, as in `"1pct-same"`; random halves with fresh seeds by default.
         workers: processes that train; by default one for each core.
         quiet: whether nothing is printed.
 
     Raises:
         InputError: sizes out of range, or a task that cannot be trained.
     """
-    return build_own_truth(Workspace(task, workers=workers, display=_display(quiet)), masks=masks, repeats=repeats)
+    workspace = Workspace(task, workers=workers, display=_display(quiet))
+    return build_own_truth(workspace, question=workspace.task.card.question(question), masks=masks, repeats=repeats)
 
 
 def evaluate(
@@ -130,6 +133,7 @@ def evaluate(
     methods: str | Path | Sequence[str | Path],
     *,
     groundtruth: GroundTruth | Path | str | None = None,
+    question: str | None = None,
     seed: int = 0,
     parameters: str | Sequence[str] = (),
     threads: int | None = None,
@@ -141,6 +145,7 @@ def evaluate(
         task: a live task, its name, or a card's or task's file.
         methods: names, or paths of `.py` files; one or several.
         groundtruth: what to grade by, or its file; by default the published one, or the largest one built here.
+        question: which of the task's ground truths, as in `"1pct-same"`; random halves with fresh seeds by default.
         seed: for the methods' randomness.
         parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
         threads: of the numerical libraries; by default all cores.
@@ -154,8 +159,8 @@ def evaluate(
         DataError: the task has no ground truth; `build_ground_truth` makes one.
     """
     workspace = Workspace(task, seed=seed, parameters=parameters, threads=threads, display=_display(quiet))
-    if groundtruth is not None:
-        workspace.grader = Grader(_truth(workspace.task, groundtruth))
+    if groundtruth is not None or question is not None:
+        workspace.grader = Grader(_truth(workspace.task, groundtruth, question))
     return evaluate_methods(workspace, [methods] if isinstance(methods, str | Path) else methods)
 
 
@@ -234,13 +239,20 @@ def self_influence(
     return np.ascontiguousarray(np.diagonal(_scores(workspace, job)))
 
 
-def lds(scores: Any, task: Task | str | Path, *, groundtruth: GroundTruth | Path | str | None = None) -> LdsResult:
+def lds(
+    scores: Any,
+    task: Task | str | Path,
+    *,
+    groundtruth: GroundTruth | Path | str | None = None,
+    question: str | None = None,
+) -> LdsResult:
     """Grade scores on a task's scoring points.
 
     Args:
         scores: (n_test, n_train), an array or a tensor; graded in the precision that it has.
         task: a live task, its name, or a card's or task's file.
         groundtruth: what to grade by, or its file; by default the published one, or the largest one built here.
+        question: which of the task's ground truths, as in `"1pct-same"`; random halves with fresh seeds by default.
 
     Returns:
         Mean LDS with its 95 % interval, and the correlation of every scoring point.
@@ -249,11 +261,13 @@ def lds(scores: Any, task: Task | str | Path, *, groundtruth: GroundTruth | Path
         InputError: another shape, no real numbers, or the ground truth of another task.
         DataError: the task has no ground truth.
     """
-    grader = Grader(_truth(task, groundtruth))
+    grader = Grader(_truth(task, groundtruth, question))
     return grader.grade(grader.predict(scores))
 
 
-def load_ground_truth(task: Task | str | Path, *, groundtruth: Path | str | None = None) -> GroundTruth:
+def load_ground_truth(
+    task: Task | str | Path, *, groundtruth: Path | str | None = None, question: str | None = None
+) -> GroundTruth:
     """A task's ground truth: `masks`, `seeds`, `outputs`, `target`, checked against its SHA-256.
 
     A published bundle that is not here is fetched once, into the cache. Where none is published, the largest one that
@@ -262,24 +276,28 @@ def load_ground_truth(task: Task | str | Path, *, groundtruth: Path | str | None
     Args:
         task: a live task, its name, or a card's or task's file.
         groundtruth: a bundle's file, or a folder of bundles with a `registry.json`.
+        question: which of the task's ground truths, as in `"1pct-same"`; random halves with fresh seeds by default.
 
     Raises:
         DataError: there is none, or no place has it.
         FormatError: the file is damaged.
     """
     if groundtruth is not None and Path(groundtruth).is_file():
-        return _truth(task, groundtruth)
-    return Workspace(task, None if groundtruth is None else Path(groundtruth)).bundles.truth
+        return _truth(task, groundtruth, question)
+    workspace = Workspace(task, None if groundtruth is None else Path(groundtruth))
+    return workspace.bundles.truth_of(workspace.task.card.question(question))
 
 
-def _truth(task: Task | str | Path, groundtruth: GroundTruth | Path | str | None) -> GroundTruth:
+def _truth(
+    task: Task | str | Path, groundtruth: GroundTruth | Path | str | None, question: str | None = None
+) -> GroundTruth:
     """A task's ground truth, as given, from a file, or the one that there is.
 
     Raises:
-        InputError: it is another task's.
+        InputError: it is another task's, or asks another question.
     """
     if groundtruth is None:
-        return load_ground_truth(task)
+        return load_ground_truth(task, question=question)
     live = task if isinstance(task, Task) else load_task(task)
     found = groundtruth if isinstance(groundtruth, GroundTruth) else read_ground_truth(Path(groundtruth))
     known = found.card.task
@@ -288,6 +306,9 @@ def _truth(task: Task | str | Path, groundtruth: GroundTruth | Path | str | None
             f"groundtruth: is of {known.name} (fingerprint {known.fingerprint[:12]}), not of this {live.card.name} "
             f"({live.card.fingerprint[:12]}): its data, model or recipe are others; build one for this task"
         )
+    if question is not None and found.question != live.card.question(question):
+        asks = (found.question or known.usual_question).name
+        raise InputError(f"question = {question}: the ground truth that is given asks {asks}; leave question out")
     return found
 
 

@@ -214,7 +214,12 @@ def heading(
 ) -> dict[str, Any]:
     """What every record begins with; without ground truth where it has none to name, without a job where none ran."""
     card = task.card
-    graded = truth and GroundTruthInfo(sha256=truth.sha256, n_masks=truth.card.n_masks, n_repeats=truth.card.n_repeats)
+    graded = truth and GroundTruthInfo(
+        sha256=truth.sha256,
+        n_masks=truth.card.n_masks,
+        n_repeats=truth.card.n_repeats,
+        question=truth.card.question,
+    )
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "task": TaskInfo(name=card.name, version=card.version, fingerprint=card.fingerprint),
@@ -244,17 +249,17 @@ def attributor_info(outcome: Outcome, job: Job) -> AttributorInfo:
 
 def evaluate(
     task: Task,
-    grader: Grader,
+    graders: Grader | Sequence[Grader],
     job: Job,
     variants: Sequence[Variant],
     runner: Runner = DEFAULT_RUNNER,
     listen: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Iterator[AttributionRecord]:
-    """Run configurations of an attributor and grade them; failures become records too.
+    """Run configurations of an attributor, each once, and grade them; failures become records too.
 
     Args:
         task: the task.
-        grader: its ground truth.
+        graders: its ground truth, or several, each of which gives a record of every configuration.
         job: what to run.
         variants: per configuration, how its values came about.
         runner: how it is run.
@@ -267,7 +272,8 @@ def evaluate(
         for event in runner.run(job, shown(progress)):
             if isinstance(event, Outcome):
                 listen(event)
-                yield grader.record(task, event, job, variant=variants[event.index])
+                for grader in (graders,) if isinstance(graders, Grader) else graders:
+                    yield grader.record(task, event, job, variant=variants[event.index])
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

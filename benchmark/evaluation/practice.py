@@ -9,6 +9,7 @@ import numpy as np
 
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
+from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
@@ -17,7 +18,7 @@ from attriboard.evaluation.sweeps import grid_configurations
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.variants import VARIANTS
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.build import build_ground_truth, open_store
+from attriboard.groundtruth.build import build_ground_truth, check_question, open_store
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.estimate import estimate_ground_truth
 from attriboard.groundtruth.opening import own_truth_file
@@ -145,12 +146,18 @@ def _by_surrogate(
 
 
 def build_own_truth(
-    workspace: Workspace, *, masks: int | None = None, repeats: int | None = None, store: Path | None = None
+    workspace: Workspace,
+    *,
+    question: Question | None = None,
+    masks: int | None = None,
+    repeats: int | None = None,
+    store: Path | None = None,
 ) -> GroundTruth:
-    """Retrain on random half-subsets and keep what came out in the cache, where grading finds it; says the cost first.
+    """Retrain on random subsets and keep what came out in the cache, where grading finds it; says the cost first.
 
     Args:
         workspace: the task.
+        question: what is removed and under which seeds; the usual one by default.
         masks: number of subsets; the card's by default.
         repeats: retrains of each, with other seeds.
         store: folder of the task's retrains; the shared one by default. What it has is not trained again.
@@ -159,21 +166,23 @@ def build_own_truth(
         InputError: sizes out of range, or a task that cannot be trained.
     """
     task, card = workspace.task, workspace.task.card
-    n_masks = card.ground_truth.n_masks if masks is None else masks
-    n_repeats = card.ground_truth.n_repeats if repeats is None else repeats
+    size = card.size_of(question)
+    n_masks = size.n_masks if masks is None else masks
+    n_repeats = size.n_repeats if repeats is None else repeats
     if not (isinstance(n_masks, int) and isinstance(n_repeats, int) and n_masks >= 3 and n_repeats >= 1):
         raise InputError(f"masks = {n_masks}, repeats = {n_repeats}: must be whole numbers, at least 3 and 1")
-    path = own_truth_file(card, n_masks, n_repeats)
+    path = own_truth_file(card, n_masks, n_repeats, question)
     shards = open_store(task, store)
-    cost = estimate_ground_truth(task, shards, workspace.executor(), n_masks=n_masks, n_repeats=n_repeats)
+    sizes: dict[str, Any] = {"question": question, "n_masks": n_masks, "n_repeats": n_repeats}
+    check_question(task, question)
+    cost = estimate_ground_truth(task, shards, workspace.executor(), **sizes)
     workspace.display.note(f"ground truth of {card.name}: {cost}")
     with workspace.display.progress(f"ground truth of {card.name}") as progress:
         build_ground_truth(
             task,
             path,
             shards,
-            n_masks=n_masks,
-            n_repeats=n_repeats,
+            **sizes,
             executor=workspace.executor(progress.say),
             progress=progress,
         )

@@ -20,7 +20,7 @@ from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.bundle import GroundTruth
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse, write_record
-from attriboard.records.model import AttributionRecord, HeldOut, SelectionRecord, Variant
+from attriboard.records.model import AttributionRecord, GradedRecord, HeldOut, SelectionRecord, Variant
 from attriboard.records.uses import DownstreamRecord, MislabelRecord, QldRecord, RemovalRecord
 from attriboard.retraining.store import RetrainStore
 
@@ -75,12 +75,21 @@ def check_truth(record: AttributionRecord, workspace: Workspace) -> None:
     Raises:
         InputError: it is on another one.
     """
-    claimed, here = record.ground_truth.sha256, workspace.grader.truth.sha256
+    claimed, here = record.ground_truth.sha256, grader_of(record, workspace).truth.sha256
     if claimed != here:
         raise InputError(
             f"record {record.id}: on ground truth {claimed[:12]}…, the one here is {here[:12]}…: nothing can be "
             "compared"
         )
+
+
+def grader_of(record: GradedRecord, workspace: Workspace) -> Grader:
+    """The ground truth that is here of the question that a record is on.
+
+    Raises:
+        DataError: there is none, or no place has it.
+    """
+    return workspace.grader_of(workspace.task.card.question(record.ground_truth.question))
 
 
 class HeldOutExaminer:
@@ -153,7 +162,7 @@ def rerun(
 def _attribution(record: AttributionRecord, workspace: Workspace, method: str) -> Sequence[AnyRecord]:
     job = workspace.job(method, [dict(record.hyperparameters)])
     variant: Variant = "default" if record.variant == "default" else "custom"
-    return list(evaluate(workspace.task, workspace.grader, job, [variant], workspace.runner))
+    return list(evaluate(workspace.task, grader_of(record, workspace), job, [variant], workspace.runner))
 
 
 def _selection(record: SelectionRecord, workspace: Workspace, method: str) -> Sequence[AnyRecord]:
@@ -165,7 +174,7 @@ def _selection(record: SelectionRecord, workspace: Workspace, method: str) -> Se
     with workspace.display.progress(f"{method} on {workspace.task.card.name}") as progress:
         study = study_selection(
             workspace.task,
-            workspace.grader,
+            grader_of(record, workspace),
             job,
             load_oracle(),
             candidates=(record.candidates if record.hyperparameter == REGULARIZATION else ()) or None,

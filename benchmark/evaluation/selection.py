@@ -5,6 +5,8 @@ the oracle chooses here, by LDS on calibration points; every reported number is 
 
     regret     = LDS(oracle) − LDS(selected), with a paired two-way bootstrap interval
     gap closed = (LDS(selected) − LDS(default)) / (LDS(oracle) − LDS(default))
+
+One run can be graded on several ground truths: selectors choose the same for all of them, the oracle does not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,7 +47,7 @@ class Study:
     """Everything that one job on one attributor gives.
 
     Attributes:
-        records: default, the chosen ones, the oracle's, and the rest of the path as sweep points.
+        records: default, the chosen ones, the oracle's; for the usual question, the rest of the path as sweep points.
         selections: one record per selector.
     """
 
@@ -68,11 +70,26 @@ def study_selection(
     runner: Runner = DEFAULT_RUNNER,
     progress: Progress = NOTHING,
 ) -> Study:
-    """Score a job's selectors, starting from its one configuration.
+    """Score a job's selectors on one ground truth; see `study_selections`."""
+    (study,) = study_selections(task, (grader,), job, oracle, candidates=candidates, runner=runner, progress=progress)
+    return study
+
+
+def study_selections(
+    task: Task,
+    graders: Sequence[Grader],
+    job: Job,
+    oracle: GroundTruthSelector,
+    *,
+    candidates: Sequence[Any] | None = None,
+    runner: Runner = DEFAULT_RUNNER,
+    progress: Progress = NOTHING,
+) -> list[Study]:
+    """Score a job's selectors, starting from its one configuration, on several ground truths.
 
     Args:
         task: the task.
-        grader: its ground truth.
+        graders: its ground truths; each gives a study.
         job: one configuration, and selectors.
         oracle: chooses among the candidates by their LDS on calibration points.
         candidates: values of λ; by default the attributor's grid. An attributor without λ has none.
@@ -83,7 +100,7 @@ def study_selection(
         InputError: the attributor does not import, or does not have these hyperparameters.
     """
     own = not job.configurations[0]
-    points: dict[int, _Point] = {}
+    points: list[dict[int, _Point]] = [{} for _ in graders]
     choices: dict[str, Selected] = {}
     with runner.open(job, said(progress)) as attribution:
         described = attribution.described
@@ -101,9 +118,14 @@ def study_selection(
                 # Of a method that is fitted anew for every λ, the first fit that succeeded answers for all.
                 choices.setdefault(event.selector, event)
             else:
-                points[event.index] = _graded(grader, event)
-                progress(len(points), max(len(job.configurations), len(points)))
-    return _Report(task, grader, job, points, own).study(list(choices.values()), oracle)
+                for grader, graded in zip(graders, points, strict=True):
+                    graded[event.index] = _graded(grader, event)
+                done = len(points[0])
+                progress(done, max(len(job.configurations), done))
+    return [
+        _Report(task, grader, job, graded, own).study(list(choices.values()), oracle)
+        for grader, graded in zip(graders, points, strict=True)
+    ]
 
 
 def _graded(grader: Grader, outcome: Outcome) -> _Point:
@@ -180,8 +202,9 @@ class _Report:
                 parts.setdefault(choice.configuration, []).append(("selected", choice.selector))
         if best is not None:
             parts.setdefault(best, []).append(("oracle", ORACLE))
+        rest: list[tuple[Variant, str | None]] = [] if self.grader.truth.question else [("sweep", None)]
         for index, point in sorted(self.points.items()):
-            for variant, selector in parts.get(index, [("sweep", None)]):
+            for variant, selector in parts.get(index, rest):
                 yield self.grader.record(
                     self.task,
                     point.outcome,

@@ -101,6 +101,15 @@ class Workspace:
         """
         return Grader(self.bundles.truth)
 
+    def graders(self, questions: Sequence[str]) -> list[Grader]:
+        """The ground truths of questions by name, the usual one where there is no name; see `TaskCard.asked`.
+
+        Raises:
+            InputError: no such question.
+            DataError: there is no such ground truth, or no place has it.
+        """
+        return [self.grader_of(question) for question in self.task.card.asked(questions)]
+
     def grader_of(self, question: Question | None) -> Grader:
         """A question's ground truth, ready to grade; see `grader`."""
         if question is None:

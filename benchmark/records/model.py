@@ -104,6 +104,11 @@ class GroundTruthInfo(RecordPart):
     sha256: Sha256 = Field(description="digest of the bundle file")
     n_masks: int = Field(gt=1, le=2**53)
     n_repeats: int = Field(gt=0, le=2**53)
+    question: str = Field(
+        default="",
+        pattern=r"^((one|\d{1,2}(\.\d{1,4})?pct)-(same|fresh))?$",
+        description="what was removed, and under which seeds; empty for the usual question",
+    )
 
 
 class AttributorInfo(RecordPart):
