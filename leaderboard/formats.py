@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
+from attriboard.contracts.question import Question
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord
 
@@ -65,6 +66,11 @@ def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:
     """A whole configuration on one line."""
     return ", ".join(f"{name} = {plain(value)}" for name, value in hyperparameters.items()) or "none"
+
+
+def question(name: str) -> str:
+    """A question by its name, in words."""
+    return Question.parse(name).title
 
 
 def original_command(record: AnyRecord) -> str:

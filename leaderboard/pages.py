@@ -133,6 +133,7 @@ def _environment(site: Site) -> Environment:
         "paper_link": paper_link,
         "percent": formats.percent,
         "plain": formats.plain,
+        "question": formats.question,
         "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,

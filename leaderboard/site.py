@@ -99,7 +99,7 @@ class Site:
     @cached_property
     def superseded(self) -> frozenset[str]:
         """Ids of records on other versions or ground truths."""
-        return frozenset(entry.id for study in self.tasks.values() for entry in study.superseded)
+        return frozenset(entry.id for study in self.tasks.values() for entry in study.all_superseded)
 
     @cached_property
     def attributors(self) -> dict[str, dict[str, MethodStudy]]:

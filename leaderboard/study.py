@@ -2,16 +2,18 @@
 
 Of the records of one task only those on its current ground truth are compared: the published one where a registry
 lists it, else that of the newest record. Per attributor and variant the newest record counts. Tasks' versions and
-ground truths never share a table.
+ground truths never share a table. What is on the ground truth of another question is a study of its
+own.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from attriboard.contracts.card import TaskCard
+from attriboard.contracts.question import Question
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
@@ -165,18 +167,31 @@ class TaskStudy:
         methods: by name; controls are there even when they were not run.
         bundles: kind → the published bundle.
         superseded: records on other versions or ground truths.
+        questions: name of another question than the usual one → what is on its ground truth.
     """
 
     name: str
     methods: Mapping[str, MethodStudy]
     bundles: Mapping[str, Bundle]
     superseded: Sequence[Entry[AnyRecord]]
+    questions: Mapping[str, "TaskStudy"] = field(default_factory=dict)
+
+    @property
+    def every_bundle(self) -> list[Bundle]:
+        """Ground truth, checkpoints, and the ground truths of other questions."""
+        own = [self.bundles[kind] for kind in sorted(self.bundles, reverse=True)]
+        return own + [study.bundles[kind] for study in self.questions.values() for kind in sorted(study.bundles)]
 
     @cached_property
     def newest(self) -> Entry[AnyRecord] | None:
         """The last current record."""
         found = (method.newest for method in self.methods.values())
         return max((entry for entry in found if entry), key=lambda entry: entry.age, default=None)
+
+    @property
+    def all_superseded(self) -> list[Entry[AnyRecord]]:
+        """Those of every question."""
+        return [*self.superseded, *(entry for study in self.questions.values() for entry in study.superseded)]
 
     @cached_property
     def truth(self) -> GroundTruthInfo | None:
@@ -235,14 +250,25 @@ class TaskStudy:
 
 def studies(entries: Sequence[Entry[AnyRecord]], bundles: Sequence[Bundle]) -> dict[str, TaskStudy]:
     """One study per task that has records or bundles, by name."""
-    by_task: dict[str, list[Entry[AnyRecord]]] = defaultdict(list)
+    by_task: dict[str, dict[str, list[Entry[AnyRecord]]]] = defaultdict(lambda: defaultdict(list))
     for entry in sorted(entries, key=lambda entry: entry.age):
-        by_task[entry.record.task.name].append(entry)
-    newest_bundles: dict[str, dict[str, Bundle]] = defaultdict(dict)
+        by_task[entry.record.task.name][question_of(entry.record)].append(entry)
+    newest: dict[str, dict[str, dict[str, Bundle]]] = defaultdict(lambda: defaultdict(dict))
     for bundle in sorted(bundles, key=lambda bundle: bundle.listing.version):
-        newest_bundles[bundle.listing.task][bundle.listing.kind] = bundle
-    names = sorted({*by_task, *newest_bundles})
-    return {name: _study(name, by_task[name], newest_bundles[name]) for name in names}
+        newest[bundle.listing.task][bundle.listing.question][bundle.listing.kind] = bundle
+    return {name: _with_questions(name, by_task[name], newest[name]) for name in sorted({*by_task, *newest})}
+
+
+def _with_questions(
+    name: str, entries: Mapping[str, list[Entry[AnyRecord]]], bundles: Mapping[str, Mapping[str, Bundle]]
+) -> TaskStudy:
+    """A task's study with those of its other questions, in their usual order."""
+
+    def of(question: str) -> TaskStudy:
+        return _study(name, list(entries.get(question, ())), bundles.get(question, {}))
+
+    others = sorted({*entries, *bundles} - {""}, key=lambda text: Question.parse(text).order)
+    return replace(of(""), questions={question: of(question) for question in others})
 
 
 def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bundle]) -> TaskStudy:
@@ -286,6 +312,11 @@ def _by_selector(
     defaults = {configuration_key(e.record.hyperparameters) for e in attributions if e.record.variant == "default"}
     ordered = sorted(selections, key=lambda e: configuration_key(e.record.default.hyperparameters) in defaults)
     return {entry.record.selector: entry for entry in ordered}
+
+
+def question_of(record: AnyRecord) -> str:
+    """Name of the question that a record's ground truth asks; empty for the usual one, and where it needs none."""
+    return record.ground_truth.question if record.ground_truth else ""
 
 
 def truth_of(record: AnyRecord) -> str:

@@ -235,7 +235,7 @@ class TaskCard(_Spec):
         Raises:
             InputError: no such question.
         """
-        every = (None, *sorted(map(Question.parse, self.questions), key=lambda q: (q.seeds, q.removed_ppm)))
+        every = (None, *sorted(map(Question.parse, self.questions), key=lambda question: question.order))
         found = [q for name in names or ("",) for q in (every if name == "all" else (self.question(name),))]
         return list(dict.fromkeys(found))
 

@@ -60,6 +60,11 @@ class Question:
         return f"{part} removed, {'same seed' if self.seeds == 'same' else 'fresh seeds'}"
 
     @property
+    def order(self) -> tuple[bool, int]:
+        """Where it stands among others: fresh seeds after the same one, small removals before large ones."""
+        return not self.same_seed, self.removed_ppm
+
+    @property
     def same_seed(self) -> bool:
         """Whether a retrain repeats the full-data run."""
         return self.seeds == "same"

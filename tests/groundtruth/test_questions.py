@@ -74,7 +74,7 @@ def test_the_usual_question_has_a_name_and_needs_none() -> None:
 def test_all_are_the_usual_one_and_those_that_the_card_names() -> None:
     one = {"n_masks": 5, "n_repeats": 1}
     card = with_questions(**{"10pct-same": one, "one-same": one, "10pct-fresh": {"n_masks": 5, "n_repeats": 2}})
-    assert card.asked(["all"]) == [None, question("10pct-fresh"), question("one-same"), question("10pct-same")]
+    assert card.asked(["all"]) == [None, question("one-same"), question("10pct-same"), question("10pct-fresh")]
     assert card.asked([]) == [None]
     assert card.asked(["1pct-same", "50pct-fresh", "1pct-same"]) == [question("1pct-same"), None]
     assert card.size_of(question("10pct-fresh")).n_repeats == 2
