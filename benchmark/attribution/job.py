@@ -48,6 +48,7 @@ class Job(_Message):
         selectors: to run on every fit, each of which may add a configuration.
         donors: whose spectrum selectors get where the attributor has none, by the matrix that it adds λ to.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
+        time_limit: seconds that the process may take; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
         parameters: glob patterns of the attributed parameters; the task's own where empty.
         tokens: whose tokens get scores too.
@@ -63,6 +64,7 @@ class Job(_Message):
     selectors: tuple[PluginSpec, ...] = ()
     donors: dict[Curvature, PluginSpec] = {}
     memory_limit: int | None = None
+    time_limit: float | None = None
     queries: Literal["test", "train"] = "test"
     parameters: tuple[str, ...] = ()
     tokens: Tokens | None = None

@@ -150,7 +150,7 @@ class Attribution:
 
     def __init__(self, runner: Runner, job: Job, listen: Listen) -> None:
         self.limits = runner.executor.limits
-        self.job = job.model_copy(update={"memory_limit": self.limits.bytes})
+        self.job = job.model_copy(update={"memory_limit": self.limits.bytes, "time_limit": self.limits.seconds})
         self._runner, self._listen = runner, listen
         self._session: _Session | None = None
         self._shown: set[str] = set()

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -43,6 +44,7 @@ from attriboard.contracts.attributor import Attributor, Context
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
+from attriboard.toolkit.effort import TooLongError, require_time
 from attriboard.toolkit.memory import require_memory
 from attriboard.toolkit.positions import position_scores
 
@@ -93,8 +95,7 @@ class Attributing:
         given = self._given = self._given or self._load()
         yield Began(configurations=tuple(range(len(plan.configurations))))
         chooser = replace(given.chooser, candidates=plan.candidates)
-        limit, tokens = self._job.memory_limit, self._job.tokens
-        run = _Run(given, chooser, list(plan.configurations), self._folder, self._attempt, limit, tokens)
+        run = _Run(given, chooser, list(plan.configurations), self._folder, self._attempt, self._job)
         yield from run.events()
         if not given.watch.changes():
             yield Done()
@@ -160,8 +161,7 @@ class _Run:
     configurations: list[Configuration]  # grows where selectors choose new ones
     folder: Folder
     attempt: Callable[[Callable[[], Any]], _Attempt[Any]]
-    memory_limit: int | None
-    tokens: Tokens | None
+    job: Job
 
     def __post_init__(self) -> None:
         self.attributor, self.context, self.watch = self.given.attributor, self.given.context, self.given.watch
@@ -195,6 +195,13 @@ class _Run:
         """Fit and score one group; returns the chosen configurations that need another fit."""
         yield Began(configurations=tuple(group))
         _reset_peak()
+        refused = {index: self.attempt(partial(self._require_time, index)).reason for index in group}
+        for index in group:
+            if refused[index] is not None:
+                yield Finished(configuration=index, reason=refused[index], peak_bytes=_peak())
+        group = [index for index in group if refused[index] is None]
+        if not group:
+            return []
         values = self.attributor.stage(self.configurations[group[0]], "fit")
         fit = self.attempt(lambda: self._fit(values))
         if fit.reason is not None:
@@ -212,10 +219,16 @@ class _Run:
         gc.collect()
         return elsewhere
 
+    def _require_time(self, index: int) -> None:
+        """Refuse a configuration that cannot end within the time limit."""
+        if self.job.time_limit is not None:
+            need = self.attributor.work_need(self.context, **self.configurations[index])
+            require_time(need, self.context, self.job.time_limit)
+
     def _fit(self, values: Configuration) -> Any:
         """Fit, unless that takes more memory than there is."""
         need = self.attributor.memory_need(self.context, **values)
-        require_memory(need, self.context.device, self.memory_limit)
+        require_memory(need, self.context.device, self.job.memory_limit)
         state = self.attributor.fit(self.context, **values)
         self.watch.check("fit")
         return state
@@ -247,8 +260,8 @@ class _Run:
         done = self.attempt(work)
         if done.result is not None:
             write_scores(self.folder.scores(index), done.result[0])
-            if self.tokens is not None and done.reason is None:
-                wanted, scores = self.tokens, done.result[0]
+            if self.job.tokens is not None and done.reason is None:
+                wanted, scores = self.job.tokens, done.result[0]
                 tokens = self.attempt(lambda: self._tokens(index, state, scores, wanted))
                 done = replace(done, reason=tokens.reason, traceback=tokens.traceback)
         return Finished(
@@ -300,6 +313,8 @@ def _reason(error: BaseException) -> str:
         return f"not_applicable: {text or 'no reason given'}"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return f"out_of_memory: {text or 'MemoryError'}"
+    if isinstance(error, TooLongError):
+        return f"timeout: {text}"
     return f"error: {type(error).__name__}: {text}"
 
 

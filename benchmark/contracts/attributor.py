@@ -66,6 +66,14 @@ class Attributor(ABC):
         """
         return None
 
+    def work_need(self, context: Context, *args: Any, **hyperparameters: Any) -> dict[str, float] | None:
+        """Floating-point operations that `fit` and one `score` take at least: a few words → how many, which add up.
+
+        Asked before `fit`, with the values of both stages. What cannot end within the time limit becomes a row that
+        says so at once. A lower bound from sizes alone; `None` where nobody has counted.
+        """
+        return None
+
     def spectrum(self, state: Any) -> list[Spectrum] | None:
         """Eigenvalues and coefficients of the fitted kernels, one per checkpoint; `None` where there are none."""
         return None

@@ -21,6 +21,7 @@ from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.batches import BatchLosses
+from attriboard.toolkit.effort import PRODUCT, forward_operations
 from attriboard.toolkit.eigenbasis import Block, MatrixLayers, Model, fit_model
 from attriboard.toolkit.factored import working_precision
 from attriboard.toolkit.gradients import count_parameters
@@ -158,6 +159,14 @@ class DampedInfluence(MatrixLayers):
         """Those of EK-FAC, and the solver's vectors."""
         need = super().memory_need(context, **values)
         return None if need is None else {**need, **damped_need(context)}
+
+    def work_need(
+        self, context: Context, *, max_iterations: int, batch_size: int | None, checkpoints: int, **others: Any
+    ) -> dict[str, float]:
+        """One Gauss–Newton product for each test point and step; rotations and EK-FAC itself come on top."""
+        examples = min(batch_size or len(context.train), len(context.train))
+        products = checkpoints * max_iterations * examples * len(context.test)
+        return {"Gauss–Newton products": PRODUCT * forward_operations(context) * products}
 
 
 def fit_damped(

@@ -15,6 +15,7 @@ from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import needs
 from attriboard.toolkit.averaging import MeanOfScores
 from attriboard.toolkit.batches import Batch, BatchLosses
+from attriboard.toolkit.effort import PRODUCT, forward_operations
 from attriboard.toolkit.gradients import attributed_shapes, by_parameter, count_parameters, per_example_gradients
 from attriboard.toolkit.replaying import backward, followable
 from attriboard.toolkit.updates import Adjoint, Stack, update_of
@@ -107,6 +108,15 @@ class Unrolled(MeanOfScores):
             "products of a batch": needs.sweep(context, n_test),
             "scores": 4 * needs.pairs(context, needs.DOUBLE),
         }
+
+    def work_need(self, context: Context, *, checkpoints: int, epoch: int | None, **others: Any) -> dict[str, float]:
+        """One product for each test point and update."""
+        if not context.runs:
+            return {}
+        model = context.select_checkpoints(checkpoints, epoch=epoch)[0]
+        run = context.run_of(model)
+        seen = checkpoints * model.epoch * run.n * forward_operations(context)
+        return {"products with curvatures": PRODUCT * seen * len(context.test), "training twice": 2 * 3 * seen}
 
 
 def batch_at(context: Context, run: Run, losses: BatchLosses, state: TrainingState) -> tuple[Batch, Tensor]:

@@ -77,6 +77,9 @@ class Misbehaving(Attributor):
         needs = {"declares_too_much": 48 * 10**15, "declares_a_gigabyte": 10**9}
         return {"the Hessian": needs[mode], "room for it": needs[mode] // 8} if mode in needs else None
 
+    def work_need(self, context, mode, scale):
+        return {"products": 4e18, "room": 1e10} if mode == "declares_years" and scale > 1 else None
+
     def score(self, state, scale):
         mode, scores = state
         if mode == "changes_a_model_when_scoring":
@@ -158,6 +161,20 @@ def test_what_declares_more_memory_than_there_is_fails_before_it_begins(make_job
     assert some.reason.startswith("out_of_memory: needs 1.1 GB (the Hessian 1.0 GB")
     assert well.reason is None
     assert (tmp_path / "fits.txt").read_text().split() == ["well"]
+
+
+def test_what_declares_more_work_than_the_time_limit_allows_fails_before_it_begins(make_job, tmp_path):
+    long = [{"mode": "declares_years", "scale": scale} for scale in (1.0, 2.0)]
+    fits, refused = sorted(outcomes(make_job(MODES, *long), seconds=3600), key=lambda outcome: outcome.index)
+    assert fits.reason is None
+    rule = (
+        r"timeout: needs at least ([\d,]+) s \(products 4\.0e\+18 operations, at ([\d,]+)·10⁹ a second\); "
+        r"the limit is 3600 s"
+    )
+    seconds, speed = (float(one.replace(",", "")) for one in re.fullmatch(rule, refused.reason).groups())
+    assert seconds == pytest.approx(4e18 / speed / 1e9, rel=0.6 / speed + 0.01)
+    assert (tmp_path / "fits.txt").read_text().split() == ["declares_years"]
+    assert outcomes(make_job(MODES, long[1]))[0].reason is None, "without a limit it may take years"
 
 
 def test_a_changed_context_fails_what_changed_it_and_spares_the_others(make_job, tmp_path):

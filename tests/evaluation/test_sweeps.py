@@ -155,6 +155,10 @@ def test_resumed_sweep_computes_only_what_is_missing(published: Published, grade
         ("timeout: not finished after 60 s", [Limits(61), Limits(bytes=1), NO_LIMITS]),
         ("timeout: not finished after 0.5 s", [Limits(60)]),
         ("out_of_memory: 1,203 MiB resident, the limit is 1,200 MiB", [Limits(60), Limits(bytes=1201 << 20)]),
+        (
+            "timeout: needs at least 9,000 s (products 3.0e+14 operations, at 33·10⁹ a second); the limit is 60 s",
+            [Limits(60)],
+        ),
         ("out_of_memory: needs 287.2 GB (the Hessian 95.7 GB); 8.0 GB are free", [Limits(60, 1)]),
     ],
 )
