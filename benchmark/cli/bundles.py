@@ -43,7 +43,8 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
 def pull(
     tasks: Tasks = None,
     kind: Annotated[
-        Literal["groundtruth", "checkpoints", "both"], typer.Option(help="Which bundles of a task.")
+        Literal["groundtruth", "checkpoints", "both", "models"],
+        typer.Option(help="Which bundles of a task; models are more of the last epoch, to average scores over."),
     ] = "both",
     question: Questions = None,
     source: Annotated[
@@ -151,7 +152,7 @@ def _chosen(
         asked = {one.name if one else "" for one in card.asked([text for text in questions if text != "all"])}
         mine = [entry for entry in registry.entries if entry.fingerprint == card.fingerprint]
         every = "all" in questions
-        entries = [e for e in mine if e.kind == "checkpoints" or every or e.question in asked]
+        entries = [e for e in mine if e.kind != "groundtruth" or every or e.question in asked]
         missing = asked - {entry.question for entry in mine} if tasks and not every else set()
         if missing - {""} or (tasks and not entries):
             which = "".join(f" of question {one}" for one in sorted(missing) if one)

@@ -108,18 +108,25 @@ def models(
     ] = None,
     results: Results = RESULTS,
     out: FigureFolder = FIGURES,
+    publish: Annotated[
+        Path | None,
+        typer.Option("--publish", help="Folder of bundles that gets the models first, listed in its registry.json."),
+    ] = None,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
     """LDS against the number of models that scores are averaged over, λ by ξ at each; missing models are trained."""
-    from attriboard.evaluation.ensembles import COUNTS, ensemble_records
+    from attriboard.evaluation.ensembles import COUNTS, ensemble_records, publish_models
     from attriboard.leaderboard.plots.ensembles import draw_ensembles
 
     workspace = open_workspace(task, sources, process, retraining)
     prepare_folder(results)
     counts = count or COUNTS
+    if publish is not None:
+        publish_models(workspace, max(counts), publish)
+        workspace = open_workspace(task, sources, process, retraining)  # which may look into that folder
     names = method or ["iffim", "trak"]
     records = [record for name in names for record in ensemble_records(workspace, name, results, counts)]
     card = workspace.task.card

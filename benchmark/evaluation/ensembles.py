@@ -1,7 +1,8 @@
 """LDS against the number of models that scores are averaged over, λ by ξ at each.
 
 The models are the task's own kinds, full-data or half-data ones as the method takes them, but more of them, and at the
-last epoch only. They are trained once, into a bundle of their own; the checkpoints of the task stay as they are.
+last epoch only. They are in a bundle of their own, published for some tasks and else trained here once; the checkpoints
+of the task stay as they are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import same_run
 from attriboard.evaluation.workspace import Workspace
+from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
 from attriboard.records.files import write_record
 from attriboard.records.model import AttributionRecord
 
@@ -38,12 +40,31 @@ def with_models(task: Task, count: int) -> Task:
 
 
 def ensemble_bundle(workspace: Workspace, count: int) -> Path:
-    """The bundle of these models, trained where it is absent."""
+    """The bundle of these models: the published one where it has enough of them, else trained here."""
+    published = workspace.bundles.models(count)
+    if published is not None:
+        return published
     from attriboard.groundtruth.build import train_checkpoints
 
     task = with_models(workspace.task, count)
     with workspace.display.progress(f"{2 * count} models of {task.card.name}") as progress:
         return train_checkpoints(task, executor=lambda: workspace.executor(progress.say), progress=progress).resolve()
+
+
+def publish_models(workspace: Workspace, count: int, folder: Path) -> BundleEntry:
+    """Train these models into a folder of bundles, and list them there.
+
+    Raises:
+        InputError: the folder lists other models of this task; published files are never replaced.
+    """
+    from attriboard.groundtruth.build import build_checkpoints, open_store
+
+    registry, task = BundleRegistry(folder), with_models(workspace.task, count)
+    path = folder / registry.file_name(task.card, "models")
+    with workspace.display.progress(f"{2 * count} models of {task.card.name}") as progress:
+        executor = workspace.executor(progress.say)
+        build_checkpoints(task, path, open_store(task, None), executor=executor, progress=progress)
+    return registry.register(task.card, "models")
 
 
 def ensemble_records(

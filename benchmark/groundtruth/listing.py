@@ -28,7 +28,8 @@ from attriboard.contracts.question import Question
 
 Progress = Callable[[int, int], None]
 
-BundleKind = Literal["groundtruth", "checkpoints"]
+BundleKind = Literal["groundtruth", "checkpoints", "models"]
+"""Ground truth; the models that attributors are given; more models, of the last epoch, to average scores over."""
 _TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MAX_BYTES = 4 << 20  # of a list

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attriboard.base.display import Display, Silent
+from attriboard.base.documents import parse_json
 from attriboard.base.errors import DataError
 from attriboard.base.paths import cache_folder, write_atomically
+from attriboard.base.tensors import read_header
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
@@ -88,6 +90,19 @@ class TaskBundles:
         self.display.note(f"no published checkpoints of {name}: using this machine's own, trained where absent")
         with self.display.progress(f"checkpoints of {name}") as progress:
             return train_checkpoints(self.task, executor=lambda: executor(progress.say), progress=progress).resolve()
+
+    def models(self, count: int) -> Path | None:
+        """Absolute path of the published bundle of more models; `None` where none is listed that has enough.
+
+        Args:
+            count: how many of either kind, full-data and half-data, are wanted.
+        """
+        if self.registry.find(self.task.card, "models") is None:
+            return None
+        path = self._obtain("models").resolve()
+        facts = parse_json(read_header(path)["__metadata__"]["card"])
+        kept = TaskCard.model_validate(facts["task"]).checkpoints
+        return path if min(kept.full, kept.half) >= count else None
 
     def _obtain(self, kind: BundleKind, question: Question | None = None) -> Path:
         entry = self.registry.find(self.task.card, kind, question)

@@ -8,7 +8,7 @@ from selecting import list_bundles
 from tiny import Published
 
 from attriboard.base.errors import InputError
-from attriboard.evaluation.ensembles import ensemble_bundle, ensemble_records, with_models
+from attriboard.evaluation.ensembles import ensemble_bundle, ensemble_records, publish_models, with_models
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.checkpoints import read_checkpoints
 from attriboard.leaderboard.plots.ensembles import draw_ensembles
@@ -56,6 +56,24 @@ def test_every_number_of_models_has_the_lambda_that_xi_chooses_there(workspace: 
     assert [(p["series"], p["x"], p["y"]) for p in points] == [
         (r.attributor.name, float(r.hyperparameters["checkpoints"]), r.lds.mean) for r in (*records, *plain)
     ]
+
+
+def test_published_models_are_used_where_there_are_enough_and_never_replaced(
+    workspace: Workspace, published: Published, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundles"
+    entry = publish_models(workspace, 3, folder)
+    assert (entry.kind, entry.file, entry.fingerprint) == (
+        "models",
+        f"{published.task.card.name}-models.safetensors",
+        published.task.card.fingerprint,
+    )
+    again = Workspace(published.task, folder, threads=1)
+    assert [ensemble_bundle(again, count) for count in (1, 3)] == [(folder / entry.file).resolve()] * 2
+    assert ensemble_bundle(again, 4).parent == tmp_path / "cache" / "checkpoints"
+    assert again.job("iffim").checkpoints == workspace.job("iffim").checkpoints, "attributors get the usual ones"
+    with pytest.raises(InputError, match="is published, and what was built differs"):
+        publish_models(again, 4, folder)
 
 
 def test_a_figure_of_nothing_is_refused() -> None:
