@@ -9,6 +9,7 @@ takes to start the kernels of a small network. That is a guess, and the first re
 `attriboard groundtruth build`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from attriboard.base.terminal import duration
 from attriboard.contracts.card import Recipe
-from attriboard.contracts.task import Task
+from attriboard.contracts.question import Question
+from attriboard.contracts.task import Examples, Task
+from attriboard.groundtruth.plan import checkpoint_requests, truth_requests
+from attriboard.retraining.request import RetrainRequest
 
 SHARE_OF_PEAK = 0.25
 STEP_SECONDS = 3e-3
@@ -92,13 +97,14 @@ class Work:
         return self.recipe.epochs * n_examples / self.batch_size
 
 
-def work_of(task: Task) -> Work | None:
+def work_of(task: Task, train: Examples) -> Work | None:
     """What one training step of a task computes; `None` where its model needs numbers, not shapes alone.
 
-    Raises:
-        DataError: the data is missing.
+    Args:
+        task: the task.
+        train: its training examples, or others of their shapes, at least a batch.
     """
-    recipe, train = task.card.recipe, task.load_data().train
+    recipe = task.card.recipe
     batch = [part[: recipe.batch_size] for part in (train.inputs, train.targets)]
     try:
         with FakeTensorMode() as mode:
@@ -128,3 +134,98 @@ def work_of(task: Task) -> Work | None:
         saved_bytes=sum(kept.values()),
         recipe=recipe,
     )
+
+
+@dataclass(frozen=True)
+class Expected:
+    """All retrains of a build, and what they take.
+
+    Attributes:
+        requests: checkpoints and ground truths.
+        work: of the task; `None` where it cannot be counted.
+    """
+
+    requests: tuple[RetrainRequest, ...]
+    work: Work | None
+
+    @property
+    def flop(self) -> float | None:
+        """Operations of all together."""
+        return None if self.work is None else sum(self.work.flop(len(r.indices)) for r in self.requests)
+
+    def seconds(self, card: Card) -> float | None:
+        """Seconds of all, one after the other."""
+        return None if self.work is None else sum(self.work.seconds(len(r.indices), card) for r in self.requests)
+
+    def __str__(self) -> str:
+        n = len(self.requests)
+        if self.work is None or self.flop is None:
+            return f"{n} retrains; what one computes could not be counted"
+        times = ", ".join(f"{duration(self.seconds(card) or 0)} ({card.name})" for card in CARDS)
+        return (
+            f"{n} retrains of {_tera(self.flop / n)} TFLOP, {self.work.memory / 1e9:.2g} GB for one at a time; "
+            f"at a quarter of an accelerator's peak about {times}"
+        )
+
+    def after(
+        self, first: Sequence[RetrainRequest], taken: float, rest: Sequence[RetrainRequest], n_workers: int
+    ) -> str:
+        """What is known once a few retrains are done.
+
+        Args:
+            first: these.
+            taken: their process-seconds together.
+            rest: what is left.
+            n_workers: how many train at the same time.
+        """
+        examples = sum(len(request.indices) for request in first)
+        left = taken * sum(len(request.indices) for request in rest) / examples / n_workers
+        rate = "" if self.work is None else f", {self.work.flop(examples) / taken / 1e9:,.0f} GFLOP/s"
+        return (
+            f"the first {len(first)} took {taken / len(first):.3g} s each{rate}: about {duration(left)} for the other "
+            f"{len(rest)}"
+        )
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of a table."""
+        if self.work is None or self.flop is None:
+            return str(len(self.requests)), *["not counted"] * (2 + len(CARDS))
+        times = [duration(self.seconds(card) or 0) for card in CARDS]
+        return str(len(self.requests)), _tera(self.flop), f"{self.work.memory / 1e9:.2g} GB", *times
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "retrains": len(self.requests),
+            "flop": self.flop,
+            "memory_bytes": None if self.work is None else self.work.memory,
+            "seconds": {card.name: self.seconds(card) for card in CARDS},
+        }
+
+
+def expected_work(
+    task: Task, asked: Sequence[Question | None], n_masks: int | None = None, n_repeats: int | None = None
+) -> Expected:
+    """What building ground truths takes, with the checkpoints where the usual one is among them.
+
+    Args:
+        task: the task.
+        asked: questions; `None` is the usual one.
+        n_masks: number of subsets; the card's by default.
+        n_repeats: retrains of each; the card's by default.
+
+    Raises:
+        InputError: sizes out of range.
+        DataError: the data is missing.
+    """
+    card = task.card
+    requests = checkpoint_requests(card) if None in asked else []
+    for question in asked:
+        size = card.size_of(question)
+        requests += truth_requests(card, n_masks or size.n_masks, n_repeats or size.n_repeats, question)
+    return Expected(tuple(requests), work_of(task, task.load_data().train))
+
+
+def _tera(flop: float) -> str:
+    value = flop / 1e12
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
