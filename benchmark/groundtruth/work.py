@@ -120,7 +120,7 @@ def work_of(task: Task, train: Examples) -> Work | None:
             with FlopCounterMode(display=False) as counter:
                 with saved_tensors_hooks(note, lambda tensor: tensor):
                     loss = task.loss(model(inputs), targets).mean()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
     except Exception:  # of a model that is not ours, and looks at its numbers
         return None
     counts: dict[Any, int] = counter.get_flop_counts().get("Global", {})
