@@ -1,4 +1,11 @@
-"""Scripts and styles of the site: our own, and the bundles that installed packages carry. None is committed."""
+"""Scripts, styles and the font of formulas: our own files, and the bundles that installed packages carry.
+
+No bundle is committed. The font is: few systems have one for formulas, and no package that the site needs carries one.
+It is STIX Two Math 2.11 (SIL Open Font License 1.1, `fonts/OFL.txt`), cut down by fontTools to letters, Greek,
+operators, arrows and delimiters:
+
+    pyftsubset STIXTwoMath-Regular.ttf --flavor=woff --no-hinting --layout-features=math,ssty,kern,liga,dtls
+"""
 
 import importlib.metadata
 import re
@@ -8,11 +15,17 @@ from pathlib import Path
 from attriboard.base.errors import FormatError
 
 STATIC = Path(__file__).parent / "static"
+FONTS = Path(__file__).parent / "fonts"
 
 
 def own_assets() -> dict[str, str]:
     """Our own files, by name."""
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(STATIC.iterdir()) if path.is_file()}
+
+
+def fonts() -> list[Path]:
+    """The font of formulas, and its license."""
+    return sorted(path for path in FONTS.iterdir() if path.is_file())
 
 
 def datatables() -> str:

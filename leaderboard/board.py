@@ -16,12 +16,13 @@ from attriboard.records.metasmoothness import read_metasmoothness
 
 @dataclass(frozen=True)
 class BoardSummary:
-    """What was built: the first page, its tasks, how many records it shows and how many are superseded."""
+    """What was built: the first page, its tasks, how many records it shows, how many are superseded and your own."""
 
     index: Path
     tasks: tuple[str, ...]
     n_records: int
     n_superseded: int
+    n_mine: int
 
 
 def repository_documents() -> Path | None:
@@ -36,6 +37,7 @@ def build_board(
     groundtruth: Path | None = None,
     documents: Path | None = None,
     url: str = "",
+    mine: Sequence[Path] = (),
 ) -> BoardSummary:
     """Build the site.
 
@@ -48,6 +50,7 @@ def build_board(
             copied for download. None leaves them out.
         documents: folder of Markdown documents; by default those of the checkout.
         url: where the site will stand, for permanent links, badges and the page of missing pages.
+        mine: folders of your own records; they have rows of their own beside the published ones, marked as yours.
 
     Raises:
         InputError: the URL is not one of a web site.
@@ -57,7 +60,7 @@ def build_board(
     bundles = read_bundles(groundtruth) if groundtruth else []
     pages = read_documents(documents or repository_documents())
     smoothness = read_metasmoothness(results_folders)
-    site = Site(read_entries(results_folders), bundles, pages, _folder_url(url), smoothness)
+    site = Site(read_entries(results_folders, mine), bundles, pages, _folder_url(url), smoothness)
     made: set[Path] = set()
     for path, text in _files(site):
         target = out / path
@@ -65,6 +68,8 @@ def build_board(
             target.parent.mkdir(parents=True, exist_ok=True)
             made.add(target.parent)
         target.write_bytes(text.encode())
+    for font in assets.fonts():
+        shutil.copyfile(font, out / "assets" / font.name)
     for entry in site.entries:
         shutil.copyfile(entry.path, out / "records" / f"{entry.id}.json")
     for picture in {p.path for document in pages.values() for p in document.pictures.values()}:
@@ -76,7 +81,8 @@ def build_board(
         for source in (*copies, groundtruth / "registry.json"):
             shutil.copyfile(source, out / "groundtruth" / source.name)
     n_superseded = len(site.superseded)
-    return BoardSummary(out / "index.html", tuple(site.tasks), len(site.entries) - n_superseded, n_superseded)
+    n_mine = sum(entry.mine for entry in site.entries)
+    return BoardSummary(out / "index.html", tuple(site.tasks), len(site.entries) - n_superseded, n_superseded, n_mine)
 
 
 def _folder_url(url: str) -> str:

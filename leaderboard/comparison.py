@@ -14,18 +14,22 @@ def comparison(tasks: Mapping[str, TaskStudy], n_methods: int = 60) -> dict[str,
     """What the page of comparisons shows.
 
     Returns:
-        `methods`: names; `tasks`: name → `ceiling`, and for each variant `scores` (method → LDS, low, high, record,
+        `methods`: names; `titles`: of those that are shown as something else; `tasks`: name → `ceiling`, and for each
+        variant `scores` (method → LDS, low, high, record,
         λ) and `differences` ("a b" → a − b, low, high), a before b in the order of `methods`.
     """
     graded = {name: study for name, study in tasks.items() if study.ceiling is not None}
     level: dict[str, float] = {}
+    titles: dict[str, str] = {}
     for study in graded.values():
         for method in study.run:
             if method.headline and method.headline.record.lds:
+                titles[method.name] = method.title
                 level[method.name] = level.get(method.name, 0.0) + method.headline.record.lds.mean
     names = sorted(level, key=lambda name: (-level[name], name))[:n_methods]
     return {
         "methods": names,
+        "titles": {name: titles[name] for name in names if titles[name] != name},
         "tasks": {
             task: {"ceiling": study.ceiling} | {variant: _of(study, names, variant) for variant in VARIANTS}
             for task, study in graded.items()

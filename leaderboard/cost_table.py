@@ -36,8 +36,8 @@ def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
     ]  # fmt: skip
     rows = [
         Row(
-            entry.record.row,
-            Cell(entry.record.title, entry.record.title, link=Link(f"records/{entry.id}.html")),
+            entry.row,
+            Cell(entry.title, entry.title, link=Link(f"records/{entry.id}.html")),
             _cells(entry),
             family=entry.record.task.name,
         )

@@ -1,7 +1,9 @@
 """How values are written on pages: the one place for rounding, units and signs."""
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
 from attriboard.contracts.question import Question
 from attriboard.records.files import AnyRecord
@@ -55,12 +57,20 @@ def plain(value: Scalar) -> str:
     return f"{value:g}" if isinstance(value, float) else setting(value)
 
 
+def short(value: Scalar) -> str:
+    """A hyperparameter's value where there is little room: numbers to three digits."""
+    if not isinstance(value, float):
+        return setting(value)
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
 def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
     """`λ = 0.01`, of a configuration that has a λ; else nothing."""
     value = hyperparameters.get("regularization")
     if "regularization" not in hyperparameters:
         return ""
-    return "λ by the method's rule" if value is None else f"λ = {plain(value)}"
+    return "λ: own rule" if value is None else f"λ = {short(value)}"
 
 
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:
@@ -71,6 +81,19 @@ def settings(hyperparameters: Mapping[str, Scalar]) -> str:
 def question(name: str) -> str:
     """A question by its name, in words."""
     return Question.parse(name).title
+
+
+def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
+    """What retrained models are judged by: accuracy in percent, or perplexity where there is no right answer."""
+    if "correct" in measured:
+        return [100 * value for value in measured["correct"]]
+    return [math.exp(value) for value in measured["loss"]]
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """Mean ± standard error."""
+    text = f"{fmean(values):.2f}"
+    return f"{text} ± {stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else text
 
 
 def original_command(record: AnyRecord) -> str:

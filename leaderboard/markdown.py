@@ -15,6 +15,23 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from attriboard.leaderboard.diagrams import flowchart
 
+_CAREFUL = (
+    (r"<mi>&#x02032;</mi>", '<mo lspace="0" rspace="0">&#x02032;</mo>'),  # a prime is no letter
+    (
+        r'<mover>(.{1,60}?)<mo stretchy="true">&#x000AF;</mo>',
+        r'<mover accent="true">\1<mo stretchy="false">&#x000AF;</mo>',
+    ),
+    # A bar as long as what is below it, which the style sheet draws.
+    (
+        r'<mover><mrow>((?:(?!<mover>).)*)</mrow><mo accent="true">&#x02015;</mo></mover>',
+        r'<mrow class="overline">\1</mrow>',
+    ),
+    (r'(<mover accent="true">.{1,60}?<mo)>&#x0005E;</mo>', r'\1 stretchy="false">&#x002C6;</mo>'),
+    (r"<mo>(&#x0007C;|&#x02016;)</mo>", r'<mo stretchy="false">\1</mo>'),  # \lVert is not \left\lVert
+)
+"""Patterns in what latex2mathml makes, and what browsers draw as LaTeX does."""
+
+_FOLLOWED = re.compile(r'<span class="math inline">(?:(?!</span>).)*</span>[,.;:!?)]+')  # must not part from its comma
 _SCROLLING = '<div class="scroll" role="region" aria-label="Table {}" tabindex="0"><table>'
 
 
@@ -40,7 +57,10 @@ def pictures(text: str, folder: Path) -> dict[str, Picture]:
 
 def mathml(latex: str, display: bool = False) -> Markup:
     """A formula as MathML, with its LaTeX as the text for those who copy it or cannot see it."""
-    return Markup(convert(latex, display="block" if display else "inline"))
+    text = convert(latex, display="block" if display else "inline")
+    for pattern, better in _CAREFUL:
+        text = re.sub(pattern, better, text)
+    return Markup(text)
 
 
 def _math(content: str, options: dict[str, bool]) -> str:
@@ -71,6 +91,7 @@ def render_markdown(text: str, pages: Iterable[str] = (), shown: Mapping[str, Pi
     html = parser.renderer.render(tokens, parser.options, {})
     count = itertools.count(1)
     html = re.sub("<table>", lambda _: _SCROLLING.format(next(count)), html)
+    html = _FOLLOWED.sub(r'<span class="whole">\g<0></span>', html)
     html = html.replace("</table>", "</table></div>").replace("<pre>", '<pre tabindex="0">')
     html = html.replace('<div class="math block">', '<div class="math block" tabindex="0">')
     return Markup(html)

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.drawings import interval_bar
+from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import headline_removals, removal_table
 from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Table, failed_cell, nested
 from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
 from attriboard.records.model import AttributionRecord, Difference, LdsResult, SelectionRecord
 from attriboard.scoring.differences import PairedDifference, lds_difference
@@ -63,6 +64,9 @@ LDS_COLUMNS = (
 )  # fmt: skip
 
 
+CUSTOM = Column("custom", "Custom", "LDS at hyperparameters chosen by hand, or of a score matrix; never ranks",
+                best_first="desc")  # fmt: skip
+
 SEEN_ELSEWHERE = {"measured", "failed", "not run", "derived"}
 """What a row's numbers and the list of failures already say: a column with nothing else is hidden at first."""
 
@@ -94,11 +98,12 @@ def lds_table(study: TaskStudy) -> Table | None:
         result = headline_result(method) or method.lds("custom")
         return (-result.mean if result else 2.0, not method.attributions, method.name)  # an LDS is at most 1
 
-    custom = [Column("custom", "Custom", "LDS at hyperparameters chosen by hand, or of a score matrix; never ranks",
-                     best_first="desc")]  # fmt: skip
     columns = [*LDS_COLUMNS]
-    if any("custom" in method.variants for method in methods):
-        columns[5:5] = custom
+    by_hand = [method for method in methods if "custom" in method.variants]
+    if by_hand:
+        alone = any(headline_result(method) is None for method in by_hand)  # else it is beside what ranks
+        after = next(i for i, column in enumerate(columns) if column.key == "memory")
+        columns.insert(after + 1, replace(CUSTOM, shown=alone))
     if {status(method).text for method in methods} <= SEEN_ELSEWHERE:
         columns = [replace(column, shown=column.shown and column.key != "status") for column in columns]
     removals = headline_removals(study)
@@ -106,16 +111,12 @@ def lds_table(study: TaskStudy) -> Table | None:
         at = next(i for i, column in enumerate(columns) if column.key == "seconds")
         columns.insert(at, removals.column)
     rows = [
-        Row(
-            method.name,
-            heading_cell(
-                method.name, method.title, method.family, control=method.control, linked=method.newest is not None
-            ),
+        method_row(
+            study,
+            method,
             _cells(study, method, scale, ranks.get(method.name), default_ranks.get(method.name))
             | (_negated(study, scale) if method.name == SIGN_FLIPPED else {})
             | {"removal": removals.cells.get(method.name, EMPTY) if removals else EMPTY},
-            family=method.family,
-            fixed=method.control,
         )
         for method in sorted(methods, key=order)
     ]
@@ -124,7 +125,7 @@ def lds_table(study: TaskStudy) -> Table | None:
         "interval, the dashed line is the noise ceiling. Bold: the number that is ranked. Controls stay "
         "visible in every search."
     )
-    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, rows)
+    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, nested(rows))
 
 
 def _cells(
@@ -189,7 +190,7 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
         return replace(failed_cell(entry.id), text="implausible")
     detail = formats.chosen_regularization(entry.record.hyperparameters)
     if variant == "oracle" and entry.record.variant != "oracle":
-        detail += f", the {entry.record.variant}"
+        detail += f", as {entry.record.variant}"
     return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline, detail=detail)
 
 
@@ -218,7 +219,8 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
     if record.regret is not None:
         cells["regret"] = _difference(record.regret, selection.id)
     if record.gap_closed is not None:
-        cells["gap_closed"] = Cell(formats.percent(record.gap_closed), record.gap_closed)
+        text = formats.percent(record.gap_closed) if record.gap_closed >= -1 else "< −100\u00a0%"
+        cells["gap_closed"] = Cell(text, record.gap_closed)
     return cells
 
 
@@ -291,7 +293,7 @@ METRICS = (
         "attribution",
         "LDS",
         "The linear datamodeling score: how well summed scores rank what retraining on random half-subsets does.",
-        "↑ Higher is better; compare with the noise ceiling, not with 1.",
+        "↑\N{NO-BREAK SPACE}Higher is better; compare with the noise ceiling, not with 1.",
         "LDS: Spearman's correlation, over random half-subsets of the training data, between summed attribution scores "
         "and the outputs of models retrained on those subsets; averaged over scoring points; higher is better. The "
         "noise ceiling is the LDS that a perfect predictor would have, because retraining is noisy.",
@@ -304,7 +306,7 @@ METRICS = (
         "removal",
         "data selection",
         "Remove the examples that a method calls most helpful, retrain, measure.",
-        "↓ Lower accuracy (or higher perplexity) is better.",
+        "↓\N{NO-BREAK SPACE}Lower accuracy (or higher perplexity) is better.",
         "Data selection: the examples with the highest scores, summed over calibration points, are removed, and models "
         "are trained on the rest; accuracy or perplexity is on scoring points. It ranks methods differently from "
         "LDS: sums over test points reward methods that remove whole classes, and random halves never lack a class.",
@@ -317,7 +319,7 @@ METRICS = (
         "brittleness",
         "brittleness",
         "The fewest training examples whose removal flips a prediction, found by retraining.",
-        "↓ Fewer removals are better; ↑ more flipped predictions are.",
+        "↓\N{NO-BREAK SPACE}Fewer removals are better; ↑ more flipped predictions are.",
         "Brittleness: for each test point, the fewest training examples, in the order of its own scores, whose removal "
         "flips its prediction in most retrains. Points that do not flip count as beyond the largest number tried.",
         "removals flip the median prediction",
@@ -329,7 +331,7 @@ METRICS = (
         "mislabel",
         "mislabel detection",
         "Find training labels that were flipped on purpose, so the answer is known.",
-        "↑ Higher AUC is better; chance is 0.5.",
+        "↑\N{NO-BREAK SPACE}Higher AUC is better; chance is 0.5.",
         "Mislabel detection: the area under the ROC curve of finding the wrong labels when examples are ordered by how "
         "suspicious a method finds them, by self-influence or by the harm done to calibration points. Nothing is "
         "retrained.",

@@ -13,21 +13,22 @@ from markupsafe import Markup, escape
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.badges import badge, badge_text
 from attriboard.leaderboard.comparison import comparison
+from attriboard.leaderboard.cost_average import NAMES, Average, average_table, cost_average
 from attriboard.leaderboard.cost_table import cost_table
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
+from attriboard.leaderboard.history import all_histories, histories
 from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.plots.curves import curve_figure
-from attriboard.leaderboard.plots.selection_cost import cost_figure
+from attriboard.leaderboard.plots.selection_cost import average_figure, cost_figure
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.removal_table import judged, mean_and_error
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
-from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
+from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord
@@ -65,8 +66,17 @@ def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
     studies = site.tasks.values()
     figures = [(study, figure) for study in studies if (figure := _cost_figure(study)) is not None]
     yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
-    yield page("selectors.html", "selectors.html", summary=selector_summary(studies), table=selector_table(studies),
-               costs=cost_table(studies), figures=figures)  # fmt: skip
+    average = cost_average(studies)
+    yield page(
+        "selectors.html",
+        "selectors.html",
+        summary=selector_summary(studies),
+        table=selector_table(studies),
+        average=average and average_table(average),
+        average_figure=average and _average_figure(average),
+        costs=cost_table(studies),
+        figures=figures,
+    )
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
     yield page("compare.html", "compare.html")
@@ -93,6 +103,11 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
             yield f"badges/{name}-{method.name}.svg", badge(*text)
 
 
+def _average_figure(average: Average) -> Markup:
+    rules = {NAMES.get(rule, rule): means for rule, means in average.rules.items()}
+    return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR))
+
+
 def _cost_figure(study: TaskStudy) -> Markup | None:
     return cost_figure([entry.record for entry in study.costs]) if study.costs else None
 
@@ -100,6 +115,8 @@ def _cost_figure(study: TaskStudy) -> Markup | None:
 def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
     """What the page of a record shows."""
     record, drawing = entry.record, None
+    study = site.tasks[record.task.name]
+    study = study.questions.get(question_of(record), study)
     if isinstance(record, AttributionRecord) and record.lds and record.lds.per_test:
         drawing = histogram(record.lds.per_test, "LDS of each scoring point", record.ceiling)
     return {
@@ -110,6 +127,7 @@ def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
         "original": formats.original_command(record),
         "citation": formats.citation(record, entry.id, site.url),
         "superseded": entry.id in site.superseded,
+        "history": all_histories(study)[entry.id],
     }
 
 
@@ -127,9 +145,9 @@ def _environment(site: Site) -> Environment:
         "count": formats.count,
         "fixed": formats.fixed,
         "inline_code": inline_code,
-        "judged": judged,
+        "judged": formats.judged,
         "json_text": json_text,
-        "mean_and_error": mean_and_error,
+        "mean_and_error": formats.mean_and_error,
         "paper_link": paper_link,
         "percent": formats.percent,
         "plain": formats.plain,
@@ -189,23 +207,26 @@ def _attributor_rows(site: Site) -> list[dict[str, Any]]:
     rows = []
     for name, by_task in site.attributors.items():
         family, paper = site.identity(name)
-        control = next(iter(by_task.values())).control
+        one = next(iter(by_task.values()))
         rows.append(
             {
                 "name": name,
-                "title": introduction(next(iter(by_task.values())).attributor, paper).title,
+                "title": introduction(one.attributor, paper).title,
                 "family": family,
                 "paper": paper,
-                "control": control,
+                "control": one.control,
+                "mine": one.mine,
+                "parent": one.parent if one.parent in site.attributors else "",
                 "tasks": len(by_task),
                 "failures": sum(len(method.failures) for method in by_task.values()),
             }
         )
-    return sorted(rows, key=lambda row: (row["control"], row["family"], row["name"]))
+    return sorted(rows, key=lambda row: (row["control"], row["family"], row["parent"] or row["name"], row["name"]))
 
 
 def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[str, Any]:
     family, paper = site.identity(name)
+    one = next(iter(by_task.values()))
     found = {task: curves(task, method, site.tasks[task].ceiling) for task, method in by_task.items()}
     hyperparameters: dict[str, list[tuple[Curve, Markup]]] = {}
     for task_curves in found.values():
@@ -217,14 +238,25 @@ def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[
         "family": family,
         "paper": paper,
         "origin": origin,
-        "intro": introduction(next(iter(by_task.values())).attributor, paper),
+        "intro": introduction(one.attributor, paper),
         "by_task": by_task,
         "uses": _uses(site, name),
+        "mine": one.mine,
+        "parent": one.parent,
+        "relatives": _relatives(site, one),
+        "histories": {task: again for task in by_task if (again := histories(site.tasks[task], name))},
         "commands": _commands(origin, by_task),
         "failures": {task: _failures(method) for task, method in by_task.items() if method.failures},
         "figures": hyperparameters,
         "badges": {task: text for task, method in by_task.items() if (text := badge_text(task, method))},
     }
+
+
+def _relatives(site: Site, method: MethodStudy) -> list[str]:
+    """The row that a method is a version of; of one that is none, its versions."""
+    if method.parent:
+        return [method.parent] if method.parent in site.attributors else []
+    return [name for name, by_task in site.attributors.items() if next(iter(by_task.values())).parent == method.name]
 
 
 @dataclass(frozen=True)

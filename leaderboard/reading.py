@@ -21,21 +21,37 @@ from attriboard.records.model import Record
 from attriboard.records.verifications import SUFFIX, Verification, read_verification
 
 RecordT = TypeVar("RecordT", bound=Record, covariant=True)
+OtherT = TypeVar("OtherT", bound=Record)
 
 
 @dataclass(frozen=True, eq=False)
 class Entry(Generic[RecordT]):
-    """A record, the id that names it, its file, and the newest verification of it."""
+    """A record, the id that names it, its file, the newest verification of it, and whether it is the visitor's own."""
 
     record: RecordT
     id: str
     path: Path
     verification: Verification | None = None
+    mine: bool = False
 
     @property
     def age(self) -> tuple[str, str]:
         """Orders records by creation; the id decides between records of one second."""
         return self.record.created, self.id
+
+    @property
+    def row(self) -> str:
+        """The name of its row: your own records have rows beside those of published ones."""
+        return f"{self.record.row}-yours" if self.mine else self.record.row
+
+    @property
+    def title(self) -> str:
+        """The row in words."""
+        return f"{self.record.title} (yours)" if self.mine else self.record.title
+
+    def holding(self, record: "OtherT") -> "Entry[OtherT]":
+        """The same entry with a record that is known to be of some kind."""
+        return Entry(record, self.id, self.path, self.verification, self.mine)
 
 
 @dataclass(frozen=True)
@@ -57,19 +73,23 @@ class Bundle:
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
 
-def read_entries(folders: Sequence[Path]) -> list[Entry[AnyRecord]]:
+def read_entries(folders: Sequence[Path], mine: Sequence[Path] = ()) -> list[Entry[AnyRecord]]:
     """Every record below some folders, once, in the order of their ids.
+
+    Args:
+        folders: of published records.
+        mine: folders of your own; what is published as well is not your own.
 
     Raises:
         FormatError: a folder is missing, or files do not validate or are not named after their content; the
             message has a line for each.
     """
-    records = read_named(folders)
-    verifications = _verifications(folders)
+    verifications = _verifications([*folders, *mine])
     entries: dict[str, Entry[AnyRecord]] = {}
-    for path, record in records:
-        identity = path.stem.rpartition("-")[2]
-        entries.setdefault(identity, Entry(record, identity, path, verifications.get(identity)))
+    for own, records in ((False, read_named(folders)), (True, read_named(mine))):
+        for path, record in records:
+            identity = path.stem.rpartition("-")[2]
+            entries.setdefault(identity, Entry(record, identity, path, verifications.get(identity), own))
     return [entries[identity] for identity in sorted(entries)]
 
 

@@ -1,14 +1,14 @@
 """Data selection: accuracy after the most helpful examples were removed, default beside selected."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, in_order
 from attriboard.records.uses import RemovalPoint, RemovalRecord
 
 VARIANTS = ("default", "selected", "oracle")
@@ -40,7 +40,7 @@ def headline_removals(study: TaskStudy) -> Removals | None:
         variant = next((v for v in ("selected", "default") if (v, rate) in found), None)
         if variant:
             entry, point = found[variant, rate]
-            value = fmean(judged(point.measured))
+            value = fmean(formats.judged(point.measured))
             cells[name] = Cell(f"{value:.1f}", value, note=variant, link=Link(f"records/{entry.id}.html"))
     measured = next(iter(next(iter(by_method.values())).values()))[1].measured
     hint = f"{_measure(measured)} after the {100 * rate:g} % most helpful training examples were removed"
@@ -56,12 +56,12 @@ def removal_table(study: TaskStudy) -> Table | None:
         return None
     every = [pair for found in by_method.values() for pair in found.values()]
     rates = sorted({point.rate for _, point in every})
-    seeds = {len(judged(point.measured)) for _, point in every}
+    seeds = {len(formats.judged(point.measured)) for _, point in every}
     correct = "correct" in every[0][1].measured
     best = "asc" if correct else "desc"
     columns = [column for rate in reversed(rates) for column in _columns(rate, best, shown=rate == rates[-1])]
     rows = [
-        _row(study.methods[name], by_method.get(name, {}), failed.get(name, {}), rates, noted=len(seeds) > 1)
+        _row(study, study.methods[name], by_method.get(name, {}), failed.get(name, {}), rates, noted=len(seeds) > 1)
         for name in sorted({*by_method, *failed})
     ]
     keys = [f"{variant}_{100 * rate:g}" for rate in reversed(rates) for variant in ("selected", "default")]
@@ -82,19 +82,6 @@ def _measure(measured: Mapping[str, Sequence[float]]) -> str:
     return "Accuracy in percent" if "correct" in measured else "Perplexity"
 
 
-def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
-    """What retrained models are judged by: accuracy in percent, or perplexity where there is no right answer."""
-    if "correct" in measured:
-        return [100 * value for value in measured["correct"]]
-    return [math.exp(value) for value in measured["loss"]]
-
-
-def mean_and_error(values: Sequence[float]) -> str:
-    """Mean ± standard error."""
-    text = f"{fmean(values):.2f}"
-    return f"{text} ± {stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else text
-
-
 def _found(method: MethodStudy) -> Found:
     """The newest point of every variant and rate, where the most helpful examples of the whole set were removed."""
     found: Found = {}
@@ -102,7 +89,7 @@ def _found(method: MethodStudy) -> Found:
         record = entry.record
         if isinstance(record, RemovalRecord) and _counts(record):
             for point in record.points:
-                found[record.variant, point.rate] = Entry(record, entry.id, entry.path), point
+                found[record.variant, point.rate] = entry.holding(record), point
     return found
 
 
@@ -132,7 +119,15 @@ def _columns(rate: float, best: str, *, shown: bool) -> list[Column]:
     return [*columns, Column(f"difference_{100 * rate:g}", f"Difference, {share}", hint, best_first=best, shown=shown)]
 
 
-def _row(method: MethodStudy, found: Found, failed: Mapping[str, str], rates: Sequence[float], *, noted: bool) -> Row:
+def _row(
+    study: TaskStudy,
+    method: MethodStudy,
+    found: Found,
+    failed: Mapping[str, str],
+    rates: Sequence[float],
+    *,
+    noted: bool,
+) -> Row:
     cells = {}
     for rate in rates:
         for variant in VARIANTS:
@@ -142,8 +137,7 @@ def _row(method: MethodStudy, found: Found, failed: Mapping[str, str], rates: Se
             elif variant in failed:
                 cells[key] = failed_cell(failed[variant])
         cells[f"difference_{100 * rate:g}"] = _difference(found.get(("selected", rate)), found.get(("default", rate)))
-    heading = heading_cell(method.name, method.title, method.family, control=method.control)
-    return Row(method.name, heading, cells, family=method.family, fixed=method.control)
+    return method_row(study, method, cells)
 
 
 def _references(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
@@ -164,13 +158,15 @@ def _references(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
 
 
 def _cell(measured: Mapping[str, Sequence[float]], record: str, *, noted: bool = False) -> Cell:
-    values = judged(measured)
+    values = formats.judged(measured)
     note = f"{len(values)} seeds" if noted else ""
-    return Cell(mean_and_error(values), fmean(values), note=note, link=Link(f"records/{record}.html"))
+    return Cell(formats.mean_and_error(values), fmean(values), note=note, link=Link(f"records/{record}.html"))
 
 
 def _difference(selected: Pair | None, default: Pair | None) -> Cell:
     if selected is None or default is None or selected[0].record.retrain_seeds != default[0].record.retrain_seeds:
         return EMPTY
-    differences = [a - b for a, b in zip(judged(selected[1].measured), judged(default[1].measured), strict=True)]
-    return Cell(mean_and_error(differences).replace("-", formats.fixed(-1, 0)[0]), fmean(differences))
+    differences = [
+        a - b for a, b in zip(formats.judged(selected[1].measured), formats.judged(default[1].measured), strict=True)
+    ]
+    return Cell(formats.mean_and_error(differences).replace("-", formats.fixed(-1, 0)[0]), fmean(differences))

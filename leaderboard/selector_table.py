@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.common import largest_common
 from attriboard.leaderboard.metrics import category
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, TaskStudy
@@ -37,8 +38,7 @@ SUMMARY = (
     Column(
         "common",
         "Mean regret, common",
-        "Over one subset for all: pairs of task and attributor that the selectors which chose on at least half of all "
-        "pairs have in common",
+        "Over one subset for all: the pairs of task and attributor on which every selector with a number here chose",
     ),
     Column("worst", "Worst regret"),
     Column("gap_closed", "Mean gap closed", "Where there is a gap", best_first="desc"),
@@ -83,7 +83,7 @@ def selector_table(studies: Iterable[TaskStudy]) -> Table | None:
         Row(
             entry.record.selector,
             Cell(entry.record.selector, entry.record.selector, link=Link(f"records/{entry.id}.html")),
-            _cells(entry.record),
+            _cells(entry),
             family=entry.record.task.name,
         )
         for entry in found
@@ -96,12 +96,14 @@ def selector_table(studies: Iterable[TaskStudy]) -> Table | None:
 def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
     """One row per selector: means over tasks and attributors."""
     by_selector: dict[str, list[SelectionRecord]] = {}
-    for entry in _all(studies):
+    every = _all(studies)
+    for entry in [entry for entry in every if not entry.mine] or every:
         by_selector.setdefault(entry.record.selector, []).append(entry.record)
     if not by_selector:
         return None
     headline = {_pair(r): r.regret.mean for r in by_selector.get(HEADLINE_SELECTOR, ()) if r.regret}
-    common = _common(by_selector.values())
+    chosen = {name: {_pair(r) for r in records if r.regret} for name, records in by_selector.items()}
+    compared, common = largest_common(chosen)
     rows = []
     for name, records in by_selector.items():
         regrets = [r.regret.mean for r in records if r.regret]
@@ -112,7 +114,7 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
             "regret": _mean(regrets),
             "surrogate": _mean(there),
             "common": _mean([r.regret.mean for r in records if r.regret and _pair(r) in common])
-            if common <= {_pair(r) for r in records if r.regret}
+            if name in compared
             else EMPTY,
             "worst": Cell(formats.fixed(max(regrets)), max(regrets)) if regrets else EMPTY,
             "gap_closed": _mean([r.gap_closed for r in records if r.gap_closed is not None], formats.percent),
@@ -123,17 +125,10 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
     rows.sort(key=lambda row: float(row.cell("regret").value or 0.0) if row.cell("regret").value is not None else 9.0)
     caption = (
         "Averages over each selector's own choices; beside them, for comparison, ξ̄'s regret on the same tasks and "
-        f"attributors, and the mean over the {len(common)} pairs that the selectors which chose on at least half of "
-        "all pairs have in common. A regret of 0 means: as good as choosing with all the retrains."
+        f"attributors, and the mean over the {len(common)} pairs of task and attributor on which all of them chose. "
+        "A regret of 0 means: as good as choosing with all the retrains."
     )
     return Table("summary", caption, "selectors", Column("selector", "Selector", numeric=False), SUMMARY, rows)
-
-
-def _common(choices: Iterable[Sequence[SelectionRecord]]) -> set[tuple[str, str]]:
-    """Tasks and attributors on which every selector chose; those that chose on less than half of all are left out."""
-    chosen = [{_pair(r) for r in records if r.regret} for records in choices]
-    every = set().union(*chosen)
-    return every.intersection(*(pairs for pairs in chosen if 2 * len(pairs) >= len(every)))
 
 
 def _pair(record: SelectionRecord) -> tuple[str, str]:
@@ -148,11 +143,12 @@ def _regret(record: SelectionRecord) -> float:
     return record.regret.mean if record.regret else 9.0
 
 
-def _cells(record: SelectionRecord) -> dict[str, Cell]:
+def _cells(entry: Entry[SelectionRecord]) -> dict[str, Cell]:
+    record = entry.record
     task = record.task.name
     cells = {
         "task": Cell(task, task, link=Link(f"tasks/{task}.html")),
-        "attributor": Cell(record.title, record.title, link=Link(f"attributors/{record.row}.html")),
+        "attributor": Cell(entry.title, entry.title, link=Link(f"attributors/{entry.row}.html")),
         "chosen": _chosen(record),
         "seconds": Cell(formats.seconds(record.seconds), record.seconds),
         "retrains": Cell(formats.count(record.n_retrains), record.n_retrains),

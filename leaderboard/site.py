@@ -12,8 +12,8 @@ from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.markdown import Picture, pictures, title_of
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, rank_methods
 from attriboard.leaderboard.reading import Bundle, Entry
-from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, facts, studies
-from attriboard.leaderboard.tables import Cell, Row, Table
+from attriboard.leaderboard.study import MethodStudy, TaskStudy, facts, studies
+from attriboard.leaderboard.tables import Cell, Placed, Row, Table, nested
 from attriboard.records.files import AnyRecord
 from attriboard.records.metasmoothness import Metasmoothness
 
@@ -45,7 +45,7 @@ class TaskSummary:
 
 
 @dataclass(frozen=True)
-class MatrixRow:
+class MatrixRow(Placed):
     """An attributor over all tasks: task → its study there; `best` names the tasks where it shares rank 1."""
 
     name: str
@@ -161,11 +161,25 @@ class Site:
             found = [headline_result(method) for method in self.attributors[name].values()]
             return sum(result.mean for result in found if result) / max(len(self.graded), 1)
 
-        ordered = sorted(self.attributors, key=lambda name: (name in CONTROLS, -level(name), name))
+        one = {name: next(iter(by_task.values())) for name, by_task in self.attributors.items()}
+        ordered = sorted(one, key=lambda name: (one[name].control, -level(name), name))
         scored = [name for name in ordered if any(headline_result(m) for m in self.attributors[name].values())]
-        methods = [name for name in scored if name not in CONTROLS][:MATRIX_ROWS]
-        rows = [*methods, *(name for name in scored if name in CONTROLS)]
-        return [MatrixRow(n, n in CONTROLS, self.attributors[n], frozenset(best[n])) for n in rows]
+        methods = [name for name in scored if not one[name].control]
+        shown = {*[name for name in methods if not one[name].mine][:MATRIX_ROWS], *(n for n in scored if one[n].mine)}
+        shown |= {name for name in scored if one[name].control}
+        rows = [
+            MatrixRow(
+                name,
+                one[name].control,
+                self.attributors[name],
+                frozenset(best[name]),
+                mine=one[name].mine,
+                parent=one[name].parent,
+            )
+            for name in scored
+            if name in shown
+        ]
+        return nested(rows)
 
     @cached_property
     def exceptions(self) -> list[tuple[str, str, float, float]]:
@@ -191,7 +205,7 @@ class Site:
     def news(self) -> list[News]:
         """The last days on which something was measured."""
         current = (e for e in self.entries if e.id not in self.superseded)
-        days = sorted({(e.record.created[:10], e.record.task.name, e.record.title) for e in current})
+        days = sorted({(e.record.created[:10], e.record.task.name, e.title) for e in current})
         groups = [
             News(date, task, [name for _, _, name in group]) for (date, task), group in groupby(days, lambda d: d[:2])
         ]

@@ -41,7 +41,7 @@ class MethodStudy:
     """One attributor on one task, with all parameters or with some: what attributes other parameters is another row.
 
     Attributes:
-        name: the attributor, or its `row` where it attributes some parameters only.
+        name: the attributor, or its `row` where it attributes some parameters only or the records are your own.
         attributions: its current records, oldest first.
         selections: selector → its newest record, of those that start from the method's defaults if there are any.
         uses: its current records of data selection and other uses, oldest first.
@@ -66,8 +66,18 @@ class MethodStudy:
 
     @property
     def title(self) -> str:
-        """As it stands at the head of a row: with its parameters, where they are some only."""
-        return self.newest.record.title if self.newest else self.name
+        """As it stands at the head of a row: with its parameters, where they are some only; your own says so."""
+        return self.newest.title if self.newest else self.name
+
+    @property
+    def mine(self) -> bool:
+        """Whether its records are your own; published ones have a row of their own."""
+        return self.newest is not None and self.newest.mine
+
+    @property
+    def parent(self) -> str:
+        """The row that it is a version of: of all parameters, and published; empty where it is that itself."""
+        return "" if self.name == self.attributor else self.attributor
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -168,6 +178,7 @@ class TaskStudy:
         bundles: kind → the published bundle.
         superseded: records on other versions or ground truths.
         questions: name of another question than the usual one → what is on its ground truth.
+        entries: all of its records, those included, oldest first.
     """
 
     name: str
@@ -175,6 +186,7 @@ class TaskStudy:
     bundles: Mapping[str, Bundle]
     superseded: Sequence[Entry[AnyRecord]]
     questions: Mapping[str, "TaskStudy"] = field(default_factory=dict)
+    entries: Sequence[Entry[AnyRecord]] = ()
 
     @property
     def every_bundle(self) -> list[Bundle]:
@@ -215,7 +227,7 @@ class TaskStudy:
         """
         if self.methods[SIGN_FLIPPED].attributions:
             return None
-        found = [(m.name, m.headline) for m in self.methods.values() if not m.control and m.headline]
+        found = [(m.name, m.headline) for m in self.methods.values() if not m.control and not m.mine and m.headline]
         return max(found, key=lambda pair: pair[1].record.lds.mean if pair[1].record.lds else -2.0, default=None)
 
     @property
@@ -277,7 +289,8 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         current: Edition | None = (listing.version, listing.fingerprint, listing.sha256)
     else:
         # Where nothing is graded, only the version counts.
-        graded = [entry for entry in entries if truth_of(entry.record)] or entries
+        published = [entry for entry in entries if not entry.mine] or entries
+        graded = [entry for entry in published if truth_of(entry.record)] or published
         current = _edition(graded[-1].record) if graded else None
     superseded = [entry for entry in entries if not _is_current(entry.record, current)]
     attributions: dict[str, list[Entry[AttributionRecord]]] = {control: [] for control in CONTROLS}
@@ -288,21 +301,21 @@ def _study(name: str, entries: list[Entry[AnyRecord]], bundles: Mapping[str, Bun
         record = entry.record
         if not _is_current(record, current):
             continue
-        method = record.row
+        method = entry.row
         attributions.setdefault(method, [])
         if isinstance(record, AttributionRecord):
-            attributions[method].append(Entry(record, entry.id, entry.path, entry.verification))
+            attributions[method].append(entry.holding(record))
         elif isinstance(record, SelectionRecord):
-            selections[method].append(Entry(record, entry.id, entry.path, entry.verification))
+            selections[method].append(entry.holding(record))
         elif isinstance(record, SelectionCostRecord):
-            costs[method][record.swept] = Entry(record, entry.id, entry.path, entry.verification)
+            costs[method][record.swept] = entry.holding(record)
         else:
-            uses[method].append(Entry(record, entry.id, entry.path, entry.verification))
+            uses[method].append(entry.holding(record))
     methods = {
         m: MethodStudy(m, attributions[m], _by_selector(selections[m], attributions[m]), uses[m], costs[m])
         for m in sorted(attributions)
     }
-    return TaskStudy(name, methods, bundles, superseded)
+    return TaskStudy(name, methods, bundles, superseded, entries=entries)
 
 
 def _by_selector(

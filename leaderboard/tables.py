@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from markupsafe import Markup
 
@@ -46,8 +47,9 @@ class Cell:
         note: a second, smaller line.
         detail: a third one.
         link: where the text leads.
+        more: a last, smaller line that leads elsewhere.
         drawing: finished markup below.
-        badge: draws the text as a badge of this kind: ok, failed, quiet.
+        badge: draws the text as a badge of this kind (ok, failed, quiet), or sets one after it (control, yours).
         emphasis: whether it is the number that orders its row.
     """
 
@@ -56,6 +58,7 @@ class Cell:
     note: str = ""
     detail: str = ""
     link: Link | None = None
+    more: Link | None = None
     drawing: Markup | None = None
     badge: str = ""
     emphasis: bool = False
@@ -69,15 +72,35 @@ def failed_cell(record: str) -> Cell:
     return Cell("failed", None, link=Link(f"records/{record}.html"), badge="failed")
 
 
-def heading_cell(name: str, title: str, family: str, *, control: bool, linked: bool = True) -> Cell:
-    """An attributor at the head of its row; a control says so in place of its family."""
-    link = Link(f"attributors/{name}.html") if linked else None
-    return Cell(title, title, note="" if control else family, link=link, badge="control" if control else "")
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A row by its place: what it is a version of, and whether it is your own.
+
+    Attributes:
+        name: what versions of it name.
+        parent: name of the row that it is a version of; empty for none.
+        mine: whether it has your own records.
+    """
+
+    name: str
+    parent: str = ""
+    mine: bool = False
+
+
+PlacedT = TypeVar("PlacedT", bound=Placed)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: its heading, the rest of its cells by column, and what it is filtered by."""
+class Row(Placed):
+    """One row.
+
+    Attributes:
+        name: in exports.
+        heading: its first cell.
+        cells: the others, by column.
+        family: what it is filtered by.
+        fixed: whether it stays in view whatever is searched for.
+    """
 
     name: str
     heading: Cell
@@ -144,4 +167,15 @@ def in_order(rows: Iterable[Row], keys: Sequence[str], best: str) -> list[Row]:
         emphasised = replace(row, cells={**row.cells, key: replace(cell, emphasis=True)})
         return (-value if best == "desc" else value, row.name), emphasised
 
-    return [row for _, row in sorted(map(marked, rows), key=lambda pair: pair[0])]
+    return nested([row for _, row in sorted(map(marked, rows), key=lambda pair: pair[0])])
+
+
+def nested(rows: Sequence[PlacedT]) -> list[PlacedT]:
+    """The rows in their order, but versions right below the row that they are versions of, where it is there."""
+    heads = {row.name for row in rows if not row.parent}
+    below: dict[str, list[PlacedT]] = {}
+    for row in rows:
+        if row.parent in heads:
+            below.setdefault(row.parent, []).append(row)
+    alone = (replace(row, parent="") for row in rows if row.parent not in heads)
+    return [placed for row in alone for placed in (row, *below.get(row.name, ()))]

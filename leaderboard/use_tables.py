@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.study import MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, heading_cell, in_order
+from attriboard.leaderboard.study import TaskStudy
+from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, in_order
 from attriboard.records.uses import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord
 
 VARIANTS = ("default", "selected", "oracle")
@@ -29,7 +30,7 @@ def brittleness_table(study: TaskStudy) -> Table | None:
             record = entry.record
             if record.status == "ok":
                 cells[f"{variant}_flipped"] = Cell(formats.percent(record.share_flipped), record.share_flipped)
-        rows.append(_row(study.methods[method], cells))
+        rows.append(method_row(study, study.methods[method], cells))
     if not rows:
         return None
     caption = (
@@ -49,7 +50,7 @@ def mislabel_table(study: TaskStudy) -> Table | None:
     rows = []
     for method, by_key in found.items():
         cells = {f"{variant}_{by}": _auc(entry) for (variant, by), entry in by_key.items()}
-        rows.append(_row(study.methods[method], cells))
+        rows.append(method_row(study, study.methods[method], cells))
     if not rows:
         return None
     caption = (
@@ -68,8 +69,8 @@ def _newest(study: TaskStudy, kind: type[R], key: Callable[[R], str]) -> dict[st
         for entry in method.uses:
             record = entry.record
             if isinstance(record, kind) and record.variant in VARIANTS:
-                mine = found.setdefault(name, {})
-                mine[record.variant, key(record)] = Entry(record, entry.id, entry.path)
+                newest = found.setdefault(name, {})
+                newest[record.variant, key(record)] = entry.holding(record)
     return found
 
 
@@ -106,11 +107,6 @@ def _auc(entry: Entry[MislabelRecord]) -> Cell:
         return failed_cell(entry.id)
     low, high = map(formats.fixed, record.ci95)
     return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", link=Link(f"records/{entry.id}.html"))
-
-
-def _row(method: MethodStudy, cells: dict[str, Cell]) -> Row:
-    heading = heading_cell(method.name, method.title, method.family, control=method.control)
-    return Row(method.name, heading, cells, family=method.family, fixed=method.control)
 
 
 def _table(caption: str, columns: list[Column], rows: list[Row]) -> Table:

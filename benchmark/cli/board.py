@@ -32,7 +32,7 @@ def build(
         typer.Option(
             "--with-my-results/--published-only",
             help="Whether records in attriboard-results, where run and select write them, appear beside the published "
-            "ones. Not with --results.",
+            "ones, in rows marked as yours. Not with --results.",
         ),
     ] = True,
     url: Annotated[
@@ -49,12 +49,14 @@ def build(
 
     mine = [RESULTS] if with_my_results and RESULTS.is_dir() and not results else []
     bundles = groundtruth if results or groundtruth else published_folder()
-    summary = build_board([*(results or published_folders()), *mine], out, bundles, url=url)
+    summary = build_board(results or published_folders(), out, bundles, url=url, mine=mine)
     if json:
-        emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records})
+        emit({"index": str(summary.index), "tasks": list(summary.tasks), "n_records": summary.n_records,
+              "n_mine": summary.n_mine})  # fmt: skip
     else:
         if mine:
-            note(f"with your records in {RESULTS}; --published-only leaves them out")
+            said = "1 record of yours" if summary.n_mine == 1 else f"{summary.n_mine} records of yours"
+            note(f"with {said} in {RESULTS}; --published-only leaves them out")
         print(f"{summary.n_records} records of {len(summary.tasks)} tasks; open {summary.index.resolve()}")
 
 

@@ -69,10 +69,49 @@ def draw_selection_cost(
         "colors": colored,
         "dashes": [[1, 0]] * len(names),
         "domain": [-0.35, last + 0.35],
+        "budget_title": "retrains (log), and their seconds on one core",
         "places": [float(place) for place in labels],
         "labels": f"({json.dumps(labels, ensure_ascii=False)})[format(datum.value, '.2f')]",
     }
     return filled("budget", values, colors)
+
+
+def average_figure(budgets: Sequence[int], rules: Mapping[str, Sequence[float]], xi: float | None) -> Markup:
+    """Mean regret over tasks and methods inside a page: a line per rule, ξ's as a diamond at 0 retrains.
+
+    Args:
+        budgets: numbers of retrains.
+        rules: name of a rule → mean regret at each.
+        xi: that of ξ.
+    """
+    colored = dict(zip(rules, series_colors(len(rules)), strict=True))
+    labels = {"0.00": ["0", "ξ"]} | {f"{math.log2(k):.2f}": [str(k)] for k in budgets}
+    rows = [
+        {"series": name, "color": colored[name], "at": math.log2(k), "mean": mean, "low": mean, "high": mean}
+        for name, means in rules.items()
+        for k, mean in zip(budgets, means, strict=True)
+    ]
+    values: dict[str, Any] = {
+        "heading": "",
+        "width": 560,
+        "height": 240,
+        "columns": 1,
+        "paid": rows,
+        "marks": [{"at": 0.0, "mean": xi, "shape": "diamond", "color": PAGE["selected"]}] if xi is not None else [],
+        "names": list(rules),
+        "colors": list(colored.values()),
+        "dashes": [[1, 0]] * len(rules),
+        "domain": [-0.35, math.log2(budgets[-1]) + 0.35],
+        "places": [float(place) for place in labels],
+        "labels": f"({json.dumps(labels, ensure_ascii=False)})[format(datum.value, '.2f')]",
+        "budget_title": "retrains (log)",
+    }
+    said = "; ".join(
+        f"{name} {fixed(means[0])} with {budgets[0]} retrains, {fixed(means[-1])} with {budgets[-1]}"
+        for name, means in rules.items()
+    )
+    without = "" if xi is None else f"ξ {fixed(xi)} without retrains; "
+    return inline(filled("budget", values, PAGE), f"Mean regret of λ over tasks and methods: {without}{said}")
 
 
 def cost_figure(records: Sequence[SelectionCostRecord]) -> Markup:

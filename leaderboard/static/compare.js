@@ -17,9 +17,10 @@
   const wanted = (state.get("methods") ?? data.methods.slice(0, 3).join(",")).split(",");
   let chosen = [...new Set(wanted)].filter((name) => data.methods.includes(name));
   if ([...variant.options].some((option) => option.value === state.get("variant"))) variant.value = state.get("variant");
+  const title = (name) => data.titles[name] ?? name;
   for (const name of data.methods) {
     const label = element("label");
-    label.append(element("input", "", { type: "checkbox", value: name, checked: chosen.includes(name) }), ` ${name}`);
+    label.append(element("input", "", { type: "checkbox", value: name, checked: chosen.includes(name) }), ` ${title(name)}`);
     document.getElementById("methods").append(label);
   }
 
@@ -56,10 +57,10 @@
     state.set("variant", variant.value);
     history.replaceState(null, "", `#${state}`);
     table.hidden = names.length < 2;
-    said.textContent = names.length < 2 ? "Choose two methods or more." : `Below each score: its difference from ${names[0]} with the paired 95 % interval, bold where it is significant.`;
+    said.textContent = names.length < 2 ? "Choose two methods or more." : `Below each score: its difference from ${title(names[0])} with the paired 95 % interval, bold where it is significant.`;
     if (names.length < 2) return;
     const heading = element("tr");
-    heading.append(element("th", "Task", { scope: "col" }), ...names.map((name) => element("th", name, { scope: "col", className: "number" })), element("th", "Ceiling", { scope: "col", className: "number" }));
+    heading.append(element("th", "Task", { scope: "col" }), ...names.map((name) => element("th", title(name), { scope: "col", className: "number" })), element("th", "Ceiling", { scope: "col", className: "number" }));
     table.tHead.replaceChildren(heading);
     const rows = Object.entries(data.tasks).map(([name, task]) => {
       const row = element("tr");
@@ -75,7 +76,7 @@
       const found = Object.values(data.tasks).map((task) => difference(task[variant.value], name, names[0])).filter(Boolean);
       return `better on ${found.filter((d) => d[1] > 0).length}, worse on ${found.filter((d) => d[2] < 0).length} of ${found.length}`;
     };
-    won.append(element("th", `Against ${names[0]}`, { scope: "row" }), ...names.map((name, i) => element("td", i ? against(name) : "—", { className: "number" })), element("td"));
+    won.append(element("th", `Against ${title(names[0])}`, { scope: "row" }), ...names.map((name, i) => element("td", i ? against(name) : "—", { className: "number words" })), element("td"));
     table.tBodies[0].replaceChildren(...rows, won);
   };
   form.addEventListener("change", ({ target }) => {

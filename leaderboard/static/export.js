@@ -5,7 +5,7 @@ window.tableExport = (() => {
   const missing = (cell) => ["9e99", "-9e99", ""].includes(cell.dataset.order);
   const shownText = (cell) => {
     const copy = cell.cloneNode(true);
-    copy.querySelectorAll(".note, .badge.quiet").forEach((part) => cell.tagName === "TH" && part.remove());
+    copy.querySelectorAll(".note, .badge").forEach((part) => cell.tagName === "TH" && part.remove());
     return clean(copy.textContent);
   };
 

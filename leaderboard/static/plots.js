@@ -46,7 +46,7 @@ window.plots = {
   "x_scale": { "domain": "$domain", "nice": false, "zero": false },
   "x_axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": true, "labelSeparation": 5 },
   "lds": { "field": "lds", "type": "quantitative", "title": "LDS", "scale": { "zero": false } },
-  "xi": { "field": "xi", "type": "quantitative", "title": "ξ̄", "scale": { "domain": [0, 1] }, "axis": { "values": [0, 0.5, 1], "titleAngle": 0, "titlePadding": 14 } },
+  "xi": { "field": "xi", "type": "quantitative", "title": "mean ξ", "scale": { "domain": [0, 1] }, "axis": { "values": [0, 0.5, 1], "tickCount": 3 } },
   "mark_shape": { "field": "mark", "type": "nominal", "title": null, "scale": { "domain": "$variants", "range": ["square", "diamond", "circle"] }, "legend": { "labelExpr": "$legend", "values": "$drawn" } },
   "mark_size": { "field": "size", "type": "quantitative", "scale": null, "legend": null },
   "mark_stroke": { "field": "mark", "type": "nominal", "title": null, "scale": { "domain": "$variants", "range": ["$default", "$selected", "$oracle"] } },
@@ -91,7 +91,7 @@ window.plots = {
       { "data": { "values": "$marks" }, "mark": { "type": "point", "filled": false, "size": 110, "strokeWidth": 2.2, "opacity": 1 }, "encoding": { "x": "$budget_x", "y": "$regret", "stroke": "$own_color", "shape": { "field": "shape", "type": "nominal", "scale": null } } }
     ]
   },
-  "budget_x": { "field": "at", "type": "quantitative", "title": "retrains (log), and their seconds on one core", "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": false } },
+  "budget_x": { "field": "at", "type": "quantitative", "title": "$budget_title", "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": false } },
   "regret": { "field": "mean", "type": "quantitative", "title": "regret (LDS)" },
   "own_color": { "field": "color", "type": "nominal", "scale": null },
   "line_x": { "field": "x", "type": "quantitative", "title": "$title", "scale": "$line_scale", "axis": { "tickCount": 8 } },

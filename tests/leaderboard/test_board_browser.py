@@ -36,6 +36,9 @@ def site(tmp_path_factory):
     for record in records:
         write_record(record, folder / "results")
     build_board([folder / "results"], folder / "www" / "sub" / "board")
+    for level in (0.3, 0.4):
+        write_record(make_record("iffim", level, created=f"2027-01-0{10 * level:.0f}T00:00:00Z"), folder / "mine")
+    build_board([folder / "results"], folder / "www" / "own", mine=[folder / "mine"])
     (folder / "none").mkdir()
     build_board([folder / "none"], folder / "www" / "empty", ROOT / "leaderboard" / "groundtruth")
     return folder / "www"
@@ -165,7 +168,7 @@ def test_the_explorer_draws_curves_with_marks_and_follows_its_link(page, root):
     assert f"{len(LAMBDAS) + 1} configurations, 1 failed" in reading
     assert f"selected {selected.lds.mean:.3f} at 0.01" in reading
     assert page.locator("#chart svg").get_by_text("noise ceiling 0.810").count() == 1
-    assert page.locator("#chart svg").get_by_text("ξ̄").count() >= 1
+    assert page.locator("#chart svg").get_by_text("mean ξ").count() == 1
     page.get_by_text("The numbers as a table").click()
     assert page.locator("#values tbody tr").count() == len(LAMBDAS) + 1
     page.locator("#attributor").select_option("grad_dot")
@@ -212,6 +215,27 @@ def test_methods_are_compared_over_all_tasks_and_the_link_remembers_which(page, 
     assert "methods=iffim&" in page.url
 
 
+def test_own_rows_are_marked_and_lead_to_their_history(browser, site):
+    page = browser.new_page()
+    page.goto((site / "own" / "leaderboards" / "digits_mlp-lds.html").as_uri())
+    page.locator(".tools.ready").wait_for()
+    shown = names(page)
+    assert shown[shown.index("iffim") + 1] == "iffim-yours"
+    own = page.locator("#board tr.mine")
+    assert own.locator(".badge.yours").all_inner_texts() == ["yours"]
+    own.get_by_role("link", name="history").click()
+    assert page.locator("#history-digits_mlp + .scroll tbody tr").count() == 2
+    assert page.get_by_text("Run again with the same code and inputs").count() == 1
+    page.close()
+
+
+def test_formulas_are_drawn_in_the_font_that_comes_along(page, root):
+    page.goto(root + "docs/formulas.html")
+    page.evaluate("document.fonts.ready")
+    assert page.evaluate("[...document.fonts].map(font => [font.family, font.status])") == [["Formulas", "loaded"]]
+    assert page.evaluate("getComputedStyle(document.querySelector('math')).fontFamily").startswith("Formulas")
+
+
 def test_a_citation_can_be_copied(page, root, site):
     record = next((site / "sub" / "board" / "records").glob("*.html"))
     page.goto(f"{root}records/{record.name}")
@@ -246,6 +270,8 @@ def test_every_page_fits_every_width_and_passes_axe_in_both_themes(browser, site
             "tasks/digits_mlp.html",
             "../../empty/tasks/mnist_lr.html",
             "../../empty/index.html",
+            "../../own/leaderboards/digits_mlp-lds.html",
+            "../../own/attributors/iffim-yours.html",
         ),
         *("leaderboards/digits_mlp-lds.html", f"records/{record.name}"),
         *sorted(f"docs/{path.name}" for path in (folder / "docs").glob("*.html")),

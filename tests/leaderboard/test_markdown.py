@@ -1,11 +1,14 @@
+import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from attriboard.leaderboard.markdown import render_markdown
+from attriboard.leaderboard.assets import fonts
+from attriboard.leaderboard.markdown import mathml, render_markdown
 from attriboard.leaderboard.methods import FOLDER, catalogue, method, paper_link
 from attriboard.leaderboard.site import read_documents
 
@@ -17,6 +20,40 @@ def test_formulas_become_mathml_and_raw_html_shows_as_text():
     assert "<msup>" in html
     assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in html
     assert "<script" not in html
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        (r"z'", '<mo lspace="0" rspace="0">&#x02032;</mo>'),
+        (r"\bar{\xi}", '<mo stretchy="false">&#x000AF;</mo>'),
+        (r"\overline{f(z')}", '<mrow class="overline"><mi>f</mi>'),
+        (r"\lVert x \rVert", '<mo stretchy="false">&#x02016;</mo>'),
+        (r"\hat\lambda", '<mo stretchy="false">&#x002C6;</mo>'),
+    ],
+)
+def test_primes_bars_and_norms_are_drawn_as_latex_draws_them(latex, expected):
+    assert expected in mathml(latex)
+
+
+def test_a_formula_stays_on_the_line_of_its_comma():
+    shown = render_markdown("of $z'$, and ($x$).")
+    assert shown.count('<span class="whole">') == 2
+    assert "</math></span>,</span>" in shown
+
+
+def test_the_font_of_formulas_has_every_character_of_the_documents_formulas():
+    ttlib = pytest.importorskip("fontTools.ttLib", reason="fontTools is not installed")
+    (path,) = (path for path in fonts() if path.suffix == ".woff")
+    font = ttlib.TTFont(path)
+    assert "MATH" in font
+    known = font.getBestCmap()
+    missing = set()
+    for source in (*(ROOT / "docs").rglob("*.md"), *FOLDER.glob("*.md")):
+        shown = render_markdown(source.read_text(encoding="utf-8"))
+        for formula in re.findall(r"<math.*?</math>", shown, re.S):
+            missing |= {c for c in html.unescape(re.sub(r"<[^>]*>", "", formula)) if ord(c) not in known}
+    assert missing == set()
 
 
 def test_a_cell_of_one_word_is_kept_whole() -> None:

@@ -330,4 +330,8 @@ def test_links_resolve_and_nothing_is_loaded_from_elsewhere(kind, request):
             assert target.is_file(), (path, url)
             if parts.fragment and target.suffix == ".html" and "=" not in parts.fragment:
                 assert parts.fragment in pages[target].ids, (path, url)
-    assert not re.search(r"url\(|@import", (site / "assets" / "board.css").read_text())
+    style = (site / "assets" / "board.css").read_text()
+    assert "@import" not in style
+    assert re.findall(r"url\(([^)]*)\)", style) == ['"stix-two-math.woff"']
+    assert (site / "assets" / "stix-two-math.woff").read_bytes()[:4] == b"wOFF"
+    assert "SIL OPEN FONT LICENSE" in (site / "assets" / "OFL.txt").read_text()

@@ -101,7 +101,7 @@ def test_curve_has_every_point_its_interval_its_failures_and_its_marks() -> None
     assert [row["reason"] for row in rows if "lds" not in row] == ["nan: all rows"] * 3
     texts, _ = drawn(chart)
     assert {"default = 0", "selected (ξ) = 0.01", "oracle = 0.00316", "noise ceiling 0.800"} <= set(texts)
-    assert {"iffim on digits_mlp", "ξ̄", "regularization λ (log)", "0", "1e-9", "1000"} <= set(texts)
+    assert {"iffim on digits_mlp", "mean ξ", "regularization λ (log)", "0", "1e-9", "1000"} <= set(texts)
     assert texts.count("regularization λ (log)") == 1
 
 
