@@ -62,7 +62,9 @@ def run(
     save_scores: Annotated[
         Path | None,
         typer.Option(
-            "--save-scores", metavar="FILE", help="Safetensors file that gets the scores, as tensor 'scores'."
+            "--save-scores",
+            metavar="FILE",
+            help="Gets the scores: .safetensors, tensor 'scores'; or .bergson, a folder as bergson has it.",
         ),
     ] = None,
     pdb: Annotated[

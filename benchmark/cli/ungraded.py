@@ -15,25 +15,32 @@ if TYPE_CHECKING:
     from attriboard.evaluation.workspace import Workspace
 
 
+BERGSON = ".bergson"
+"""Ending of a folder that gets scores as bergson stores them."""
+
+
 def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
     """What writes the scores of an outcome to a file, which must be possible before the work begins.
 
     Raises:
-        InputError: the file's name has another ending, or its folder does not exist.
+        InputError: the name has another ending, its folder does not exist, or it is a folder with something in it.
     """
     from attriboard.base.errors import InputError
+    from attriboard.base.interchange import write_bergson
     from attriboard.base.scores import write_scores
 
     if path is None:
         return lambda outcome: None
-    if path.suffix != ".safetensors":
-        raise InputError(f"--save-scores {path}: must end in .safetensors")
+    if path.suffix not in (".safetensors", BERGSON):
+        raise InputError(f"--save-scores {path}: must end in .safetensors, or in {BERGSON} for a folder of bergson")
     if not path.parent.is_dir():
         raise InputError(f"--save-scores {path}: no folder {path.parent}; make it first")
+    if path.suffix == BERGSON and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"--save-scores {path}: is there already, and not an empty folder; take another name")
 
     def save(outcome: "Outcome") -> None:
         if outcome.scores is not None:
-            write_scores(path, outcome.scores)
+            (write_bergson if path.suffix == BERGSON else write_scores)(path, outcome.scores)
 
     return save
 

@@ -113,18 +113,28 @@ def test_run_and_select_say_what_is_missing_in_words(file: Path, command: Any) -
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [("scores.pt", "must end in .safetensors"), ("no/folder/s.safetensors", "make it first")]
+    ("option", "message"),
+    [
+        ("scores.pt", "must end in .safetensors"),
+        ("no/folder/s.safetensors", "make it first"),
+        ("no/folder/s.bergson", "make it first"),
+        ("taken.bergson", "is there already"),
+    ],
 )
 def test_a_place_for_scores_that_cannot_be_is_refused_first(
-    file: Path, command: Any, option: str, message: str
+    file: Path, command: Any, option: str, message: str, tmp_path: Path
 ) -> None:
+    if message == "is there already":
+        option = str(tmp_path / "taken.bergson")
+        Path(option).write_text("mine")
     code, _, err = command("run", file, "grad_dot", "--save-scores", option)
     assert code == 2
     assert message in err
 
 
-def test_a_graded_run_saves_the_scores_that_it_grades(command: Any, tmp_path: Path) -> None:
-    saved = tmp_path / "scores.safetensors"
+@pytest.mark.parametrize("name", ["scores.safetensors", "scores.bergson"])
+def test_a_graded_run_saves_the_scores_that_it_grades(command: Any, tmp_path: Path, name: str) -> None:
+    saved = tmp_path / name
     code, out, err = command(
         "run", "digits_mlp", "random", "--save-scores", saved, "--json", "--threads", 1, "--out", tmp_path / "results"
     )

@@ -21,7 +21,7 @@ OWN_TEST = {  # pages whose blocks are run elsewhere in the suite, beside what e
     "docs/choosing-lambda.md",  # toolkit/test_regularization
 }
 CHEAP = ["README.md", "docs/commands.md", "docs/groundtruth.md", "docs/groundtruth-format.md"]
-LONG = ["docs/first-attributor.md", "docs/data-selection.md", "docs/methods.md"]
+LONG = ["docs/first-attributor.md", "docs/data-selection.md", "docs/interchange.md", "docs/methods.md"]
 
 
 def commands() -> list[tuple[str, list[str]]]:
