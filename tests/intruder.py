@@ -141,6 +141,9 @@ def by_a_fork_that_outlives_the_run():
         os._exit(0)
     return honestly(None)
 
+def by_replacing_the_worker():
+    os.execvp("sleep", ["sleep", facts["outlives"]])
+
 def by_filling_memory():
     hoard = []
     while True:

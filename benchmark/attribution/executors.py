@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
+from attriboard.attribution.cgroups import ControlGroup
 from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
 from attriboard.attribution.limits import NO_LIMITS, POLL_SECONDS, Limits, Watch
 from attriboard.base.errors import InputError
@@ -102,6 +103,7 @@ class Launch:
         descriptors: that it inherits; closed here once it has started.
         wrapped: whether another program starts the worker, tells how it ended in the way of shells, and keeps it from
             everything that is ours, so that nothing that it leaves is believed unseen.
+        group: that it enters; closed with it.
     """
 
     command: list[str]
@@ -112,6 +114,7 @@ class Launch:
     written: tuple[Path, ...] = ()
     descriptors: tuple[int, ...] = ()
     wrapped: bool = False
+    group: ControlGroup | None = None
 
 
 @dataclass(frozen=True)
@@ -207,16 +210,18 @@ class _Process(Worker):
         read, write = os.pipe()
         plans, self._plans = os.pipe()
         self._events, self._rest, self._nonsense = read, b"", False
+        self._group: ControlGroup | None = None
         inherited = [write, plans]
         try:
             self._launch = launch = executor.launch(folder, write, plans)
             inherited += launch.descriptors
+            self._group = launch.group
             self._limits, self.trusted = launch.limits, not launch.wrapped
             self._log = launch.log
             with self._log.open("ab") as log:
                 self._printed_from = log.tell()
                 self._process = subprocess.Popen(
-                    launch.command,
+                    launch.group.entering(launch.command) if launch.group else launch.command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -228,6 +233,8 @@ class _Process(Worker):
         except BaseException as error:
             os.close(read)
             os.close(self._plans)
+            if self._group is not None:
+                self._group.close()
             if isinstance(error, OSError) and executor.log is not None and error.filename == str(executor.log):
                 raise InputError(f"log {executor.log}: cannot be written: {error.strerror}") from error
             raise
@@ -281,6 +288,8 @@ class _Process(Worker):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         psutil.wait_procs(inside, timeout=_ENDING_SECONDS)
+        if self._group is not None:
+            self._group.close()
         os.close(self._events)
         os.close(self._plans)
         if self._keep is not None and self._keep != self._log:
@@ -289,8 +298,8 @@ class _Process(Worker):
 
     def death(self) -> str:
         """See `Worker`."""
-        if self._watch.reason:
-            return self._watch.reason
+        if reason := self._watch.reason or (self._group and self._group.exceeded()):
+            return reason
         if self._deadline is not None and time.monotonic() >= self._deadline:
             return f"timeout: not finished after {self._limits.seconds:g} s"
         if self._nonsense:

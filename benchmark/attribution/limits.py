@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 POLL_SECONDS = 0.05
-_OWN_PROCESSES = 8  # of a sandbox are among those that are seen; also, the system's own limit shall come first
+OWN_PROCESSES = 8  # of a sandbox are among those that are seen; also, the system's own limit shall come first
 _MAX_FILES = 10_000  # in a folder that an attributor may write to
 
 
@@ -81,7 +81,7 @@ class Watch:
 
     def _processes(self, members: list[psutil.Process]) -> str | None:
         limit = self._limits.processes
-        if limit is None or len(members) <= limit + _OWN_PROCESSES:
+        if limit is None or len(members) <= limit + OWN_PROCESSES:
             return None
         return f"too_many_processes: {len(members)}, the limit is {limit}"
 

@@ -82,6 +82,7 @@ def _end_with_the_runner(events: int) -> None:
     reader.register(events, 0)  # errors are reported always, and a pipe without a reader is one
     reader.poll()
     os.killpg(0, signal.SIGKILL)
+    os._exit(1)  # the first process of a namespace is spared by its own signals; the rest ends with it
 
 
 if __name__ == "__main__":

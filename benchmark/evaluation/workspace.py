@@ -9,7 +9,7 @@ from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.job import Job
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.attribution.runner import Runner
-from attriboard.attribution.sandbox import Sandbox, find_bubblewrap
+from attriboard.attribution.sandbox import Sandbox, find_tool
 from attriboard.base.display import Display, Silent
 from attriboard.base.errors import InputError
 from attriboard.base.processes import begin_work
@@ -45,7 +45,7 @@ class Workspace:
     Raises:
         UnknownNameError: no such task.
         InputError: both workers and a cluster are given, or the cluster cannot be used; or limits, a log or a sandbox
-            for what runs in this process; or a sandbox where there is no bubblewrap; or no task, or no numbers.
+            for what runs in this process; or a sandbox where no tool makes one; or no task, or no numbers.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Workspace:
         here = isolated and not self.task.portable
         where = ThisProcess(False) if here else _attribution_executor(limits, isolated, log)
         if sandbox:
-            find_bubblewrap()
+            find_tool()
             where = _sandboxed(where, groundtruth)
         self.runner = Runner(where, self.display)
         self._workers, self._cluster = workers, cluster

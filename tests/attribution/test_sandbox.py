@@ -10,23 +10,33 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from intruder import ATTEMPTS, ENDS_ITS_PROCESS, STAYS_ALIVE
 
-from attriboard.attribution import sandbox
+from attriboard.attribution import bubblewrap
 from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.runner import Runner
-from attriboard.attribution.sandbox import Sandbox
+from attriboard.attribution.sandbox import Sandbox, find_tool
 from attriboard.attribution.seccomp import seccomp_program
+from attriboard.attribution.view import View
 from attriboard.attribution.withheld import withheld_below
 from attriboard.base.errors import InputError
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.listing import published_folder
 
+TOOLS = {"bubblewrap": "bwrap", "crun": "crun"}
+with_each_tool = pytest.mark.parametrize(
+    "tool",
+    [
+        pytest.param(tool, marks=pytest.mark.skipif(shutil.which(program) is None, reason=f"{tool} is not installed"))
+        for tool, program in TOOLS.items()
+    ],
+)
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 BUNDLE = published_folder() / "digits_mlp-groundtruth.safetensors"
 SECRET = "a-password-of-the-host"
@@ -82,11 +92,11 @@ def commands() -> list[str]:
     return found
 
 
-@needs_bubblewrap
-def test_every_attempt_fails_with_a_row_and_honest_scores_have_the_same_bits(intruder, tmp_path):
+@with_each_tool
+def test_every_attempt_fails_with_a_row_and_honest_scores_have_the_same_bits(intruder, tmp_path, tool):
     job, facts = intruder("honestly", *STAYS_ALIVE, "by_a_fork_that_outlives_the_run")
     log = tmp_path / "log.txt"
-    outcomes = list(Runner(Sandbox(LIMITS, log)).run(job))
+    outcomes = list(Runner(Sandbox(LIMITS, log, tool=tool)).run(job))
     reasons = {outcome.hyperparameters["attempt"]: outcome.reason for outcome in outcomes}
     wrong = {name: reasons[name] for name, expected in STAYS_ALIVE.items() if not matches(expected, reasons[name])}
     assert not wrong, log.read_text()
@@ -99,10 +109,10 @@ def test_every_attempt_fails_with_a_row_and_honest_scores_have_the_same_bits(int
     np.testing.assert_array_equal(outcomes[0].scores, here.scores)
 
 
-@needs_bubblewrap
-def test_an_attempt_that_ends_its_process_fails_and_spares_the_others(intruder):
+@with_each_tool
+def test_an_attempt_that_ends_its_process_fails_and_spares_the_others(intruder, tool):
     job, _ = intruder(*ENDS_ITS_PROCESS)
-    reasons = {o.hyperparameters["attempt"]: o.reason for o in Runner(Sandbox(LIMITS)).run(job)}
+    reasons = {o.hyperparameters["attempt"]: o.reason for o in Runner(Sandbox(LIMITS, tool=tool)).run(job)}
     assert not {n: reasons[n] for n, expected in ENDS_ITS_PROCESS.items() if not matches(expected, reasons[n])}
 
 
@@ -116,8 +126,9 @@ def test_outside_of_the_sandbox_the_same_attempts_succeed(intruder):
 
 
 @needs_bubblewrap
+@with_each_tool
 @pytest.mark.skipif(os.getuid() != 0, reason="takes root to become another user")
-def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder):
+def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder, tool):
     job, _ = intruder("honestly", "by_path", "by_the_network", "by_the_environment", "by_a_namespace")
     checkpoints = Path(shutil.copy(job.checkpoints, open_folder))
     (open_folder / "job.json").write_text(job.model_copy(update={"checkpoints": checkpoints}).model_dump_json())
@@ -125,7 +136,7 @@ def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder):
         "import json, os, sys; from pathlib import Path; from attriboard.attribution.job import Job; "
         "from attriboard.attribution.runner import Runner; from attriboard.attribution.sandbox import Sandbox; "
         "job = Job.model_validate_json(Path(sys.argv[1]).read_text()); "
-        "print(json.dumps([os.getuid(), *(outcome.reason for outcome in Runner(Sandbox()).run(job))]))"
+        "print(json.dumps([os.getuid(), *(outcome.reason for outcome in Runner(Sandbox(tool=sys.argv[2])).run(job))]))"
     )
     # An interpreter below /root is open to root alone; another sandbox, which hides nothing, opens the way to it.
     view = ["bwrap", "--dev-bind", "/", "/", "--perms", "0755", "--tmpfs", str(Path.home())]
@@ -136,7 +147,7 @@ def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder):
         view += ["--ro-bind", str(prefix), str(prefix)]
     done = subprocess.run(
         [*view, "setpriv", "--reuid=60000", "--regid=60000", "--clear-groups", "--",
-         sys.executable, "-c", program, str(open_folder / "job.json")],
+         sys.executable, "-c", program, str(open_folder / "job.json"), tool],
         env=os.environ | {"HOME": "/nonexistent"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -144,6 +155,35 @@ def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder):
     assert (user, honest) == (60000, None)
     expected = ("FileNotFoundError", "ConnectionRefusedError|Network is unreachable", "nothing in it", "Error")
     assert all(map(matches, expected, reasons)), reasons
+
+
+@with_each_tool
+def test_nothing_outlives_a_runner_that_is_killed(intruder, open_folder, tool):
+    """What is inside has replaced the worker, so that nothing of ours watches there."""
+    job, facts = intruder("by_replacing_the_worker")
+    (open_folder / "job.json").write_text(job.model_dump_json())
+    program = (
+        "import sys; from pathlib import Path; from attriboard.attribution.job import Job; "
+        "from attriboard.attribution.runner import Runner; from attriboard.attribution.sandbox import Sandbox; "
+        "list(Runner(Sandbox(tool=sys.argv[2])).run(Job.model_validate_json(Path(sys.argv[1]).read_text())))"
+    )
+    left = f"sleep {facts['outlives']}"
+    runner = subprocess.Popen([sys.executable, "-c", program, str(open_folder / "job.json"), tool])
+    try:
+        assert comes(lambda: left in commands(), 60)
+    finally:
+        runner.kill()
+        runner.wait()
+    assert comes(lambda: left not in commands(), 10)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_tool_that_is_installed_is_taken(tool, tmp_path, monkeypatch):
+    for name in ("unshare", "setpriv", "mount", "sh", TOOLS[tool]):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_tool() == tool
 
 
 @needs_bubblewrap
@@ -156,7 +196,7 @@ def test_what_cannot_be_shown_is_refused_with_what_to_do(make_job, tmp_path, mon
         Runner(Sandbox()).describe(job)
 
 
-def test_without_bubblewrap_the_refusal_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_any_tool_the_refusal_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"apt install bubblewrap.*--no-sandbox"):
         Workspace("digits_mlp", sandbox=True)
@@ -174,15 +214,14 @@ def test_what_a_run_needs_is_shown_and_what_lies_in_between_is_not(make_job, tmp
     (cache / "datasets").mkdir(parents=True)
     monkeypatch.setenv("ATTRIBOARD_CACHE", str(cache))
     tmp_path.chmod(0o755)
-    view = sandbox._View(job.model_copy(update={"checkpoints": checkpoints}), (bundles,))
     with pytest.raises(InputError, match="holds the cache"):
-        view.mounts()
+        View(job.model_copy(update={"checkpoints": checkpoints}), (bundles,)).steps()
     (tmp_path / "plugin").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     plugin = Path(shutil.move(job.attributor.location, tmp_path / "plugin"))
     job = job.model_copy(update={"attributor": job.attributor.model_copy(update={"location": str(plugin)})})
-    mounts = sandbox._View(job.model_copy(update={"checkpoints": checkpoints}), (bundles,)).mounts()
+    mounts = bubblewrap.mounts(View(job.model_copy(update={"checkpoints": checkpoints}), (bundles,)).steps())
     probe = ["find", str(tmp_path), "!", "-type", "d"]
     found = subprocess.run(["bwrap", *mounts, *probe], capture_output=True, text=True, check=True).stdout.split()
     assert set(found) == {str(checkpoints), str(plugin)}
@@ -202,7 +241,7 @@ def test_bundles_of_another_installation_below_the_interpreters_prefix_are_not_s
     plugin = Path(shutil.move(job.attributor.location, open_folder / "my_method.py"))
     job = job.model_copy(update={"attributor": job.attributor.model_copy(update={"location": str(plugin)})})
     probe = ["find", str(tmp_path / "prefix"), "!", "-type", "d"]
-    mounts = sandbox._View(job, ()).mounts()
+    mounts = bubblewrap.mounts(View(job).steps())
     found = subprocess.run(["bwrap", *mounts, *probe], capture_output=True, text=True, check=True).stdout.split()
     assert found == [str(packages / "library.py")]
 
@@ -226,6 +265,16 @@ def test_machines_whose_system_calls_are_not_known_are_refused():
         assert len(program) // 8 < 4096, "the longest program that the kernel takes"
     with pytest.raises(InputError, match="not of riscv64"):
         seccomp_program("riscv64")
+
+
+def comes(true, seconds: float) -> bool:
+    """Whether something becomes true."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def matches(expected: str, reason: str | None) -> bool:
