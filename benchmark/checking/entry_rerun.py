@@ -81,7 +81,7 @@ def run_entry_again(folder: Path, how: Rerun) -> Found:
         how: by whom, and with which code.
 
     Raises:
-        InputError: there is no bubblewrap, or held-out masks that the list does not name.
+        InputError: there is no tool for sandboxes, or held-out masks that the list does not name.
     """
     verifications: list[Verification] = []
     errors: list[Problem] = []

@@ -27,7 +27,7 @@ class RunAgain:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of an entry: run its records again in the sandbox too; NAME is who does. Needs bubblewrap.",
+            help="Of an entry: run its records again in the sandbox too; NAME is who does. Needs bubblewrap or crun.",
         ),
     ] = None
     code: Annotated[
@@ -116,7 +116,7 @@ def _run_again(folder: Path, report: "Report", again: RunAgain) -> "Report":
     """The report of an entry with what came of running its records again.
 
     Raises:
-        InputError: the file is no entry, or there is no bubblewrap.
+        InputError: the file is no entry, or there is no tool for sandboxes.
     """
     from attriboard.base.errors import InputError
     from attriboard.checking.entry_rerun import Rerun, run_entry_again
@@ -138,16 +138,19 @@ def _run_again(folder: Path, report: "Report", again: RunAgain) -> "Report":
     found = run_entry_again(folder, how)
     for verification in found.verifications:
         write_verification(verification, again.out)
-    shown = [
-        Problem(v.path.name, f"{v.status}: LDS {_number(v.claimed)} claimed, {_number(v.found)} found{_held_out(v)}")
-        for v in found.verifications
-    ]
+    shown = [Problem(v.path.name, _verified(v)) for v in found.verifications]
     return replace(
         report,
         errors=(*report.errors, *found.errors),
         warnings=(*report.warnings, *found.warnings),
         run_again=tuple(shown),
     )
+
+
+def _verified(verification: "Verification") -> str:
+    found = f"LDS {_number(verification.claimed)} claimed, {_number(verification.found)} found"
+    other = ", by other code than the record's" if verification.same_code is False else ""
+    return f"{verification.status}: {found}{_held_out(verification)}{other}"
 
 
 def _number(lds: float | None) -> str:

@@ -94,7 +94,7 @@ SandboxOption = Annotated[
     typer.Option(
         "--sandbox/--no-sandbox",
         help="Run the attributor where it sees no ground truth, results, home, network or other process; needs "
-        "bubblewrap.",
+        "bubblewrap or crun.",
     ),
 ]
 Seeds = Annotated[int, typer.Option("--seeds", help="Retrains of every subset.", min=1, max=1000)]

@@ -1,11 +1,16 @@
 """A control group around a sandbox: a folder that looks like the kernel's, and the kernel's own where it is open."""
 
+import os
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
+from attriboard.attribution import cgroups
 from attriboard.attribution.cgroups import ControlGroup, make_group
+from attriboard.attribution.executors import Launch, OwnProcess
+from attriboard.attribution.job import Folder
 from attriboard.attribution.limits import OWN_PROCESSES, Limits
 
 LIMITS = Limits(bytes=64 << 20, processes=20)
@@ -60,6 +65,36 @@ def test_there_is_no_group_where_none_can_be_made(mounted):
     assert make_group(LIMITS, mounted, ours(mounted, "0::/user/session")) is None, "processes are not bounded there"
 
 
+@dataclass(frozen=True)
+class Dying(OwnProcess):
+    """Starts a program in a group."""
+
+    program: str = ""
+    group: ControlGroup | None = None
+
+    def launch(self, folder, events, plans):
+        command = [sys.executable, "-c", self.program]
+        return Launch(command, dict(os.environ), folder.path, folder.log, LIMITS, wrapped=True, group=self.group)
+
+
+def death_of(program, group, folder) -> str:
+    worker = Dying(program=program, group=group).start(Folder(folder), lambda event: None)
+    try:
+        assert list(worker.events()) == []
+        return worker.death()
+    finally:
+        worker.close()
+
+
+def test_a_row_has_the_reason_of_the_kernel_and_the_group_ends_with_the_process(mounted, tmp_path, monkeypatch):
+    made = make_group(LIMITS, mounted, ours(mounted, "0::/"))
+    (made.folder / "memory.events").write_text("oom_kill 1\n")
+    monkeypatch.setattr(cgroups, "_ENDING_SECONDS", 0.0)
+    reason = death_of("import os; os.kill(os.getpid(), 9)", made, tmp_path)
+    assert reason == "out_of_memory: ended by the kernel, the limit is 64 MiB"
+    assert (made.folder / "cgroup.kill").read_text() == "1\n"
+
+
 @pytest.fixture
 def group():
     made = make_group(LIMITS)
@@ -78,6 +113,12 @@ def test_the_kernel_ends_what_takes_too_much_memory(group):
     assert group.exceeded().startswith("out_of_memory: ")
 
 
+def test_a_row_says_that_the_kernel_ended_it(group, tmp_path):
+    hoard = "import os; hoard = [bytes([n]) * (8 << 20) for n in range(1, 30)]"
+    assert death_of(hoard, group, tmp_path).startswith("out_of_memory: ")
+    assert not group.folder.exists()
+
+
 def test_the_kernel_refuses_more_processes_and_closing_ends_those_that_are_there(group):
     program = """
 import os, time
@@ -87,6 +128,7 @@ try:
         child = os.fork()
         if not child:
             os.setsid()
+            os.closerange(0, 3)
             time.sleep(600)
         children.append(child)
 except BlockingIOError:

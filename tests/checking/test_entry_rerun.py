@@ -11,6 +11,7 @@ from checking.conftest import write_card
 from attriboard.attribution.executors import ThisProcess
 from attriboard.attribution.runner import Runner
 from attriboard.cli.app import app
+from attriboard.cli.check import _verified
 from attriboard.evaluation.grader import evaluate
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import write_record
@@ -89,6 +90,7 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
     assert len(named) == 1
     assert {line["message"].partition(":")[0] for line in report["run_again"]} == {"verified", "failed"}
     assert len(report["run_again"]) == 3
+    assert not any("other code" in line["message"] for line in report["run_again"])
     written = {v.record: v for v in map(read_verification, (tmp_path / "out").rglob(f"*{SUFFIX}"))}
     assert set(written) == {honest.id, invented.id, part.id}
     assert (written[part.id].status, written[part.id].same_scores) == ("verified", True)
@@ -98,6 +100,9 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
         True,
     )
     assert written[honest.id].by == "Grace Hopper"
+    assert _verified(written[honest.id].model_copy(update={"same_code": False})).endswith(
+        "other code than the record's"
+    )
 
 
 def test_what_needs_no_run_says_so(made, bare, capsys):
