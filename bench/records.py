@@ -14,16 +14,16 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attriboard.base.errors import AttriboardError
 from attriboard.base.paths import leaderboard_folder
-from attriboard.groundtruth.listing import BundleEntry, BundleRegistry, published_folder
+from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.leaderboard.reading import read_bundles
 from attriboard.records.files import AnyRecord, read_named, write_record
 from attriboard.records.published import published_results
-from bench.records_plan import Confirmed, Due, Unit, current_records, plan, unit_code, units
+from bench.records_plan import Bundles, Confirmed, Due, Unit, current_records, plan, unit_code, units
 
 Maker = Callable[[Unit], Sequence[AnyRecord]]
 """Makes a unit's records again; see `bench.records_run.make`."""
@@ -35,7 +35,7 @@ class Remaking:
     Args:
         results: folder of records.
         confirmed: the file that says what was made again.
-        bundles: today's; (task, kind) → its line of the registry.
+        bundles: today's.
         retrain_seconds: task → of one retrain.
         options: what is selected: `task`, `method`, `kind`, `before`.
     """
@@ -44,7 +44,7 @@ class Remaking:
         self,
         results: Path,
         confirmed: Path,
-        bundles: dict[tuple[str, str], BundleEntry],
+        bundles: Bundles,
         retrain_seconds: dict[str, float],
         options: argparse.Namespace,
     ) -> None:
@@ -129,9 +129,8 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """The command line; the exit code is 1 where a check found something."""
     options = parse(arguments)
-    bundles = {
-        (entry.task, str(entry.kind)): entry for entry in _by_version(BundleRegistry(published_folder()).entries)
-    }
+    entries = sorted(BundleRegistry(published_folder()).entries, key=lambda entry: entry.version)
+    bundles = {(entry.task, str(entry.kind), entry.question): entry for entry in entries}
     confirmed = options.confirmed or leaderboard_folder() / "confirmed.json"
     remaking = Remaking(options.results, confirmed, bundles, _retrain_seconds(), options)
     if options.action == "check":
@@ -168,15 +167,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _by_version(entries: Iterable[BundleEntry]) -> list[BundleEntry]:
-    return sorted(entries, key=lambda entry: entry.version)
-
-
 def _retrain_seconds() -> dict[str, float]:
     """Task → seconds per retrain, from its bundle's card."""
     found = {}
     for bundle in read_bundles(published_folder()):
-        if bundle.listing.kind == "groundtruth" and bundle.facts:
+        if bundle.listing.kind == "groundtruth" and not bundle.listing.question and bundle.facts:
             n = bundle.facts["n_masks"] * bundle.facts["n_repeats"]
             found[bundle.listing.task] = float(bundle.facts["retrain_seconds"]) / n
     return found

@@ -26,12 +26,15 @@ from attriboard.groundtruth.listing import BundleEntry
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import BrittlenessRecord, RemovalRecord
+from attriboard.records.uses import BrittlenessRecord, QldRecord, RemovalRecord
 from bench.code_digest import GRADING, code_digest
 
 SCORES = "scores"
 START_SECONDS = 4.0  # of one core: a process that imports PyTorch
 REGULARIZATION = "regularization"
+
+Bundles = Mapping[tuple[str, str, str], BundleEntry]
+"""(task, kind, question) → today's bundle."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Unit:
         kind: `scores`, or the kind of a use.
         records: those that it makes again: the newest of every question.
         seconds: about how long that takes on one core, from the records.
+        question: which ground truth they are on; see `question_of`.
     """
 
     task: str
@@ -51,11 +55,12 @@ class Unit:
     kind: str
     records: tuple[AnyRecord, ...]
     seconds: float
+    question: str = ""
 
     @property
     def name(self) -> str:
         """Names it in `confirmed.json`."""
-        return f"{self.task}/{self.method}/{self.kind}"
+        return "/".join(filter(None, (self.task, self.method, self.kind, self.question)))
 
     @property
     def oldest(self) -> str:
@@ -118,16 +123,21 @@ def current_records(records: Iterable[AnyRecord]) -> list[AnyRecord]:
     for record in sorted(records, key=lambda record: (record.created, record.id)):
         negated = isinstance(record, AttributionRecord) and record.negates
         if record.attributor.origin in ("builtin", "entry_point") and not negated:
-            newest[question(record)] = record
+            newest[asked(record)] = record
     return list(newest.values())
 
 
-def question(record: AnyRecord) -> tuple[object, ...]:
+def question_of(record: AnyRecord) -> str:
+    """Which ground truth a record is on: the name of its question, empty for the usual one and where it needs none."""
+    return record.ground_truth.question if record.ground_truth else ""
+
+
+def asked(record: AnyRecord) -> tuple[object, ...]:
     """What a record answers; the newest record with the same answers it now.
 
     "How good is what was chosen?" is one question, whatever was chosen.
     """
-    shared = (record.kind, record.task.name, record.row, record.seed)
+    shared = (record.kind, record.task.name, question_of(record), record.row, record.seed)
     if isinstance(record, AttributionRecord):
         chosen = record.variant in ("selected", "oracle")
         return (*shared, record.variant, record.selector, "" if chosen else _frozen(record.hyperparameters))
@@ -136,8 +146,8 @@ def question(record: AnyRecord) -> tuple[object, ...]:
     if isinstance(record, SelectionCostRecord):
         return (*shared, record.swept)
     rates = tuple(point.rate for point in record.points) if isinstance(record, RemovalRecord) else ()
-    asked = (str(getattr(record, name, "")) for name in ("direction", "balanced", "by"))
-    return (*shared, record.variant, *asked, rates, _frozen(record.hyperparameters))
+    words = (str(getattr(record, name, "")) for name in ("direction", "balanced", "by", "fraction"))
+    return (*shared, record.variant, *words, rates, _frozen(record.hyperparameters))
 
 
 def _frozen(hyperparameters: Mapping[str, object]) -> str:
@@ -151,13 +161,13 @@ def units(records: Iterable[AnyRecord], retrain_seconds: Mapping[str, float]) ->
         records: current ones.
         retrain_seconds: task → of one retrain.
     """
-    groups: dict[tuple[str, str, str], list[AnyRecord]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str], list[AnyRecord]] = defaultdict(list)
     for record in records:
         kind = SCORES if isinstance(record, AttributionRecord | SelectionRecord) else record.kind
-        groups[record.task.name, record.row, kind].append(record)
+        groups[record.task.name, record.row, kind, question_of(record)].append(record)
     return [
-        Unit(*key, tuple(group), _seconds(group, retrain_seconds.get(key[0], 1.0)))
-        for key, group in sorted(groups.items())
+        Unit(task, method, kind, tuple(group), _seconds(group, retrain_seconds.get(task, 1.0)), question)
+        for (task, method, kind, question), group in sorted(groups.items())
     ]
 
 
@@ -183,6 +193,8 @@ def retrains(record: AnyRecord) -> int:
     if isinstance(record, BrittlenessRecord):
         steps = max(1, len(record.sizes)).bit_length() + 1
         return len(record.points) * (steps * len(record.search_seeds) + len(record.confirm_seeds))
+    if isinstance(record, QldRecord):
+        return 2 * len(record.test_points) * record.n_repeats
     return 0
 
 
@@ -201,7 +213,7 @@ def unit_code(unit: Unit) -> str:
 def plan(
     every: Sequence[Unit],
     confirmed: Confirmed,
-    bundles: Mapping[tuple[str, str], BundleEntry],
+    bundles: Bundles,
     before: str = "",
 ) -> list[Due]:
     """What is due, the certain first and then the cheapest.
@@ -209,10 +221,10 @@ def plan(
     Args:
         every: all units.
         confirmed: what was made again.
-        bundles: (task, kind) → today's bundle.
+        bundles: today's.
         before: a time; units with older records are due in any case.
     """
-    scored = {(unit.task, unit.method) for unit in every if unit.kind == SCORES}
+    scored = {(unit.task, unit.method) for unit in every if unit.kind == SCORES and not unit.question}
     found = []
     for unit in every:
         if unit.oldest < before:
@@ -230,10 +242,11 @@ def plan(
     return sorted(found, key=lambda due: (not due.certain, due.unit.seconds, due.unit.name))
 
 
-def changed_inputs(unit: Unit, bundles: Mapping[tuple[str, str], BundleEntry]) -> str | None:
+def changed_inputs(unit: Unit, bundles: Bundles) -> str | None:
     """Which input of a unit's records is another one today, where one is."""
+    truth = bundles.get((unit.task, "groundtruth", unit.question))
+    checkpoints = bundles.get((unit.task, "checkpoints", ""))
     for record in unit.records:
-        truth, checkpoints = (bundles.get((unit.task, kind)) for kind in ("groundtruth", "checkpoints"))
         known = getattr(record, "checkpoints_sha256", None)
         if truth and truth.fingerprint != record.task.fingerprint:
             return "inputs: another version of the task"

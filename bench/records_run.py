@@ -12,7 +12,7 @@ from pathlib import Path
 from attriboard.attribution.limits import NO_LIMITS, Limits
 from attriboard.evaluation.catalog import load_oracle
 from attriboard.evaluation.grader import evaluate
-from attriboard.evaluation.rerun import check_task, check_truth, method_of, rerun
+from attriboard.evaluation.rerun import check_task, check_truth, grader_of, method_of, rerun
 from attriboard.evaluation.selection import study_selection
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import open_store
@@ -20,7 +20,7 @@ from attriboard.records.files import AnyRecord, read_named
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.verifications import verify_record
 from attriboard.retraining.executors import usable_cores
-from bench.records_plan import SCORES, Unit, lambdas, paths_of_scores, question
+from bench.records_plan import SCORES, Unit, asked, lambdas, paths_of_scores
 
 TOLERANCE = 0.005
 TOLERANCES = {
@@ -105,7 +105,12 @@ def _path(workspace: Workspace, method: str, chosen: Sequence[SelectionRecord]) 
         job = job.model_copy(update={"configurations": (start,)})
     candidates = lambdas(chosen[0]) or None
     study = study_selection(
-        workspace.task, workspace.grader, job, load_oracle(), candidates=candidates, runner=workspace.runner
+        workspace.task,
+        grader_of(chosen[0], workspace),
+        job,
+        load_oracle(),
+        candidates=candidates,
+        runner=workspace.runner,
     )
     return study.all_records
 
@@ -114,7 +119,7 @@ def _points(workspace: Workspace, method: str, points: Sequence[AttributionRecor
     job = workspace.job(method, [dict(point.hyperparameters) for point in points])
     # What a selector or the oracle chose is a configuration like others where nothing chooses again.
     variants: list[Variant] = ["custom" if p.variant in ("selected", "oracle") else p.variant for p in points]
-    return list(evaluate(workspace.task, workspace.grader, job, variants, workspace.runner))
+    return list(evaluate(workspace.task, grader_of(points[0], workspace), job, variants, workspace.runner))
 
 
 @dataclass(frozen=True)
@@ -140,16 +145,16 @@ def outcome(unit: Unit, made: Sequence[AnyRecord]) -> Outcome:
     if unit.kind != SCORES:
         return Outcome(("made again",), tuple(made), True)
     allowed = tolerance(unit.records[0].attributor.name)
-    again = {question(record): record for record in made}
+    again = {asked(record): record for record in made}
     held, moved, scores_moved = set(), [], False
     for record in unit.records:
-        asked = question(record)
-        found = list(_differences(record, again.get(asked) or _same_configuration(record, made), allowed))
+        question = asked(record)
+        found = list(_differences(record, again.get(question) or _same_configuration(record, made), allowed))
         moved += [f"{record.id}, {_named(record)}: {what}" for what in found]
         scores_moved |= bool(found) and isinstance(record, AttributionRecord)
         if not found:
-            held.add(asked)
-    news = [record for asked, record in again.items() if asked not in held] if moved else []
+            held.add(question)
+    news = [record for question, record in again.items() if question not in held] if moved else []
     return Outcome(tuple(moved), tuple(news), scores_moved)
 
 
@@ -237,7 +242,7 @@ def check(records: Sequence[AttributionRecord]) -> Iterator[Checked]:
         check_task(record, workspace)
         check_truth(record, workspace)
         job = workspace.job(method_of(record, None), [dict(record.hyperparameters)])
-        (again,) = evaluate(workspace.task, workspace.grader, job, ["custom"], workspace.runner)
+        (again,) = evaluate(workspace.task, grader_of(record, workspace), job, ["custom"], workspace.runner)
         yield compared(record, again)
 
 

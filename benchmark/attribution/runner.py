@@ -78,10 +78,20 @@ class Runner:
     Attributes:
         executor: where.
         display: gets the details of failures.
+        known: names of attributors and selectors, which a class in a file should leave alone.
     """
 
     executor: Executor = field(default_factory=OwnProcess)
     display: Display = field(default_factory=Silent)
+    known: frozenset[str] = frozenset()
+    _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def warn_of_taken(self, kind: str, name: str) -> None:
+        """Say once that a class in a file has a known name: its records would be taken for those of the known one."""
+        if name in self.known and name not in self._taken:
+            self._taken.add(name)
+            known = f"{name} is the name of a known {kind}"
+            self.display.note(f"warning: {known}; give the class in your file a name of its own")
 
     @contextmanager
     def open(self, job: Job, listen: Listen | None = None) -> Iterator["Attribution"]:
@@ -163,6 +173,7 @@ class Attribution:
         known: dict[str, object] = {"configurations": complete}
         if job.attributor.origin == "file":  # other people's code may say anything of itself
             known["code_sha256"] = digest_file(Path(job.attributor.location))
+            runner.warn_of_taken("attributor", found.name)
         self.described = found.model_copy(update=known)
 
     def close(self) -> None:
@@ -193,6 +204,7 @@ class Attribution:
         everything = list(self.described.configurations if configurations is None else configurations)
         waiting = list(range(len(everything)))
         selected: set[tuple[str, int]] = set()
+        registered = {spec.name for spec in self.job.selectors if spec.origin != "file"}
         while waiting:
             numbers = waiting  # position in this plan → position in the whole
             plan = Plan(configurations=tuple(everything[n] for n in numbers), candidates=dict(candidates or {}))
@@ -203,6 +215,8 @@ class Attribution:
                     choice = _renumbered(event, numbers, everything)
                     if not {(choice.selector, number) for number in choice.configurations} & selected:
                         selected |= {(choice.selector, number) for number in choice.configurations}
+                        if choice.selector not in registered:
+                            self._runner.warn_of_taken("selector", choice.selector)
                         yield choice
                 else:
                     number = numbers[event.configuration]

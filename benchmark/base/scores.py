@@ -23,6 +23,7 @@ MAX_BYTES = 4 << 30  # of a file whose shape nobody knows beforehand
 Scores = NDArray[np.floating[Any]]
 """Scores (n_test, n_train), float32 or float64."""
 
+_REAL = "must be real numbers (n_test, n_train): float16, bfloat16, float32, float64 or integers"
 _DTYPES = {"F16": 2, "F32": 4, "F64": 8}
 _MAX_HEADER = 1 << 20
 BLOCK_BYTES = 64 * 2**20  # of rows that are written at once
@@ -54,10 +55,9 @@ def as_matrix(scores: Any) -> Scores:
     try:
         array = np.asarray(scores)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"scores: a {type(scores).__name__} is no array of numbers ({error})") from error
+        raise InputError(f"scores: a {type(scores).__name__} is no array of numbers ({error}); {_REAL}") from error
     if array.dtype.kind not in "fiu":
-        accepted = "float16, bfloat16, float32, float64 or integers"
-        raise InputError(f"scores are of type {array.dtype}: must be real numbers, (n_test, n_train), {accepted}")
+        raise InputError(f"scores are of type {array.dtype}: {_REAL}")
     wide = array.dtype.kind != "f" or array.dtype.itemsize > 4
     return array.astype(np.float64 if wide else np.float32, copy=False)
 

@@ -174,8 +174,10 @@ def _check_plugin(path: Path) -> Report:
         check=False,
     )
     printed = done.stdout.strip().splitlines()
-    if done.returncode == 0 and printed and printed[-1].startswith("["):
-        return Report("attributor", tuple(Problem(**failure) for failure in json.loads(printed[-1])))
+    if done.returncode == 0 and printed and printed[-1].startswith("{"):
+        found = json.loads(printed[-1])
+        errors, warnings = (tuple(Problem(**one) for one in found[name]) for name in ("errors", "warnings"))
+        return Report("attributor", errors, warnings)
     lines = done.stderr.strip().splitlines()
     message = lines[-1] if lines else "importing it ended the process"
     return Report("attributor", (Problem("import", message),))

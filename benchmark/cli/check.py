@@ -100,15 +100,13 @@ def _counted(files: Sequence[str]) -> str:
 
 
 def _warnings(problems: "Sequence[Problem]", verbose: bool) -> list[str]:
-    """A line for each message, with the first place and how many more there are; all of them where asked for."""
-    if verbose:
-        return [f"{problem.where}: {problem.message}" for problem in problems]
-    places: dict[str, list[str]] = {}
+    """A line for each kind of message, with the first of them and how many more there are; all where asked for."""
+    kinds: dict[str, list[Problem]] = {}
     for problem in problems:
-        places.setdefault(problem.message, []).append(problem.where)
+        kinds.setdefault(problem.message.partition(":")[0], []).append(problem)
     return [
-        f"{first}{f' and {len(others)} more (--verbose names them)' * bool(others)}: {message}"
-        for message, (first, *others) in places.items()
+        f"{first.where}{f' and {len(others)} more (--verbose names them)' * bool(others)}: {first.message}"
+        for first, *others in ([[p] for p in problems] if verbose else kinds.values())
     ]
 
 

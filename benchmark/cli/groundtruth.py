@@ -6,160 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attriboard.base.terminal import note, progress_bar
+from attriboard.base.terminal import progress_bar
+from attriboard.cli.building import build, plan
 from attriboard.cli.bundles import list_bundles, pull, push_ready
 from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
-from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+from attriboard.cli.shell import Json, command, emit, show_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from attriboard.contracts.question import Question
     from attriboard.evaluation.grader import Grader
     from attriboard.evaluation.workspace import Workspace
-    from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
     from attriboard.groundtruth.verify import RowCheck
-    from attriboard.retraining.store import RetrainStore
 
 app = typer.Typer(help="Build, inspect, verify, fetch and publish ground truth.", no_args_is_help=True)
-
-
-HeldOutMasks = Annotated[
-    int | None,
-    typer.Option(
-        "--held-out",
-        help="Instead: this many masks that follow from a secret, in a file that is yours alone; the folder's "
-        "registry.json gets its SHA-256.",
-        min=3,
-        max=999_999,
-    ),
-]
-
-
-@app.command()
-@command
-def build(
-    task: TaskArgument,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder that gets the bundles and is listed in its registry.json.")
-    ] = Path("attriboard-groundtruth"),
-    masks: Annotated[
-        int | None, typer.Option(help="Number of subsets; by default the card's.", min=3, max=999_999)
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(help="Seeds for each; by default the card's.", min=1)] = None,
-    question: Questions = None,
-    held_out: HeldOutMasks = None,
-    held_out_file: Annotated[
-        Path | None,
-        typer.Option("--held-out-file", help="That file; by default attriboard-held-out/TASK.safetensors."),
-    ] = None,
-    retraining: Retraining = Retraining(),
-    data_dir: DataDir = None,
-    json: Json = False,
-) -> None:
-    """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted.
-
-    The bundles of other questions than the usual one come without checkpoints, which are the same for all.
-    """
-    from attriboard.groundtruth.build import check_question, open_store
-    from attriboard.groundtruth.listing import BundleRegistry
-    from attriboard.retraining.choosing import describe_training
-
-    workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
-    live, registry = workspace.task, BundleRegistry(out)
-    if held_out is not None:
-        _build_held_out(workspace, registry, held_out, repeats, held_out_file, json)
-        return
-    asked = live.card.asked(question or ())
-    for one in asked:
-        check_question(live, one)
-    shards = open_store(live, retraining.store)
-    for path in shards.damaged:
-        note(f"{path}: damaged shard set aside; its retrains are done again")
-    note(f"retrains are kept in {shards.folder}")
-    note(f"{live.card.name} {describe_training(live)}")
-    entries: list[BundleEntry] = []
-    # The checkpoints first: methods can be run on them while the ground truth is still being trained.
-    if None in asked:
-        entries.append(_build_models(workspace, registry, shards))
-    for one in asked:
-        entries.append(_build_truth(workspace, registry, shards, one, masks, repeats))
-    _show_bundles(live.card.name, entries, out, json)
-
-
-def _build_models(workspace: "Workspace", registry: "BundleRegistry", shards: "RetrainStore") -> "BundleEntry":
-    from attriboard.groundtruth.build import build_checkpoints
-
-    live = workspace.task
-    with progress_bar(f"checkpoints of {live.card.name}") as progress:
-        path = registry.folder / registry.file_name(live.card, "checkpoints")
-        build_checkpoints(live, path, shards, executor=workspace.executor(progress.say), progress=progress)
-    return registry.register(live.card, "checkpoints")
-
-
-def _build_truth(
-    workspace: "Workspace",
-    registry: "BundleRegistry",
-    shards: "RetrainStore",
-    question: "Question | None",
-    masks: int | None,
-    repeats: int | None,
-) -> "BundleEntry":
-    from attriboard.groundtruth.build import build_ground_truth
-    from attriboard.groundtruth.opening import keep_own_truth
-
-    live, size = workspace.task, workspace.task.card.size_of(question)
-    title = f"ground truth of {live.card.name}" + (f", {question.title}" if question else "")
-    path = registry.folder / registry.file_name(live.card, "groundtruth", question)
-    with progress_bar(title) as progress:
-        build_ground_truth(
-            live,
-            path,
-            shards,
-            question=question,
-            n_masks=masks,
-            n_repeats=repeats,
-            executor=workspace.executor(progress.say),
-            progress=progress,
-        )
-    entry = registry.register(live.card, "groundtruth", question)
-    keep_own_truth(live.card, path, masks or size.n_masks, repeats or size.n_repeats, question)
-    return entry
-
-
-def _show_bundles(task: str, entries: "Sequence[BundleEntry]", out: Path, json: bool) -> None:
-    if json:
-        emit({"task": task, "bundles": [entry.model_dump(mode="json") for entry in entries], "folder": str(out)})
-        return
-    for entry in entries:
-        print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
-
-
-def _build_held_out(
-    workspace: "Workspace", registry: "BundleRegistry", masks: int, repeats: int | None, file: Path | None, json: bool
-) -> None:
-    """`groundtruth build --held-out`: the file for its owner, the commitment for the list."""
-    from attriboard.groundtruth.held_out import build_held_out
-
-    card = workspace.task.card
-    path = file or Path("attriboard-held-out") / f"{card.name}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    note(f"keep {path} to yourself: who has it knows the masks")
-    with progress_bar(f"held-out ground truth of {card.name}") as progress:
-        made = build_held_out(
-            workspace.task,
-            path,
-            n_masks=masks,
-            n_repeats=repeats,
-            executor=workspace.executor(progress.say),
-            progress=progress,
-        )
-    registry.commit(made)
-    if json:
-        emit({"held_out": str(path), "list": str(registry.folder / "registry.json"), **made.model_dump(mode="json")})
-        return
-    print(f"{path}: {made.n_masks} masks × {made.n_repeats} repeats")
-    print(f"commitment {made.sha256} in {registry.folder / 'registry.json'}: publish it before anything is scored")
+app.command()(build)
+app.command()(plan)
 
 
 @app.command()

@@ -1,20 +1,19 @@
 """Options that several commands share, each written once, and the workspace that they describe."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from attriboard.base.terminal import Terminal, note
+from attriboard.base.terminal import Terminal
 from attriboard.cli.shell import DataDir
 
 if TYPE_CHECKING:
     from attriboard.attribution.limits import Limits
     from attriboard.evaluation.workspace import Workspace
-    from attriboard.records.files import AnyRecord
     from attriboard.records.model import Variant
     from attriboard.scoring.removal import Direction
 
@@ -126,15 +125,6 @@ def prepare_folder(out: Path) -> None:
         raise InputError(f"--out {out}: cannot be made: {error.strerror}") from error
     if not writable:
         raise InputError(f"--out {out}: not writable")
-
-
-def warn_of_taken_names(records: "Iterable[AnyRecord]") -> None:
-    """Say which records are of a file whose class has the name of an attributor that is known already."""
-    from attriboard.evaluation.catalog import attributor_names
-
-    names = {record.attributor.name for record in records if record.attributor.origin == "file"}
-    for name in sorted(names & set(attributor_names())):
-        note(f"warning: {name} is the name of a known attributor; give the class in your file a name of its own")
 
 
 def chosen_variants(

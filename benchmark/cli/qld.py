@@ -17,7 +17,6 @@ from attriboard.cli.options import (
     chosen_variants,
     open_workspace,
     prepare_folder,
-    warn_of_taken_names,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, show_table
 from attriboard.cli.uses import say_work
@@ -68,7 +67,6 @@ def qld(
     bench = QldBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
     records = qld_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
-    warn_of_taken_names(records)
     card = workspace.task.card
     drawn = drawn_figure(lambda: draw_qld(records), figure or out / card.name / "qld")
     if json:

@@ -17,7 +17,6 @@ from attriboard.cli.options import (
     open_workspace,
     parse_assignments,
     prepare_folder,
-    warn_of_taken_names,
 )
 from attriboard.cli.qld import show_qld
 from attriboard.cli.selection import show_selections
@@ -95,6 +94,8 @@ def run(
         _debug(workspace, job, graders, save)
     elif graded:
         _run_graded(workspace, graders, job, "custom" if values else "default", out, save, json)
+        if save_scores is not None and save_scores.is_file() and not json:
+            print(f"scores: {save_scores}")
     else:
         from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without
 
@@ -260,7 +261,6 @@ def _finish_all(made: "Sequence[tuple[AttributionRecord, Path]]", json: bool) ->
     if len(made) == 1:
         _finish(*made[0], json)
         return
-    warn_of_taken_names([record for record, _ in made])
     if json:
         emit([record.model_dump(mode="json") | {"record": str(path)} for record, path in made])
     else:
@@ -273,7 +273,6 @@ def _finish_all(made: "Sequence[tuple[AttributionRecord, Path]]", json: bool) ->
 
 def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
     """Report one record; a failed run ends with exit code 1."""
-    warn_of_taken_names([record])
     title = f"{record.attributor.name} on {record.task.name}"
     if json:
         emit(record.model_dump(mode="json") | {"record": str(path)})

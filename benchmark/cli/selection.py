@@ -19,7 +19,6 @@ from attriboard.cli.options import (
     open_workspace,
     parse_assignments,
     prepare_folder,
-    warn_of_taken_names,
 )
 from attriboard.cli.shell import Json, command, emit, setting, show_table
 from attriboard.cli.ungraded import finish_ungraded
@@ -177,7 +176,6 @@ def _by_selectors(
     for record in (record for study in studies for record in study.all_records):
         write_record(record, out)
     selections = [record for study in studies for record in study.selections]
-    warn_of_taken_names(selections)
     if json:
         documents = [record.model_dump(mode="json") for record in selections]
         emit(documents[0] if len(documents) == 1 else documents)

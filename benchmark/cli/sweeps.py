@@ -24,7 +24,6 @@ from attriboard.cli.options import (
     open_workspace,
     parse_assignments,
     prepare_folder,
-    warn_of_taken_names,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 from attriboard.cli.uses import say_work
@@ -119,7 +118,6 @@ def _sweep_lds(
     task = workspace.task.card.name
     swept = sweep_points(workspace, method, grids, fixed, out, title=f"{method} on {task}")
     records, default, names = swept.records, swept.default, swept.names
-    warn_of_taken_names(records)
     attributor = records[0].attributor.name
     drawn = draw_sweep(records, names, figure or out / task / attributor / f"sweep-{'-'.join(names)}", default)
     if json:
@@ -188,7 +186,6 @@ def _sweep_removal(
     started = time.perf_counter()
     swept, removed, work = removal_points(workspace, method, grids, fixed, out, bench)
     graded, default, names = swept.records, swept.default, swept.names
-    warn_of_taken_names(graded)
     (rate,) = bench.plan.rates
     task, attributor, (first, *others) = workspace.task.card.name, graded[0].attributor.name, names
     stem, drawn = figure or out / task / attributor / f"sweep-{'-'.join(names)}-removal", None

@@ -24,7 +24,6 @@ from attriboard.cli.options import (
     one_of,
     open_workspace,
     prepare_folder,
-    warn_of_taken_names,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 
@@ -72,7 +71,6 @@ def removal(
     bench = RemovalBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
     records, work = removal_records(workspace, bench, names, variants, out)
-    warn_of_taken_names(records)
     card = workspace.task.card
     stem = out / card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
     table = latex or stem.with_suffix(".tex")
@@ -121,7 +119,6 @@ def brittleness(
     bench = BrittlenessBench(workspace.task, workspace.grader_if_any, plan, store)
     prepare_folder(out)
     records = brittleness_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
-    warn_of_taken_names(records)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_brittleness(records), figure or out / name / "brittleness")
     if json:
@@ -158,7 +155,6 @@ def mislabel(
     bench = MislabelBench(workspace.task, workspace.grader_if_any, one_of("--by", by, BY))
     prepare_folder(out)
     records = mislabel_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
-    warn_of_taken_names(records)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_recall(records), figure or out / name / f"mislabel-{bench.by}")
     if json:

@@ -49,7 +49,7 @@ class Question:
 
     @property
     def name(self) -> str:
-        """As it stands in file names and on the command line."""
+        """Its name in file names and on the command line."""
         part = f"{self.removed_ppm * 100 / MILLION:g}pct" if self.removed_ppm else "one"
         return f"{part}-{self.seeds}"
 

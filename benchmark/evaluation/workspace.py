@@ -15,7 +15,14 @@ from attriboard.base.errors import InputError
 from attriboard.base.processes import begin_work
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task, TaskSpec
-from attriboard.evaluation.catalog import attributor_spec, load_task, selector_spec, spectrum_donors
+from attriboard.evaluation.catalog import (
+    attributor_names,
+    attributor_spec,
+    load_task,
+    selector_names,
+    selector_spec,
+    spectrum_donors,
+)
 from attriboard.evaluation.grader import Grader
 from attriboard.groundtruth.opening import open_bundles
 from attriboard.records.files import AnyRecord, read_records
@@ -86,7 +93,8 @@ class Workspace:
         if sandbox:
             find_tool()
             where = _sandboxed(where, groundtruth)
-        self.runner = Runner(where, self.display)
+        names = (name.replace(":", "-") for name in (*attributor_names(), *selector_names()))
+        self.runner = Runner(where, self.display, frozenset(names))
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
         self._graders: dict[Question, Grader] = {}

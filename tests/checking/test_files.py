@@ -115,6 +115,17 @@ def test_a_bad_plugin_is_imported_elsewhere_and_says_why(tmp_path, monkeypatch, 
     assert problem in report.errors[0].message
 
 
+@pytest.mark.parametrize(("name", "odd"), [("mine", 0), ("random", 1)])
+def test_a_plugin_with_a_known_name_passes_with_a_warning(tmp_path, name, odd):
+    plugin = tmp_path / "my_method.py"
+    source = "from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = "
+    plugin.write_text(source + repr(name) + "\n")
+    report = check_file(plugin)
+    assert report.ok, report.errors
+    assert [problem.where for problem in report.warnings] == ["name"] * odd
+    assert all("random is the name of a known attributor" in problem.message for problem in report.warnings)
+
+
 def test_a_score_matrix_needs_its_task(tmp_path):
     with pytest.raises(InputError, match="taken for a score matrix; name the task that it is for with --task"):
         check_file(random_scores(tmp_path / "scores.safetensors"))

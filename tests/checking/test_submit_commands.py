@@ -180,8 +180,10 @@ def test_equal_warnings_are_one_line_unless_all_are_asked_for():
     from attriboard.cli.check import _warnings
 
     found = [Problem(f"records/{name}.json", "taken on trust") for name in "abc"] + [Problem("method.yaml", "no paper")]
+    found += [Problem(f"records/{name}.json", f"near-duplicate: of {name * 2}") for name in "ab"]
     assert _warnings(found, False) == [
         "records/a.json and 2 more (--verbose names them): taken on trust",
         "method.yaml: no paper",
+        "records/a.json and 1 more (--verbose names them): near-duplicate: of aa",
     ]
-    assert len(_warnings(found, True)) == 4
+    assert len(_warnings(found, True)) == 6

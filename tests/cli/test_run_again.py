@@ -126,3 +126,17 @@ def test_a_file_with_a_known_name_gives_a_warning(run: Run, tmp_path: Path) -> N
     result = run("run", "digits_mlp", plugin)
     assert result.stderr.count("warning: trak is the name of a known attributor") == 1
     assert "warning" not in run("run", "digits_mlp", write(tmp_path / "plain.py", PLAIN)).stderr
+
+
+def test_a_selector_of_a_file_with_a_known_name_gives_a_warning(run: Run, tmp_path: Path) -> None:
+    plugin = write_ridge(tmp_path)
+    for name, warnings in (("surrogate", 1), ("mine", 0)):
+        source = "from attriboard.attributors.selectors.default import Default\nclass Mine(Default):\n    name = "
+        selector = write(tmp_path / "chooses.py", source + repr(name) + "\n")
+        result = run("select", "digits_mlp", plugin, "--grid", "0.01,1", "--selector", selector, out=name)
+        assert result.stderr.count("warning: surrogate is the name of a known selector") == warnings
+
+
+def test_the_file_of_saved_scores_is_named(run: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "scores.safetensors"
+    assert run("run", "digits_mlp", "random", "--save-scores", saved).stdout.splitlines()[-1] == f"scores: {saved}"

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 from scipy.stats import spearmanr
@@ -210,6 +211,8 @@ def test_tensors_are_taken_whatever_their_type_strides_and_graph(grader, signal)
         (np.ones((13, 45), complex), "scores are of type complex128: must be real numbers"),
         (np.full((13, 45), None), "scores are of type object: must be real numbers"),
         (np.ones((13, 45), bool), "scores are of type bool: must be real numbers"),
+        (np.ones((13, 45), bool), "float16, bfloat16, float32, float64 or integers"),
+        (torch.ones(13, 45).to(torch.float8_e4m3fn), "float16, bfloat16, float32, float64 or integers"),
         ([[1.0, 2.0], [3.0]], "a list is no array of numbers"),
     ],
 )

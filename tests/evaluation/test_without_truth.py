@@ -112,6 +112,16 @@ def test_run_and_select_say_what_is_missing_in_words(file: Path, command: Any) -
     assert "has no λ" in err
 
 
+def test_a_file_with_a_known_name_gives_a_warning_without_ground_truth_too(
+    file: Path, command: Any, tmp_path: Path
+) -> None:
+    plugin = tmp_path / "method.py"
+    plugin.write_text("from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = 'trak'\n")
+    code, _, err = command("run", file, plugin, "--threads", 1)
+    assert code == 0
+    assert err.count("warning: trak is the name of a known attributor") == 1
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def bundle(kind: str, sha256: str, **changes: Any) -> BundleEntry:
 
 
 BUNDLES = {
-    (TASK, "groundtruth"): bundle("groundtruth", TRUTH),
-    (TASK, "checkpoints"): bundle("checkpoints", CHECKPOINTS),
+    (TASK, "groundtruth", ""): bundle("groundtruth", TRUTH),
+    (TASK, "checkpoints", ""): bundle("checkpoints", CHECKPOINTS),
 }
 
 
@@ -180,7 +181,7 @@ def test_older_records_are_made_again_on_demand_and_superseded_even_where_they_h
 def test_changed_inputs_are_due_first_and_for_sure(
     results: Path, tmp_path: Path, kind: str, changes: dict[str, Any], reason: str
 ) -> None:
-    bundles = BUNDLES | {(TASK, kind): bundle(kind, **({"sha256": BUNDLES[TASK, kind].sha256} | changes))}
+    bundles = BUNDLES | {(TASK, kind, ""): bundle(kind, **({"sha256": BUNDLES[TASK, kind, ""].sha256} | changes))}
     every = units(read_records(results), {})
     found = plan(every, Confirmed(tmp_path / "confirmed.json"), bundles)
     assert {due.reason for due in found} == {reason}
@@ -197,6 +198,16 @@ def test_other_code_is_due_again_and_what_was_made_with_it_is_not(results: Path,
     confirmed.add(unit.name, "0" * 64, NEW, moved=False)
     (due,) = plan([unit], confirmed, BUNDLES)
     assert (due.reason, due.certain) == (f"code: changed since {NEW}", False)
+
+
+def test_records_on_the_ground_truths_of_two_questions_are_two_units_each_with_its_own_bundle() -> None:
+    small = make_record(ground_truth__question="1pct-same", ground_truth__sha256="5a" * 32)
+    assert len(current_records([make_record(), small])) == 2
+    usual, other = units([make_record(), small], {})
+    assert [unit.name for unit in (usual, other)] == [f"{TASK}/iffim/scores", f"{TASK}/iffim/scores/1pct-same"]
+    bundles = BUNDLES | {(TASK, "groundtruth", "1pct-same"): bundle("groundtruth", "5a" * 32, question="1pct-same")}
+    assert [changed_inputs(unit, bundles) for unit in (usual, other)] == [None, None]
+    assert changed_inputs(replace(usual, question="1pct-same"), bundles) == "inputs: other ground truth"
 
 
 def test_uses_without_scores_beside_them_are_due_like_scores(tmp_path: Path) -> None:

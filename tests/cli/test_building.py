@@ -1,0 +1,79 @@
+"""`attriboard groundtruth build` of several tasks and on a named device, and `plan`."""
+
+import pytest
+import yaml
+from selecting import few_resamples, retrain_inline
+from tiny import small_digits_yaml
+
+from attriboard.groundtruth.listing import BundleRegistry
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch, tmp_path):
+    few_resamples(monkeypatch)
+    retrain_inline(monkeypatch)
+    monkeypatch.setenv("ATTRIBOARD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ATTRIBOARD_DEVICE", "")  # so that it is restored
+
+
+@pytest.fixture
+def cards(tmp_path):
+    """Two small tasks."""
+    paths = []
+    for name, seed in (("one", 0), ("two", 1)):
+        path = small_digits_yaml(tmp_path / name, masks=4, repeats=1) if (tmp_path / name).mkdir() is None else None
+        card = yaml.safe_load(path.read_text("utf-8"))
+        card["name"], card["subsets"] = f"small_{name}", {"seed": seed}
+        path.write_text(yaml.safe_dump(card), "utf-8")
+        paths.append(path)
+    return paths
+
+
+def test_several_tasks_are_built_by_one_command_that_says_first_what_they_take(attriboard, cards, tmp_path):
+    done = attriboard("groundtruth", "build", *cards, "--device", "cpu", "--out", tmp_path / "gt", "--json")
+    assert done.code == 0
+    assert [document["task"] for document in done.document] == ["small_one", "small_two"]
+    listed = [(entry.task, entry.kind) for entry in BundleRegistry(tmp_path / "gt").entries]
+    assert listed == [(f"small_{name}", kind) for name in ("one", "two") for kind in ("checkpoints", "groundtruth")]
+    said = done.err.splitlines()
+    for name in ("one", "two"):
+        (expected,) = [n for n, line in enumerate(said) if f"small_{name}: 7 retrains of" in line]
+        (measured,) = [n for n, line in enumerate(said) if f"small_{name}: the first 2 took" in line]
+        assert expected < measured
+        assert "A100" in said[expected]
+        assert "for the other 5" in said[measured]
+    again = attriboard("groundtruth", "build", *cards, "--device", "cpu", "--out", tmp_path / "gt")
+    assert (again.code, "the first 2" in again.err) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "gpu0"), "ATTRIBOARD_DEVICE = 'gpu0': must be a device that PyTorch can use here"),
+        (("--device", "cpu", "--executor", "tcp://127.0.0.1:1"), "set ATTRIBOARD_DEVICE in their environment"),
+        (("--held-out", "4"), "a file of secrets is of one task"),
+    ],
+)
+def test_what_cannot_be_built_trains_nothing(options, message, attriboard, cards, tmp_path):
+    done = attriboard("groundtruth", "build", *cards, *options, "--out", tmp_path / "gt")
+    assert (done.code, message in done.err.replace("\n", " ")) == (2, True)
+    assert not (tmp_path / "cache" / "retrains").exists()
+
+
+def test_a_misspelled_second_task_is_found_before_the_first_is_trained(attriboard, cards, tmp_path):
+    done = attriboard("groundtruth", "build", cards[0], "digits_mlq", "--out", tmp_path / "gt")
+    assert done.code == 2
+    assert not (tmp_path / "gt").exists()
+
+
+def test_a_plan_says_retrains_operations_and_hours_and_trains_nothing(attriboard, cards, tmp_path):
+    done = attriboard("groundtruth", "plan", *cards, "--masks", 5, "--repeats", 2, "--json")
+    assert done.code == 0
+    assert [(document["task"], document["retrains"]) for document in done.document] == [
+        ("small_one", 13),
+        ("small_two", 13),
+    ]
+    assert done.document[0]["flop"] > 0
+    assert not (tmp_path / "cache" / "retrains").exists()
+    shown = attriboard("groundtruth", "plan", cards[0])
+    assert (shown.code, "H100" in shown.out) == (0, True)
