@@ -77,11 +77,11 @@ class _Build:
 
     def try_first(self) -> None:
         """Train the first models, and say what they and all others take; nothing where that is known already."""
-        from attriboard.groundtruth.build import missing_requests
+        from attriboard.groundtruth.estimate import missing_requests
         from attriboard.retraining.engine import retrain
 
         live, where = self.workspace.task, self.workspace.executor()
-        missing = missing_requests(live, self.shards, self.expected.requests)
+        missing = list(missing_requests(live, self.shards, self.expected.requests).values())
         if len(missing) <= N_TRIED:
             return
         note(f"{self.name}: {self.expected}")

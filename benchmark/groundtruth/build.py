@@ -20,10 +20,9 @@ from attriboard.groundtruth.plan import as_masks, checkpoint_requests, planned, 
 from attriboard.groundtruth.sealed import content_digest, write_sealed
 from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
-from attriboard.retraining.engine import Progress, array_names, retrain
+from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.opening import has_batch_norm
-from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import blank_model, state_parts
 
@@ -96,12 +95,6 @@ def check_question(task: Task, question: Question | None) -> None:
             f"task {task.card.name}, question {question.name}: its model has batch norm, so a removed example of "
             "weight 0 would still move the statistics of its batch; ask with fresh seeds"
         )
-
-
-def missing_requests(task: Task, store: RetrainStore, requests: Sequence[RetrainRequest]) -> list[RetrainRequest]:
-    """Those of some requests that a store does not have, each once."""
-    wanted = {request.digest(task.card.fingerprint): request for request in requests}
-    return [request for digest, request in wanted.items() if not store.has(digest, array_names(task, request))]
 
 
 def read_outputs(
