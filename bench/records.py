@@ -177,13 +177,16 @@ def _retrain_seconds() -> dict[str, float]:
     return found
 
 
+def _commit() -> str:
+    """The commit that is checked out, so that another sample is drawn for each."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return git.stdout.strip() or "0"
+
+
 def _check(records: Sequence[AnyRecord], options: argparse.Namespace) -> int:
     from bench.records_run import check, sample
 
-    seed = (
-        options.seed
-        or subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    )
+    seed = options.seed or _commit()
     drawn = sample(records, options.sample, seed, options.max_seconds)
     wrong = 0
     for checked in check(drawn):

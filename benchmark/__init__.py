@@ -14,6 +14,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from attriboard.base.version import VERSION
+
 if TYPE_CHECKING:
     from attriboard.contracts.attributor import Attributor as Attributor
     from attriboard.contracts.card import Recipe as Recipe
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from attriboard.evaluation.catalog import load_task as load_task
     from attriboard.toolkit.regularization import select_regularization as select_regularization
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "Attributor": "attriboard.contracts.attributor",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from attriboard.base.version import VERSION
 from attriboard.records.model import GitState, Hardware, Provenance
 
 PACKAGES = ("numpy", "pydantic", "safetensors", "scikit-learn", "scipy", "torch", "transformers")
@@ -26,7 +27,7 @@ def provenance(threads: int | None = None) -> Provenance:
         threads: of the process that did the work; by default those of this one.
     """
     return Provenance(
-        attriboard=importlib.metadata.version("attriboard"),
+        attriboard=VERSION,
         git=_git_state(Path(__file__).resolve().parent),
         python=platform.python_version(),
         packages=dict(_versions(PACKAGES)),

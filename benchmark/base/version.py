@@ -1,0 +1,3 @@
+"""The version of AttriBoard: `pyproject.toml`, records and `attriboard --version` read it here."""
+
+VERSION = "0.2.0"
