@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from attriboard.evaluation.api import evaluate as evaluate
     from attriboard.evaluation.api import lds as lds
     from attriboard.evaluation.api import load_ground_truth as load_ground_truth
+    from attriboard.evaluation.api import qld as qld
     from attriboard.evaluation.api import select as select
     from attriboard.evaluation.api import self_influence as self_influence
     from attriboard.evaluation.api import top as top
@@ -47,6 +48,7 @@ _HOMES = {
     "lds": "attriboard.evaluation.api",
     "load_ground_truth": "attriboard.evaluation.api",
     "load_task": "attriboard.evaluation.catalog",
+    "qld": "attriboard.evaluation.api",
     "select": "attriboard.evaluation.api",
     "select_regularization": "attriboard.toolkit.regularization",
     "self_influence": "attriboard.evaluation.api",
@@ -65,6 +67,7 @@ __all__ = [
     "lds",
     "load_ground_truth",
     "load_task",
+    "qld",
     "select",
     "select_regularization",
     "self_influence",

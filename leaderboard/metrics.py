@@ -11,7 +11,7 @@ from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import headline_removals, removal_table
 from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Table, failed_cell, nested
-from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table
+from attriboard.leaderboard.use_tables import brittleness_table, mislabel_table, qld_table
 from attriboard.records.model import AttributionRecord, Difference, LdsResult, SelectionRecord
 from attriboard.scoring.differences import PairedDifference, lds_difference
 
@@ -325,6 +325,19 @@ METRICS = (
         "removals flip the median prediction",
         ("attriboard brittleness {task} ATTRIBUTOR",),
         brittleness_table,
+    ),
+    Metric(
+        "qld",
+        "qld",
+        "query loss difference",
+        "Remove each test point's own top examples, retrain with the same seed, and compare with random removals.",
+        "↑ A larger drop of the target is better; 0 is chance.",
+        "Query loss difference: for each test point, the examples with its own highest scores are removed, a model is "
+        "trained without them, and its target on that point is compared with that of models trained without as many "
+        "random examples, from the same seed. Where the target is minus the loss, the drop is the difference in loss.",
+        "drop of the target beyond random removals",
+        ("attriboard qld {task} ATTRIBUTOR",),
+        qld_table,
     ),
     Metric(
         "mislabel",

@@ -138,7 +138,7 @@ class MethodStudy:
     @cached_property
     def newest_uses(self) -> dict[tuple[str, ...], Entry[AnyUse]]:
         """The newest record of every question, in the words of `asked`; sweeps left out."""
-        asked = ("kind", "variant", "direction", "balanced", "by")
+        asked = ("kind", "variant", "direction", "balanced", "by", "fraction")
         return {
             tuple(str(getattr(entry.record, name, "")) for name in asked): entry
             for entry in self.uses

@@ -1,6 +1,7 @@
-"""The leaderboards of brittleness and mislabel detection: default beside selected."""
+"""The leaderboards of brittleness, query loss differences and mislabel detection: default beside selected."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, in_order
-from attriboard.records.uses import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord
+from attriboard.records.uses import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord, QldRecord
 
 VARIANTS = ("default", "selected", "oracle")
 R = TypeVar("R", bound=DownstreamRecord)
@@ -39,6 +40,38 @@ def brittleness_table(study: TaskStudy) -> Table | None:
         "Bold: what orders the rows."
     )
     return _table(caption, columns, in_order(rows, ("selected", "default"), "asc"))
+
+
+def qld_table(study: TaskStudy) -> Table | None:
+    """What removing a point's own top examples does to it; none where nothing was removed."""
+    every = [e.record for m in study.methods.values() for e in m.uses if isinstance(e.record, QldRecord)]
+    if not every:
+        return None
+    # Shares do not mix: the one that most records have, of several the smallest.
+    counts = Counter(record.fraction for record in every)
+    fraction = min(counts, key=lambda share: (-counts[share], share))
+    found = _newest(study, QldRecord, lambda record: str(record.fraction))
+    first = next(record for record in every if record.fraction == fraction)
+    target = first.target_in_words
+    columns = [
+        *_columns("", f"by how much more the {target} drops than under random removals", "desc", VARIANTS[:2]),
+        *_columns("harmed", f"share of the points whose {target} is lower than there", "desc", VARIANTS[:2]),
+        *_columns("loss", "by how much more the loss rises than there", "desc", VARIANTS[:2]),
+    ]
+    rows = []
+    for method, by_key in found.items():
+        cells = {}
+        for (variant, share), entry in by_key.items():
+            if share == str(fraction):
+                cells |= _drops(entry, variant)
+        if cells:
+            rows.append(method_row(study, study.methods[method], cells))
+    caption = (
+        f"Each test point's own top {100 * fraction:g} % of the training examples ({first.n_removed:,}) are removed "
+        f"and a model is retrained with the same seed: by how much more the point's {target} drops than under random "
+        "removals, mean over points with its 95 % interval by Student's t. 0 is chance. Bold: what orders the rows."
+    )
+    return _table(caption, columns, in_order(rows, ("selected", "default"), "desc"))
 
 
 def mislabel_table(study: TaskStudy) -> Table | None:
@@ -99,6 +132,19 @@ def _median(entry: Entry[BrittlenessRecord]) -> Cell:
     if median is None:
         return Cell(f"> {record.sizes[-1]:,}", math.nextafter(record.sizes[-1], math.inf), note=note, link=link)
     return Cell(f"{median:g}", median, note=note, link=link)
+
+
+def _drops(entry: Entry[QldRecord], variant: str) -> dict[str, Cell]:
+    record = entry.record
+    if record.drop is None or record.ci95 is None:
+        return {variant: failed_cell(entry.id)}
+    low, high = map(formats.fixed, record.ci95)
+    note = f"{low} to {high}, {len(record.test_points)} points"
+    return {
+        variant: Cell(formats.fixed(record.drop), record.drop, note=note, link=Link(f"records/{entry.id}.html")),
+        f"{variant}_harmed": Cell(formats.percent(record.share_harmed), record.share_harmed),
+        f"{variant}_loss": Cell(formats.fixed(record.loss_rise), record.loss_rise),
+    }
 
 
 def _auc(entry: Entry[MislabelRecord]) -> Cell:

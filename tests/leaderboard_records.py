@@ -10,7 +10,7 @@ from typing import Any
 
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
+from attriboard.records.uses import BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
 
 GOLDEN = Path(__file__).parent / "golden" / "record-v1.json"
 SMALL, REAL = (60, 40), (400, 200)  # scoring points, masks
@@ -124,8 +124,8 @@ def make_removal(attributor: str = "iffim", level: float = 0.9, **changes: Any) 
     return RemovalRecord.model_validate(data)
 
 
-def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> BrittlenessRecord | MislabelRecord:
-    """A valid record of brittleness, with two points that flip and one that does not, or of mislabel detection."""
+def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> BrittlenessRecord | QldRecord | MislabelRecord:
+    """A valid record of brittleness, with two points that flip and one that does not, or of another use."""
     data = make_removal(attributor).to_json()
     removal = ("direction", "balanced", "n_calibration", "n_degenerate", "n_scoring", "retrain_seeds",
                "retrain_seconds", "full", "points")  # fmt: skip
@@ -141,6 +141,24 @@ def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> Brittlenes
             "confirm_seeds": [10**12 + 1000, 10**12 + 1001],
             "points": [dict(zip(keys, values, strict=True)) for values in found],
         }
+    elif kind == "qld":
+        data |= {
+            "target": "margin",
+            "fraction": 0.01,
+            "n_removed": 13,
+            "removed_by": "weight",
+            "n_scoring": 400,
+            "n_degenerate": 1,
+            "retrain_seeds": [10**12 + s for s in range(5)],
+            "n_repeats": 1,
+            "n_random": 5,
+            "retrain_seconds": 0.132,
+            "test_points": [7, 3, 40],
+            "removed": {"target": [2.5, 4.0, -1.0], "loss": [0.08, 0.02, 1.3]},
+            "random": {"target": [5.5, 4.75, -1.25], "loss": [0.01, 0.01, 1.5]},
+            "drop": 3.5 / 3,
+            "ci95": [-3.0, 5.0],
+        }
     else:
         data |= {
             "by": "self",
@@ -152,8 +170,8 @@ def make_use(kind: str, attributor: str = "iffim", **changes: Any) -> Brittlenes
             "recall": [0.6, 0.9],
         }
     _change(data, changes)
-    model = BrittlenessRecord if kind == "brittleness" else MislabelRecord
-    return model.model_validate(data)
+    models = {"brittleness": BrittlenessRecord, "qld": QldRecord, "mislabel": MislabelRecord}
+    return models[kind].model_validate(data)
 
 
 def make_cost(attributor: str = "iffim", **changes: Any) -> SelectionCostRecord:

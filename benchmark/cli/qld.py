@@ -81,7 +81,6 @@ def qld(
 def show_qld(records: "Sequence[QldRecord]", title: str) -> None:
     """Print records of one plan, one line each."""
     from attriboard.leaderboard.removal_rows import compare_qld
-    from attriboard.records.uses import TARGETS
     from attriboard.scoring.brittleness import exact_interval
 
     defaults = {record.title: record for record in records if record.variant == "default" and record.drop is not None}
@@ -103,7 +102,7 @@ def show_qld(records: "Sequence[QldRecord]", title: str) -> None:
         left_out = f"{record.n_degenerate} points have NaN" if record.n_degenerate else ""
         rows.append((record.title, record.variant, *cells, record.reason or left_out))
     first = records[0]
-    drop = f"drop of {TARGETS[first.target]} ↑"
+    drop = f"drop of {first.target_in_words} ↑"
     headings = ("attributor", "variant", drop, "95 % interval", "harmed", "loss", "against default", "note")
     n_points = max(len(record.test_points) for record in records)
     heading = (

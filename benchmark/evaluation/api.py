@@ -21,6 +21,8 @@ from attriboard.evaluation.catalog import load_task
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.practice import SurrogateChoice, Table, build_own_truth, choose, evaluate_methods
 from attriboard.evaluation.proponents import Proponents, find_proponents
+from attriboard.evaluation.qld import QldPlan
+from attriboard.evaluation.qld_table import QldTable, query_loss_differences
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.records.model import LdsResult
@@ -162,6 +164,55 @@ def evaluate(
     if groundtruth is not None or question is not None:
         workspace.grader = Grader(_truth(workspace.task, groundtruth, question))
     return evaluate_methods(workspace, [methods] if isinstance(methods, str | Path) else methods)
+
+
+def qld(
+    task: Task | str | Path,
+    methods: str | Path | Sequence[str | Path],
+    *,
+    fraction: float = 0.01,
+    points: int | None = None,
+    repeats: int = 1,
+    results: Path | str | None = None,
+    seed: int = 0,
+    parameters: str | Sequence[str] = (),
+    threads: int | None = None,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> QldTable:
+    """Query loss difference: remove each test point's own top examples, retrain, and compare with random removals.
+
+    What it will cost is said first. Finished retrains are kept whatever happens: the same call goes on where it was
+    interrupted. No ground truth is needed.
+
+    Args:
+        task: a live task, its name, or a card's or task's file.
+        methods: names, or paths of `.py` files; one or several.
+        fraction: share of the training set that each point loses.
+        points: scoring points, drawn at random; by default all where that takes a minute for each row, else 100, and
+            fewer where these take half an hour.
+        repeats: seeds of each point.
+        results: folder of records, which answers what it knows and gets what is new.
+        seed: for the methods' randomness.
+        parameters: glob patterns of the attributed parameters, such as `"head.*"`; the task's own by default.
+        threads: of the numerical libraries; by default all cores.
+        workers: processes that train; by default one for each core.
+        quiet: whether nothing is printed but the result.
+
+    Returns:
+        A table that prints itself, with the default and the selected hyperparameters of every method. A method that
+        fails is a row with its reason.
+
+    Raises:
+        InputError: a fraction that removes nothing or everything, too few points, or a task that cannot be trained.
+        UnknownNameError: no such method.
+    """
+    plan = QldPlan(fraction, points, repeats)
+    workspace = Workspace(
+        task, seed=seed, parameters=parameters, threads=threads, workers=workers, display=_display(quiet)
+    )
+    named = [methods] if isinstance(methods, str | Path) else methods
+    return query_loss_differences(workspace, named, plan, None if results is None else Path(results))
 
 
 def top(

@@ -44,7 +44,6 @@ from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 from attriboard.retraining.trainer import blank_model
 from attriboard.scoring.qld import mean_drop
-from attriboard.scoring.removal import removal_size
 
 _SEEDS = 5
 _RANDOM = 5  # random removals for each seed
@@ -57,13 +56,13 @@ class QldPlan:
     """What is removed, for how many points.
 
     Args:
-        fraction: share of the training set that each point loses.
+        fraction: share of the training set that each point loses, at least one example.
         n_points: scoring points, drawn at random; all where there are fewer. By default as many as are cheap, see
             `affordable_points`.
         n_repeats: seeds of each point; its difference is their mean.
 
     Raises:
-        InputError: fewer than two points, or no repeat.
+        InputError: fewer than two points, no repeat, or no numbers.
     """
 
     fraction: float = 0.01
@@ -71,8 +70,14 @@ class QldPlan:
     n_repeats: int = 1
 
     def __post_init__(self) -> None:
-        if (self.n_points is not None and self.n_points < 2) or self.n_repeats < 1:
-            raise InputError(f"points = {self.n_points}, repeats = {self.n_repeats}: needs two points and one repeat")
+        whole = all(isinstance(n, int) for n in (self.n_points or 0, self.n_repeats))
+        if not whole or (self.n_points is not None and self.n_points < 2) or self.n_repeats < 1:
+            raise InputError(
+                f"points = {self.n_points}, repeats = {self.n_repeats}: needs whole numbers, at least two points and "
+                "one repeat"
+            )
+        if not isinstance(self.fraction, int | float):
+            raise InputError(f"fraction = {self.fraction!r}: must be a number in (0, 1)")
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ class QldBench:
         if card.recipe.optimizer == "none":
             raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
         self.task, self.grader, self.plan, self.store = task, grader, plan, store
-        self.size = removal_size(plan.fraction, card.data.n_train)
+        self.size = _removed(plan.fraction, card.data.n_train)
         self.weighted = not has_batch_norm(blank_model(task))
         self._everything = np.arange(card.data.n_train)
         self._seeds = tuple(removal_seed(s) for s in range(max(_SEEDS, plan.n_repeats)))
@@ -300,6 +305,20 @@ class QldBench:
             "drop": found.mean,
             "ci95": found.ci95,
         }
+
+
+def _removed(fraction: float, n_train: int) -> int:
+    """How many examples a point loses: the nearest whole number, but at least one.
+
+    Raises:
+        InputError: no fraction, or all would be removed.
+    """
+    size = max(1, round(fraction * n_train)) if 0 < fraction < 1 else 0
+    if not 0 < size < n_train:
+        raise InputError(
+            f"fraction = {fraction:g}: must lie in (0, 1) and leave some of {n_train} examples, as in fraction = 0.01"
+        )
+    return size
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:

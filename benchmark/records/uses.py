@@ -183,6 +183,11 @@ class QldRecord(DownstreamRecord):
     ci95: tuple[float, float] | None = Field(description="its interval by Student's t")
 
     @property
+    def target_in_words(self) -> str:
+        """`target` in words."""
+        return TARGETS[self.target]
+
+    @property
     def drops(self) -> tuple[float, ...]:
         """Of each point, by how much more its target falls than under random removals."""
         return tuple(b - a for a, b in zip(self.removed["target"], self.random["target"], strict=True))

@@ -9,7 +9,7 @@ from attriboard.leaderboard.plots.charts import CYCLE, PRINT, Chart, filled, num
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, sweep_curve
 from attriboard.leaderboard.removal_rows import ACCURACY, Quantity, RemovalRow, headline_quantity, scaled
 from attriboard.records.model import AttributionRecord
-from attriboard.records.uses import TARGETS, BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
+from attriboard.records.uses import BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
 
 MUTED = PRINT["soft"]
 SHAPES = {  # of variants: dashes and dots, so that lines differ without color
@@ -160,7 +160,7 @@ def draw_qld(records: Sequence[QldRecord]) -> Chart:
     first = measured[0]
     return _chart(
         f"{first.task.name}, {len(first.test_points)} points, {first.n_removed:,} examples removed",
-        f"drop of the {TARGETS[first.target]} beyond that of random removals",
+        f"drop of the {first.target_in_words} beyond that of random removals",
         "points that drop by at least so much (%)",
         lines,
         y_scale={"domain": [0, 100]},

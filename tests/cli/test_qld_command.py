@@ -101,8 +101,8 @@ def test_it_works_on_a_task_and_with_a_method_of_ones_own(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("digits_mlp", "iffim", "--fraction", "0"), "rate = 0: must lie in (0, 1) and remove 1 to 1296 of 1297"),
-        (("digits_mlp", "iffim", "--fraction", "1.5"), "rate = 1.5: must lie in (0, 1)"),
+        (("digits_mlp", "iffim", "--fraction", "0"), "fraction = 0: must lie in (0, 1) and leave some of 1297"),
+        (("digits_mlp", "iffim", "--fraction", "1.5"), "fraction = 1.5: must lie in (0, 1)"),
         (("digits_mlp", "iffim", "--variant", "best"), "--variant best: must be among default, selected, oracle"),
         (("digits_mlp", "random", "iffimm"), "did you mean iffim"),
         (("digits_mlp", "random", "--executor", "host:1"), "executor = 'host:1': must be tcp://host:port"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,15 +255,21 @@ def test_an_interrupt_keeps_the_retrains_that_are_done(
     assert again.work.done == 25 + 6 * 2 - 7
 
 
-@pytest.mark.parametrize("plan", [{"n_points": 1}, {"n_repeats": 0}])
-def test_a_plan_needs_two_points_and_a_repeat(plan: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="needs two points and one repeat"):
+@pytest.mark.parametrize(
+    "plan", [{"n_points": 1}, {"n_points": 0}, {"n_points": 2.5}, {"n_repeats": 0}, {"n_repeats": "3"}]
+)
+def test_a_plan_needs_two_points_and_a_repeat(plan: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="needs whole numbers, at least two points and one repeat"):
         QldPlan(**plan)
 
 
-def test_a_fraction_must_remove_something_and_a_task_needs_a_recipe(published: Published, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"rate = 0.001: must lie in \(0, 1\) and remove 1 to 44 of 45"):
-        bench_of(published.task, None, tmp_path, QldPlan(0.001))
+def test_a_fraction_removes_at_least_one_and_not_all_and_a_task_needs_a_recipe(
+    published: Published, tmp_path: Path
+) -> None:
+    assert bench_of(published.task, None, tmp_path, QldPlan(0.001)).size == 1
+    for fraction in (0.0, 0.999, 1.0, -0.1, float("nan")):
+        with pytest.raises(InputError, match=rf"fraction = {fraction:g}: must lie in \(0, 1\) and leave some of 45"):
+            bench_of(published.task, None, tmp_path, QldPlan(fraction))
     task = TinyTask(tiny_card(optimizer="none"))
     with pytest.raises(InputError, match="has no recipe, so nothing can be retrained"):
         bench_of(task, None, tmp_path)

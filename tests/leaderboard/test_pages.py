@@ -73,6 +73,7 @@ def records() -> SimpleNamespace:
         removal=make_removal("iffim", 0.93),
         no_removal=make_removal("ekfac", status="failed", reason="nan: every row"),
         brittleness=make_use("brittleness"),
+        qld=make_use("qld"),
         mislabel=make_use("mislabel"),
         without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
         hostile=hostile(),
@@ -170,7 +171,10 @@ def test_records_of_uses_say_what_was_found_and_how_to_repeat_it(made, page):
     assert "more than" not in brittle
     wrong = page(f"records/{made.mislabel.id}.html").words
     assert "AUC 0.950, 95 % interval 0.940 to 0.960, in finding 130 wrong labels by self-influence" in wrong
-    for record in (made.brittleness, made.mislabel, made.removal):
+    shown = page(f"records/{made.qld.id}.html").words
+    assert "own top 13 training examples, its margin drops by 1.167 more than without as many random ones" in shown
+    assert "67 % of 3 points are harmed" in shown.replace("\u00a0", " ")
+    for record in (made.brittleness, made.qld, made.mislabel, made.removal):
         assert f"attriboard run {record.id}.json" in page(f"records/{record.id}.html").text
 
 
@@ -267,7 +271,9 @@ def test_a_task_page_offers_its_ground_truth_and_its_leaderboards(bundles_alone,
             assert f"../groundtruth/{bundle['file']}" in task.links
     assert "(200, 1297) (200, 5, 500)" in task.text
     assert "No record yet" in task.text
-    tables = {f"../leaderboards/digits_mlp-{metric}.html" for metric in ("lds", "removal", "brittleness", "mislabel")}
+    tables = {
+        f"../leaderboards/digits_mlp-{metric}.html" for metric in ("lds", "removal", "brittleness", "qld", "mislabel")
+    }
     assert tables <= set(page("tasks/digits_mlp.html").links)
 
 

@@ -14,7 +14,7 @@ from attriboard.leaderboard.plots.charts import PAGE, PRINT, filled, save_figure
 from attriboard.leaderboard.plots.curves import PAGE_SIZE, curve_chart, curve_figure
 from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, draw_surface, marks_of, sweep_curve
-from attriboard.leaderboard.plots.uses import draw_brittleness, draw_recall, draw_removal, draw_removal_sweep
+from attriboard.leaderboard.plots.uses import draw_brittleness, draw_qld, draw_recall, draw_removal, draw_removal_sweep
 from attriboard.leaderboard.removal_rows import removal_rows
 from attriboard.records.model import AttributionRecord
 
@@ -206,6 +206,15 @@ def test_brittleness_is_the_share_flipped_by_each_size() -> None:
     assert {"iffim, default", "trak, default"} <= set(drawn(chart)[0])
 
 
+def test_query_loss_differences_are_the_share_of_points_that_drop_by_at_least_so_much() -> None:
+    chart = draw_qld([make_use("qld"), make_use("qld", "trak")])
+    rows = [row for row in chart["layer"][0]["data"]["values"] if row["series"] == "iffim, default"]
+    assert [(row["x"], round(row["y"])) for row in rows] == [(-0.25, 100), (0.75, 67), (3.0, 33)]
+    assert {"iffim, default", "trak, default", "drop of the margin beyond that of random removals"} <= set(
+        drawn(chart)[0]
+    )
+
+
 def test_recall_begins_at_nothing_and_ends_at_everything() -> None:
     chart = draw_recall([make_use("mislabel")])
     rows = [row for row in chart["layer"][0]["data"]["values"] if row["series"] != "chance"]
@@ -231,7 +240,7 @@ def test_too_little_for_other_figures_is_refused() -> None:
         draw_surface(surface([1e-3, 1e-2], [64]), "regularization", "projection_dim")
     with pytest.raises(InputError, match="needs a point that did not fail"):
         draw_surface(surface([1e-3, 1e-2], [64, 128], (1e-3, 1e-2)), "regularization", "projection_dim")
-    for draw in (draw_brittleness, draw_recall):
+    for draw in (draw_brittleness, draw_qld, draw_recall):
         with pytest.raises(InputError, match="did not fail"):
             draw([])
     with pytest.raises(InputError, match="did not fail"):

@@ -209,6 +209,24 @@ def test_seed_counts_are_noted_where_they_differ():
     assert found["trak"].cell("default_50").note == "2 seeds"
 
 
+def test_query_loss_differences_have_default_beside_selected_and_one_fraction():
+    failed = {"status": "failed", "reason": "nan: all", "scores_sha256": None, "drop": None, "ci95": None}
+    none = {"test_points": [], "removed": {}, "random": {}}
+    found = rows(
+        make_use("qld"),
+        make_use("qld", "bad", **failed, **none),
+        make_use("qld", **SELECTED, removed={"target": [0.5, 2.0, -3.0], "loss": [0.51, 0.51, 2.0]}, drop=9.5 / 3),
+        make_use("qld", fraction=0.1, n_removed=130, removed={"target": [0.0] * 3, "loss": [0.0] * 3}, drop=3.0),
+        metric="qld",
+    )
+    assert list(found) == ["iffim", "bad"]
+    iffim = found["iffim"]
+    assert texts(iffim, "default", "default_harmed", "default_loss") == ("1.167", "67 %", "−0.040")
+    assert texts(iffim, "selected", "selected_harmed", "selected_loss") == ("3.167", "100 %", "0.500")
+    assert iffim.cell("default").note == "−3.000 to 5.000, 3 points"
+    assert texts(found["bad"], "default", "default_harmed") == ("failed", "—")
+
+
 def test_brittleness_and_mislabel_detection_have_default_beside_selected():
     first = make_use("brittleness")
     failed = {"status": "failed", "reason": "nan: all", "scores_sha256": None}
