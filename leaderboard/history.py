@@ -16,7 +16,7 @@ from attriboard.leaderboard.study import TaskStudy, configuration_key
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
+from attriboard.records.uses import BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
 
 ONE_CONFIGURATION = ("sweep", "custom")  # variants of which each configuration is a question of its own
 CHOSEN = ("selected", "oracle")  # variants whose hyperparameters are a result
@@ -89,7 +89,7 @@ def histories(study: TaskStudy, row: str) -> tuple[History, ...]:
 
 def _question(record: AnyRecord) -> tuple[str, ...]:
     """What a record answers, without what may change from one version of the answer to the next."""
-    asked = ["kind", "variant", "direction", "balanced", "by", "swept"]
+    asked = ["kind", "variant", "direction", "balanced", "by", "fraction", "n_repeats", "swept"]
     if isinstance(record, SelectionRecord) or getattr(record, "variant", "") == "selected":
         asked.append("selector")
     question = [str(getattr(record, name, "")) for name in asked]
@@ -110,12 +110,13 @@ def _what(record: AnyRecord) -> str:
     if isinstance(record, AttributionRecord):
         name = "LDS"
     else:
-        name = {"removal": "Data selection", "mislabel": "Mislabel detection"}.get(
-            record.kind, record.kind.capitalize()
-        )
+        names = {"removal": "Data selection", "qld": "Query loss difference", "mislabel": "Mislabel detection"}
+        name = names.get(record.kind, record.kind.capitalize())
     details = [f"by {record.influence}"] if isinstance(record, MislabelRecord) else []
     if isinstance(record, RemovalRecord):
         details = [f"{record.direction}{' of every class' * record.balanced}"]
+    if isinstance(record, QldRecord):
+        details = [f"{100 * record.fraction:g} % removed"]
     return ", ".join([name, *details, record.variant])
 
 
@@ -155,6 +156,7 @@ _RESULTS: dict[str, Callable[[Any], str]] = {
     "selection_cost": _cost,
     "removal": _removed,
     "brittleness": _median,
+    "qld": lambda record: f"drop {formats.fixed(record.drop)}" if record.drop is not None else "no drop",
     "mislabel": lambda record: f"AUC {formats.fixed(record.auc)}" if record.auc is not None else "no AUC",
 }
 

@@ -60,7 +60,7 @@ def qld_table(study: TaskStudy) -> Table | None:
     ]
     rows = []
     for method, by_key in found.items():
-        cells = {}
+        cells: dict[str, Cell] = {}
         for (variant, share), entry in by_key.items():
             if share == str(fraction):
                 cells |= _drops(entry, variant)

@@ -7,7 +7,7 @@ Retrains are few and noisy, so the design is the one with the smallest variance 
 
 - Both models of a difference have one seed. Removed examples stay in their batches with weight 0, so that initial
   parameters and order of examples are the same too. On `digits_mlp` the variance of one point's difference over seeds
-  is a seventh of that between models with different seeds.
+  is about a seventh of that between models with different seeds (`python -m bench.qld_design`).
 - Points are spread over five seeds, with one retrain each: another point brings more than another seed of the same one.
 - The model of a random removal is measured at every point, so five of them for each seed serve all points, methods and
   variants. Random sets vary far less than seeds: more of them would change nothing.

@@ -16,6 +16,13 @@ def study_of(*records, task: str = "digits_mlp"):
     return studies([Entry(record, record.id, Path()) for record in records], [])[task]
 
 
+def test_query_loss_differences_of_another_fraction_are_another_question():
+    study = study_of(make_use("qld"), make_use("qld", fraction=0.1, **LATER))
+    assert histories(study, "iffim") == ()
+    (history,) = histories(study_of(make_use("qld"), make_use("qld", **LATER)), "iffim")
+    assert history.what == "Query loss difference, 1 % removed, default"
+
+
 def test_a_number_that_was_made_again_has_a_history_with_the_newest_first():
     old = make_record("iffim", 0.3)
     new = make_record("iffim", 0.4, **LATER, attributor__digest="ee" * 32, scores_sha256="ff" * 32)
@@ -94,6 +101,7 @@ def test_points_of_a_sweep_have_their_history_on_their_own_pages_only():
         (make_removal(level=0.9), "85.0 with 50 % removed"),
         (make_use("mislabel"), "AUC 0.950"),
         (make_use("brittleness"), "11 removals"),
+        (make_use("qld"), "drop 1.167"),
     ],
 )
 def test_a_result_is_said_in_a_few_words(record, expected):
