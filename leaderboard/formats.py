@@ -70,7 +70,7 @@ def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
     value = hyperparameters.get("regularization")
     if "regularization" not in hyperparameters:
         return ""
-    return "λ: own rule" if value is None else f"λ = {short(value)}"
+    return "λ: method's rule" if value is None else f"λ = {short(value)}"
 
 
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:

@@ -191,7 +191,8 @@ def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceilin
     detail = formats.chosen_regularization(entry.record.hyperparameters)
     if variant == "oracle" and entry.record.variant != "oracle":
         detail += f", as {entry.record.variant}"
-    return replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline, detail=detail)
+    cell = replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline, detail=detail)
+    return replace(cell, drawing=None) if variant == "custom" else cell  # the last column: it must not stretch rows
 
 
 def lds_cell(lds: LdsResult, record: str, scale: tuple[float, float], ceiling: float | None) -> Cell:

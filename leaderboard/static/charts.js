@@ -61,7 +61,7 @@ window.charts = (() => {
     }),
   );
 
-  const width = () => Math.max(240, Math.min(1200, chart.clientWidth - 108));
+  const width = () => Math.max(240, Math.min(1300, chart.clientWidth - 108));
 
   const options = (select, names, wanted) => {
     select.replaceChildren(...names.map(([value, label]) => new Option(label, value)));

@@ -102,7 +102,7 @@ def test_the_oracle_considers_the_default():
     oracle = make_record("datainf", 0.25, **tuned, calibration=0.25, hyperparameters={"regularization": 0.1})
     row = rows(default, selected, oracle, make_selection("datainf"))["datainf"]
     assert row.cell("oracle").text == row.cell("default").text
-    assert row.cell("oracle").detail == "λ: own rule, as default"
+    assert row.cell("oracle").detail == "λ: method's rule, as default"
     assert row.cell("regret").value == pytest.approx(default.lds.mean - selected.lds.mean)
     row = rows(default.model_copy(update={"calibration": 0.1}), selected, oracle, make_selection("datainf"))["datainf"]
     assert (row.cell("oracle").value, row.cell("oracle").detail) == (oracle.lds.mean, "λ = 0.1")
