@@ -1,21 +1,26 @@
-"""Scripts, styles and the font of formulas: our own files, and the bundles that installed packages carry.
-
-No bundle is committed. The font is: few systems have one for formulas, and no package that the site needs carries one.
-It is STIX Two Math 2.11 (SIL Open Font License 1.1, `fonts/OFL.txt`), cut down by fontTools to letters, Greek,
-operators, arrows and delimiters:
-
-    pyftsubset STIXTwoMath-Regular.ttf --flavor=woff --no-hinting --layout-features=math,ssty,kern,liga,dtls
-"""
+"""Scripts, styles and a font: our own files, and what installed packages carry. No bundle is committed."""
 
 import importlib.metadata
 import re
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 from attriboard.base.errors import FormatError
 
 STATIC = Path(__file__).parent / "static"
-FONTS = Path(__file__).parent / "fonts"
+LICENSES = Path(__file__).parent / "licenses"
+FONT = "stix-two-math.woff"
+_BLOCKS = (
+    (0x20, 0x17F),  # Latin
+    (0x2C6, 0x3FF),  # accents, Greek
+    (0x2010, 0x214F),  # punctuation, primes, letters with a double stroke
+    (0x2190, 0x23FF),  # arrows, operators, delimiters
+    (0x25A0, 0x25CF),  # shapes
+    (0x27C0, 0x27FF),  # long arrows, angle brackets
+    (0x2980, 0x2AFF),  # more operators
+    (0x1D400, 0x1D7FF),  # italic, bold, script
+)
 
 
 def own_assets() -> dict[str, str]:
@@ -23,9 +28,30 @@ def own_assets() -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(STATIC.iterdir()) if path.is_file()}
 
 
-def fonts() -> list[Path]:
-    """The font of formulas, and its license."""
-    return sorted(path for path in FONTS.iterdir() if path.is_file())
+@cache
+def font() -> bytes:
+    """The font of formulas, which few systems have: STIX Two Math of the installed ziamath, cut down, as WOFF.
+
+    Raises:
+        FormatError: the installed ziamath carries no such font.
+    """
+    from fontTools.subset import Options, Subsetter
+    from fontTools.ttLib import TTFont, TTLibError
+
+    path = Path(str(importlib.metadata.distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
+    try:
+        whole = TTFont(path, recalcTimestamp=False)
+    except (OSError, TTLibError) as error:
+        raise FormatError(f"{path}: ziamath without its font: {error}") from error
+    options = Options()
+    options.set(hinting=False, layout_features=["math", "ssty", "kern", "liga", "dtls"])
+    subsetter = Subsetter(options)
+    subsetter.populate(unicodes=[code for first, last in _BLOCKS for code in range(first, last + 1)])
+    subsetter.subset(whole)
+    whole.flavor = "woff"
+    file = BytesIO()
+    whole.save(file)
+    return file.getvalue()
 
 
 def datatables() -> str:

@@ -68,8 +68,8 @@ def build_board(
             target.parent.mkdir(parents=True, exist_ok=True)
             made.add(target.parent)
         target.write_bytes(text.encode())
-    for font in assets.fonts():
-        shutil.copyfile(font, out / "assets" / font.name)
+    (out / "assets" / assets.FONT).write_bytes(assets.font())
+    shutil.copyfile(assets.LICENSES / "OFL.txt", out / "assets" / "OFL.txt")
     for entry in site.entries:
         shutil.copyfile(entry.path, out / "records" / f"{entry.id}.json")
     for picture in {p.path for document in pages.values() for p in document.pictures.values()}:
