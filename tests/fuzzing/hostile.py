@@ -198,6 +198,99 @@ def hostile_yaml(draw: Draw, shape: Shape) -> bytes:
     return _text(_with(shape.good, path, MARK), draw(st.sampled_from(YAML_TRICKS))).encode()
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """A good safetensors file, taken apart."""
+
+    good: bytes
+    card: Shape | None
+
+    @property
+    def length(self) -> int:
+        """Bytes of the header."""
+        return int(struct.unpack("<Q", self.good[:8])[0])
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What it says."""
+        header: dict[str, Any] = json.loads(self.good[8 : 8 + self.length])
+        return header
+
+    @property
+    def body(self) -> bytes:
+        """The tensors."""
+        return self.good[8 + self.length :]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tensors."""
+        return [key for key in self.header if key != "__metadata__"]
+
+
+def _other_length(draw: Draw, parts: _Parts) -> bytes:
+    n = parts.length
+    known = st.sampled_from((0, 1, 2**31, 2**31 - 1, 2**63, 2**64 - 1, n - 1, n + 1, n + 8))
+    return struct.pack("<Q", draw(known | st.integers(0, 2**64 - 1).filter(lambda m: m != n))) + parts.good[8:]
+
+
+def _other_header(draw: Draw, parts: _Parts) -> bytes:
+    text = draw(hostile_json(Shape(parts.header, free=frozenset({"__metadata__"}))))
+    return _file(b"[" if text.strip() in (b"", b"{}") else text, parts.body)
+
+
+def _torn_file(draw: Draw, parts: _Parts) -> bytes:
+    return parts.good[: draw(st.integers(0, len(parts.good) - 1))]
+
+
+def _longer(draw: Draw, parts: _Parts) -> bytes:
+    return parts.good + draw(st.binary(min_size=1, max_size=100))
+
+
+def _other_tensor(draw: Draw, parts: _Parts) -> bytes:
+    name = draw(st.sampled_from(parts.names))
+    info = dict(parts.header[name])
+    begin, end = info["data_offsets"]
+    wrong: dict[str, tuple[Any, ...]] = {
+        "dtype": ("I8", "BOOL", "F8_E4M3", "C64", "object", "", None, 7),
+        "shape": ([], [0], [-1], [2**63], [2**32, 2**32], [1.5], ["1"], [*info["shape"], 2], None),
+        "data_offsets": ([begin, end + 1], [begin + 1, end], [end, begin], [-1, end], [begin, 2**63], [begin], None),
+    }
+    key = draw(st.sampled_from(tuple(wrong)))
+    info[key] = draw(st.sampled_from(wrong[key]))
+    return _file(json.dumps(parts.header | {name: info}).encode(), parts.body)
+
+
+def _tensor_twice(draw: Draw, parts: _Parts) -> bytes:
+    name, inner = parts.names[0], json.dumps(parts.header)[1:]
+    again = f"{{{json.dumps(name)}: {json.dumps(parts.header[name])}, {inner}"
+    return _file(again.encode(), parts.body + parts.body[:1])
+
+
+def _other_name(draw: Draw, parts: _Parts) -> bytes:
+    old = draw(st.sampled_from(parts.names))
+    names = ("../../x", "/etc/passwd", "a\u0000b", "\u202e" + old, old + " ", old.upper(), "", "__metadata__x")
+    new = draw(st.sampled_from([name for name in names if name != old]))
+    renamed = {(new if key == old else key): value for key, value in parts.header.items()}
+    return _file(json.dumps(renamed).encode(), parts.body)
+
+
+def _other_card(draw: Draw, parts: _Parts) -> bytes:
+    assert parts.card is not None
+    text = draw(hostile_json(parts.card)).decode("utf-8", "replace")
+    metadata = parts.header["__metadata__"] | {"card": text}
+    return _file(json.dumps(parts.header | {"__metadata__": metadata}).encode(), parts.body)
+
+
+def _flipped_bits(draw: Draw, parts: _Parts) -> bytes:
+    content = bytearray(parts.good)
+    content[draw(st.integers(len(parts.good) - len(parts.body), len(content) - 1))] ^= draw(st.integers(1, 255))
+    return bytes(content)
+
+
+_WAYS = (_other_length, _other_header, _torn_file, _longer, _other_tensor, _tensor_twice, _other_name)
+_WAYS_WITH_CARD = (*_WAYS, _other_card, _other_card, _flipped_bits)
+
+
 @st.composite
 def hostile_safetensors(draw: Draw, good: bytes, card: Shape | None) -> bytes:
     """A safetensors file that must be refused.
@@ -208,84 +301,7 @@ def hostile_safetensors(draw: Draw, good: bytes, card: Shape | None) -> bytes:
         card: the shape of the JSON card in its metadata, which is made hostile too; `None` for a file without a card,
             whose tensors are not covered by a digest.
     """
-    (length,) = struct.unpack("<Q", good[:8])
-    header, body = json.loads(good[8 : 8 + length]), good[8 + length :]
-    kinds = [
-        "length",
-        "header",
-        "torn",
-        "tail",
-        "tensor",
-        "twice",
-        "names",
-        *(["card", "card", "bits"] if card else []),
-    ]
-    match draw(st.sampled_from(kinds)):
-        case "length":
-            claimed = draw(
-                st.one_of(
-                    st.sampled_from((0, 1, 2**31, 2**31 - 1, 2**63, 2**64 - 1, length - 1, length + 1, length + 8)),
-                    st.integers(0, 2**64 - 1).filter(lambda n: n != length),
-                )
-            )
-            return struct.pack("<Q", claimed) + good[8:]
-        case "header":
-            text = draw(hostile_json(Shape(header, free=frozenset({"__metadata__"}))))
-            if text.strip() in (b"", b"{}"):
-                text = b"["
-            return _file(text, body)
-        case "torn":
-            return good[: draw(st.integers(0, len(good) - 1))]
-        case "tail":
-            return good + draw(st.binary(min_size=1, max_size=100))
-        case "tensor":
-            name = draw(st.sampled_from([key for key in header if key != "__metadata__"]))
-            info = dict(header[name])
-            match draw(st.sampled_from(("dtype", "shape", "offsets"))):
-                case "dtype":
-                    info["dtype"] = draw(st.sampled_from(("I8", "BOOL", "F8_E4M3", "C64", "object", "", None, 7)))
-                case "shape":
-                    more = st.sampled_from(
-                        ([], [0], [-1], [2**63], [2**32, 2**32], [1.5], ["1"], [*info["shape"], 2], None)
-                    )
-                    info["shape"] = draw(more)
-                case "offsets":
-                    begin, end = info["data_offsets"]
-                    shifted = (
-                        [begin, end + 1],
-                        [begin + 1, end],
-                        [end, begin],
-                        [-1, end],
-                        [begin, 2**63],
-                        [begin],
-                        None,
-                    )
-                    info["data_offsets"] = draw(st.sampled_from(shifted))
-            return _file(json.dumps(header | {name: info}).encode(), body)
-        case "twice":
-            name = next(key for key in header if key != "__metadata__")
-            inner = json.dumps(header)[1:]
-            return _file(f"{{{json.dumps(name)}: {json.dumps(header[name])}, {inner}".encode(), body + body[:1])
-        case "names":
-            old = draw(st.sampled_from([key for key in header if key != "__metadata__"]))
-            names = ("../../x", "/etc/passwd", "a\u0000b", "\u202e" + old, old + " ", old.upper(), "", "__metadata__x")
-            new = draw(st.sampled_from([name for name in names if name != old]))
-            return _file(
-                json.dumps({(new if key == old else key): value for key, value in header.items()}).encode(), body
-            )
-        case "card":
-            assert card is not None
-            text = draw(hostile_json(card)).decode("utf-8", "replace")
-            metadata = header["__metadata__"] | {"card": text}
-            return _file(json.dumps(header | {"__metadata__": metadata}).encode(), body)
-        case _:
-            position = draw(st.integers(0, len(body) - 1))
-            return (
-                good[: -len(body)]
-                + body[:position]
-                + bytes([body[position] ^ draw(st.integers(1, 255))])
-                + body[position + 1 :]
-            )
+    return draw(st.sampled_from(_WAYS_WITH_CARD if card else _WAYS))(draw, _Parts(good, card))
 
 
 def _file(header: bytes, body: bytes) -> bytes:

@@ -1,10 +1,6 @@
 """Trainers against each other and against a loop written out in full."""
 
 import copy
-import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -13,16 +9,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import N_TRAIN, NormedTinyTask, PlainTinyTask, TinyTask, tiny_card, tiny_task
+from plain_training import (
+    LOOP_RECIPES,
+    Modelled,
+    convolutional,
+    double_precision,
+    identical,
+    largest_difference,
+    plain_loop,
+    subset_requests,
+    threads,
+    train,
+)
+from tiny import NormedTinyTask, tiny_card, tiny_task
 from torch import nn
 
-from attriboard.contracts.card import Recipe
-from attriboard.retraining.choosing import describe_training, trainer_class
+from attriboard.retraining.choosing import trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.optimisation import learning_rate
-from attriboard.retraining.request import RetrainRequest, epoch_order, random_subset
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
-from attriboard.retraining.trainer import State, Trainer, initial_parameters, state_parts
+from attriboard.retraining.trainer import Trainer, initial_parameters, state_parts
 from attriboard.retraining.vmapped import VmapTrainer
 
 RECIPES = {
@@ -38,103 +44,7 @@ RECIPES = {
     "one cycle": {"schedule": "cosine", "warmup": 0.25, "weight_decay": 0.01},
     "warm-up, then constant": {"warmup": 0.5},
 }
-LOOP_RECIPES = {
-    "clipped": {"clip_norm": 0.1},
-    "adamw": {"optimizer": "adamw", "momentum": 0.0, "learning_rate": 0.01},
-    "adamw, decay, one cycle, clipped": {
-        "optimizer": "adamw",
-        "momentum": 0.0,
-        "learning_rate": 0.05,
-        "weight_decay": 0.1,
-        "schedule": "linear",
-        "warmup": 0.2,
-        "clip_norm": 0.5,
-    },
-}
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-
-
-def subset_requests(count: int, size: int = N_TRAIN // 2) -> list[RetrainRequest]:
-    return [RetrainRequest(random_subset(N_TRAIN, size, 0, k), 1000 + k) for k in range(count)]
-
-
-def train(
-    trainer: type[Trainer], task: TinyTask, requests: Sequence[RetrainRequest], epochs: Sequence[int] = (3,)
-) -> list[dict[int, State]]:
-    return trainer(task, task.load_data()).train(requests, epochs)
-
-
-def plain_loop(task: TinyTask, request: RetrainRequest, n_epochs: int) -> State:
-    """PyTorch's own modules, loss, optimizers and schedules; only the order of examples is AttriBoard's."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(request.seed)
-        model = task.build_model()
-    recipe, train = task.card.recipe, task.load_data().train
-    common: Any = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
-    optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(model.parameters(), momentum=recipe.momentum, **common)
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), **common)
-    n = len(request.indices)
-    scheduler = pytorch_schedule(recipe, optimizer, recipe.epochs * math.ceil(n / recipe.batch_size))
-    for epoch in range(1, n_epochs + 1):
-        order = request.indices[epoch_order(n, request.seed, epoch)]
-        for start in range(0, n, recipe.batch_size):
-            rows = order[start : start + recipe.batch_size]
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(train.inputs[rows]), train.targets[rows]).backward()
-            if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            scheduler.step()
-    return {name: value.detach() for name, value in model.state_dict().items()}
-
-
-def pytorch_schedule(
-    recipe: Recipe, optimizer: torch.optim.Optimizer, total: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    schedules = torch.optim.lr_scheduler
-    rising = round(recipe.warmup * total)
-    falling = {
-        "constant": lambda: schedules.ConstantLR(optimizer, factor=1, total_iters=1),
-        "linear": lambda: schedules.LinearLR(optimizer, 1, 0, total_iters=total - rising),
-        "cosine": lambda: schedules.CosineAnnealingLR(optimizer, total - rising),
-    }[recipe.schedule]()
-    if not rising:
-        return falling
-    warmup = schedules.LinearLR(optimizer, 1 / (rising + 1), 1, total_iters=rising)
-    return schedules.SequentialLR(optimizer, [warmup, falling], milestones=[rising])
-
-
-def largest_difference(a: State, b: State) -> float:
-    assert a.keys() == b.keys()
-    assert all(a[name].shape == b[name].shape for name in a)
-    return max(float((a[name] - b[name]).abs().max()) for name in a)
-
-
-def identical(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-@contextmanager
-def double_precision() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @recipes
@@ -276,12 +186,6 @@ def test_running_statistics_do_not_leak_from_one_retrain_into_the_next() -> None
     assert identical(train(LoopTrainer, task, requests)[1][3], alone)
 
 
-def convolutional() -> nn.Module:
-    torch.manual_seed(0)
-    images = [nn.Unflatten(1, (1, 1, 5)), nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
-    return nn.Sequential(*images, nn.Conv2d(4, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 def test_convolutions_are_trained_as_pytorch_does_and_their_kernels_come_back_in_plain_order() -> None:
     with double_precision():
         task, request = Modelled(convolutional().double()), subset_requests(1)[0]
@@ -312,110 +216,3 @@ def test_a_buffer_that_a_module_does_not_save_is_no_state() -> None:
     model.register_buffer("mask", torch.ones(2), persistent=False)
     model.register_buffer("mean", torch.ones(2))
     assert state_parts(model) == {"weight": "parameters", "bias": "parameters", "mean": "buffers"}
-
-
-class Modelled(TinyTask):
-    """A tiny task with any model."""
-
-    def __init__(self, model: nn.Module, **recipe: object) -> None:
-        super().__init__(tiny_card(**recipe))
-        self._model = model
-
-    def build_model(self) -> nn.Module:
-        return copy.deepcopy(self._model)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)),
-        nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU()),
-        nn.Sequential(nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Linear(4, 3)),
-        nn.Sequential(nn.ReLU(), nn.Linear(5, 3), nn.ReLU()),
-        nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)),
-        nn.Sequential(nn.Linear(5, 1), nn.ReLU(), nn.Linear(1, 3)),
-        nn.Linear(5, 3),
-    ],
-    ids=str,
-)
-def test_a_model_that_is_no_plain_perceptron_is_stacked_by_vmap(model: nn.Module) -> None:
-    assert trainer_class(Modelled(model)) is VmapTrainer
-    with double_precision():
-        task, requests = Modelled(model.double()), subset_requests(2)
-        for request, trained in zip(requests, train(VmapTrainer, task, requests), strict=True):
-            assert largest_difference(trained[3], plain_loop(task, request, 3)) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.LayerNorm(7), nn.Linear(7, 3)),
-        nn.Sequential(nn.Linear(5, 1), nn.Tanh(), nn.Linear(1, 3)),
-        nn.Sequential(nn.Linear(5, 33), nn.SiLU(), nn.Linear(33, 17), nn.Softplus(), nn.Linear(17, 3)),
-    ],
-    ids=["layer norm", "one unit", "odd"],
-)
-@pytest.mark.parametrize("recipe", [{"momentum": 0.9, "weight_decay": 0.01}, LOOP_RECIPES["clipped"]])
-def test_vmap_gives_a_retrain_the_same_bits_in_any_stack_and_company(
-    model: nn.Module, recipe: dict[str, object]
-) -> None:
-    task, requests = Modelled(model, **recipe), subset_requests(17)
-    with threads(1):
-        alone = [train(VmapTrainer, task, [request])[0][3] for request in requests]
-        for size in (2, 3, 16):
-            for start in range(0, len(requests), size):
-                trained = train(VmapTrainer, task, requests[start : start + size])
-                assert len(trained) == len(requests[start : start + size])
-                for offset, epochs in enumerate(trained):
-                    assert identical(epochs[3], alone[start + offset])
-
-
-class Looking(nn.Linear):
-    """Asks for a value, which vmap cannot give."""
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = super().forward(inputs)
-        return outputs if float(outputs.detach().sum()) > 0 else outputs + 0
-
-
-def test_what_vmap_refuses_is_trained_one_by_one_and_says_so() -> None:
-    task = Modelled(Looking(5, 3))
-    assert trainer_class(task) is LoopTrainer
-    said = describe_training(task)
-    assert re.match(r"trains one model after the other in each process: VmapTrainer is not used: .*\.item\(\)", said)
-
-
-@pytest.mark.parametrize(
-    ("model", "recipe", "why"),
-    [
-        (nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.1)), {}, "1 draws random numbers"),
-        (convolutional(), {}, "the convolution 1 has other bits beside other models"),
-        (NormedTinyTask(tiny_card()).build_model(), {}, "training may change the buffer 1.running_mean"),
-        (nn.Sequential(), {}, "0 parameters are nothing to train"),
-        (nn.Sequential(nn.Linear(5, 40_000), nn.Tanh()), {}, "240,000 parameters are more than gain from it"),
-        (nn.Linear(5, 3), {"precision": "bfloat16"}, "its products are in bfloat16"),
-    ],
-)
-def test_the_plain_trainer_is_left_with_what_does_not_stack_and_the_reason_is_said(
-    model: nn.Module, recipe: dict[str, object], why: str
-) -> None:
-    task = Modelled(model, **recipe)
-    assert trainer_class(task) is LoopTrainer
-    assert describe_training(task) == f"trains one model after the other in each process: {why}"
-
-
-def test_how_many_models_are_trained_at_once_is_said() -> None:
-    assert describe_training(tiny_task()) == "trains up to 128 models at once in each process"
-    tanh = Modelled(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)))
-    assert describe_training(tanh) == "trains up to 16 models at once in each process"
-
-
-def test_perceptrons_and_logistic_regression_are_stacked() -> None:
-    assert trainer_class(tiny_task()) is StackedMLPTrainer
-    assert trainer_class(tiny_task(hidden=[])) is StackedMLPTrainer
-    assert trainer_class(PlainTinyTask(tiny_card())) is LoopTrainer
-
-
-def test_stacks_are_many_for_small_models_and_never_empty() -> None:
-    assert StackedMLPTrainer.stack_size(tiny_task()) == 128
-    assert StackedMLPTrainer.stack_size(tiny_task(hidden=[4000, 4000])) == 1
