@@ -163,10 +163,18 @@ class DampedInfluence(MatrixLayers):
     def work_need(
         self, context: Context, *, max_iterations: int, batch_size: int | None, checkpoints: int, **others: Any
     ) -> dict[str, float]:
-        """One Gauss–Newton product for each test point and step; rotations and EK-FAC itself come on top."""
+        """One Gauss–Newton product for each test point and step, into the parameters' basis and back.
+
+        Rotations count with half of each layer's inputs: constant ones, as at the border of images, are left out.
+        """
         examples = min(batch_size or len(context.train), len(context.train))
-        products = checkpoints * max_iterations * examples * len(context.test)
-        return {"Gauss–Newton products": PRODUCT * forward_operations(context) * products}
+        points = checkpoints * max_iterations * len(context.test)
+        sizes = needs.linear_sizes(context.model) or []
+        rotations = sum(2 * 2 * (d_in // 2) * d_out * (d_in + d_out) for d_in, d_out in sizes)
+        return {
+            "Gauss–Newton products": PRODUCT * forward_operations(context) * examples * points,
+            "rotations": rotations * points,
+        }
 
 
 def fit_damped(
