@@ -115,7 +115,8 @@ def push_ready(
     registry = BundleRegistry(groundtruth)
     ready: list[BundleEntry] = []
     for entry in _chosen(registry, tasks):
-        path = registry.locate(load_task(entry.task).card, entry.kind)
+        card = load_task(entry.task).card
+        path = registry.locate(card, entry.kind, card.question(entry.question))
         report = check_file(path)
         if not report.ok:
             raise FormatError(report.errors[0].message)

@@ -7,6 +7,7 @@ import pytest
 from faulty_server import serving
 from tiny import Published
 
+from attriboard.base.digests import digest_file
 from attriboard.base.errors import DataError, FormatError
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, cached_path, published_folder, write_listing
@@ -119,16 +120,17 @@ def test_what_is_ready_to_push_can_be_pulled_from_where_it_was_put(
 ) -> None:
     upload, copy = tmp_path / "upload", tmp_path / "copy"
     ready = run(capsys, "groundtruth", "push-ready", "digits_mlp", "--out", upload, "--url", "https://host.invalid/b/")
-    assert [e["urls"][0] for e in ready["bundles"]] == [
-        f"https://host.invalid/b/digits_mlp-{kind}.safetensors" for kind in ("checkpoints", "groundtruth")
-    ]
+    entries = [entry for entry in BundleRegistry(published_folder()).entries if entry.task == "digits_mlp"]
+    assert {"", "1pct-same"} < {entry.question for entry in entries}
+    assert [e["urls"][0] for e in ready["bundles"]] == [f"https://host.invalid/b/{entry.file}" for entry in entries]
+    assert [digest_file(upload / entry.file) for entry in entries] == [entry.sha256 for entry in entries]
     sums = (upload / "SHA256SUMS").read_text().splitlines()
     assert sums == [f"{e['sha256']}  {e['file']}" for e in ready["bundles"]]
     (tmp_path / "only_list").mkdir()
     (tmp_path / "only_list" / "registry.json").write_bytes((upload / "registry.json").read_bytes())
     pulled = run(
-        capsys, "groundtruth", "pull", "digits_mlp", "--groundtruth", tmp_path / "only_list", "--from", upload,
-        "--offline", "--out", copy,
+        capsys, "groundtruth", "pull", "digits_mlp", "--question", "all", "--groundtruth", tmp_path / "only_list",
+        "--from", upload, "--offline", "--out", copy,
     )  # fmt: skip
     assert sorted(Path(d["path"]).name for d in pulled) == sorted(e["file"] for e in ready["bundles"])
     assert (copy / "registry.json").read_bytes() == (upload / "registry.json").read_bytes()
