@@ -124,6 +124,7 @@ def draw_surface(records: Sequence[AttributionRecord], x_name: str, y_name: str)
         "rows_order": [short(value) for value in ys][::-1],
         "angle": -60 if max(len(short(value)) for value in xs) > 4 else 0,
         "gradient": min(200, max(90, 30 * len(ys))),
+        "bar_side": "right",
         "column_labels": "datum.label",
         "row_labels": "datum.label",
     }

@@ -54,13 +54,14 @@
     const short = (name) => `(${JSON.stringify(Object.fromEntries(method().axes[name].values.map((value) => [written(value), shown(value)])))})[datum.label]`;
     const order = (name) => method().axes[name].values.map(written);
     const levels = rows.map((row) => row.lds).filter((value) => value !== undefined);
+    const narrow = width() < 450; // no room for the legend beside the surface
     const middle = (Math.min(...levels) + Math.max(...levels)) / 2;
     const cells = rows.map((row) => ({ ...row, bright: row.lds > middle }));
     return filled("surface", {
       points: cells, marks: marked(cells), kinds: Object.keys(SIZES), shapes: ["square", "diamond", "circle"], mark_area: 190,
       title: pick.x.value, columns_order: order(pick.x.value), column_labels: short(pick.x.value), angle: 0,
       second_title: pick.y.value, rows_order: order(pick.y.value).reverse(), row_labels: short(pick.y.value),
-      width: width(), height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size), gradient: 200,
+      width: narrow ? width() : width() - 70, bar_side: narrow ? "bottom" : "right", height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size), gradient: 200,
     }, c);
   };
 
