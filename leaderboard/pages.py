@@ -24,7 +24,17 @@ from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
 from attriboard.leaderboard.plots.curves import curve_figure
+from attriboard.leaderboard.plots.questions import questions_figure
 from attriboard.leaderboard.plots.selection_cost import average_figure, cost_figure
+from attriboard.leaderboard.questions import (
+    DEFAULT,
+    SELECTED,
+    Plane,
+    correlation_table,
+    matrix_table,
+    method_matrix,
+    picks_table,
+)
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.site import Site
@@ -32,6 +42,7 @@ from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar,
 from attriboard.leaderboard.tables import Table
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord
+from attriboard.scoring.ceiling import LEAST
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason
@@ -77,6 +88,7 @@ def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
         costs=cost_table(studies),
         figures=figures,
     )
+    yield page("questions.html", "questions.html", planes=[_plane(plane) for plane in site.planes], least=LEAST)
     yield page("explorer.html", "explorer.html")
     yield page("cost.html", "cost.html")
     yield page("compare.html", "compare.html")
@@ -84,6 +96,17 @@ def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
     yield page("downloads.html", "downloads.html")
     yield page("attributors/index.html", "attributors.html", rows=_attributor_rows(site))
     yield page("404.html", "missing.html")
+
+
+def _plane(plane: Plane) -> dict[str, Any]:
+    """What the page of questions shows of one task."""
+    return {
+        "plane": plane,
+        "figure": questions_figure(plane) if len(plane.compared(SELECTED)) > 1 else None,
+        "matrices": [matrix_table(plane, variant) for variant in (SELECTED, DEFAULT)],
+        "correlations": [t for variant in (SELECTED, DEFAULT) if (t := correlation_table(plane, variant)) is not None],
+        "picks": picks_table(plane),
+    }
 
 
 def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str, str]]:
@@ -240,6 +263,7 @@ def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[
         "origin": origin,
         "intro": introduction(one.attributor, paper),
         "by_task": by_task,
+        "questions": [matrix for plane in site.planes if (matrix := method_matrix(plane, name)) is not None],
         "uses": _uses(site, name),
         "mine": one.mine,
         "parent": one.parent,

@@ -11,6 +11,7 @@ from pathlib import Path
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.markdown import Picture, pictures, title_of
 from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, rank_methods
+from attriboard.leaderboard.questions import Plane, planes
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy, facts, studies
 from attriboard.leaderboard.tables import Cell, Placed, Row, Table, nested
@@ -85,6 +86,11 @@ class Site:
     def tasks(self) -> dict[str, TaskStudy]:
         """One study per task."""
         return studies(self.entries, self.bundles)
+
+    @cached_property
+    def planes(self) -> list[Plane]:
+        """Tasks with ground truths of several questions."""
+        return planes(self.tasks.values())
 
     @cached_property
     def ids(self) -> frozenset[str]:

@@ -111,7 +111,7 @@ def _verified(
 ) -> dict[str, Any]:
     """Rows of one ground truth, retrained and compared: a document, and on the terminal."""
     from attriboard.groundtruth.build import open_store
-    from attriboard.groundtruth.verify import check_plan, verify_rows
+    from attriboard.groundtruth.verify import SAME_SEED_SPREAD, check_plan, verify_rows
 
     live, truth = workspace.task, workspace.bundles.truth_of(question)
     check_plan(truth, live)
@@ -126,13 +126,15 @@ def _verified(
         checks = verify_rows(truth, live, store, chosen, executor=where, progress=progress)
     ok = all(check.ok for check in checks)
     if not json:
-        _show_checks(title, checks)
-        print("ok: every row is nearest to its own mask, within seed noise" if ok else "FAILED")
+        same = question is not None and question.same_seed
+        _show_checks(title, checks, "over masks" if same else "of seed noise")
+        within = f"{SAME_SEED_SPREAD} deviations of it" if same else "seed noise"
+        print(f"ok: every row is nearest to its own mask, within {within}" if ok else "FAILED")
     named = {"question": question.name} if question else {}
     return {"task": live.card.name, **named, "rows": [vars(check) for check in checks], "ok": ok}
 
 
-def _show_checks(task: str, checks: "list[RowCheck]") -> None:
+def _show_checks(task: str, checks: "list[RowCheck]", unit: str) -> None:
     headings = ("mask", "repeat", "bit for bit", "rank correlation", "distance", "max |z|", "")
     cells = [
         (
@@ -146,7 +148,7 @@ def _show_checks(task: str, checks: "list[RowCheck]") -> None:
         )
         for c in checks
     ]
-    title = f"Retrained rows of {task} (distances in standard deviations of seed noise)"
+    title = f"Retrained rows of {task} (distances in standard deviations {unit})"
     show_table(title, headings, cells, numeric=(0, 1, 3, 4, 5))
 
 

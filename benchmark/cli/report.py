@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attriboard.cli.options import RESULTS, Process, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
+from attriboard.cli.options import (
+    RESULTS,
+    Bundles,
+    Process,
+    Retraining,
+    Sources,
+    TaskArgument,
+    open_workspace,
+    prepare_folder,
+)
+from attriboard.cli.questions import show_plane
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
 from attriboard.cli.sweeps import draw_sweep
 
@@ -178,6 +188,46 @@ def metasmoothness(
     title = f"{workspace.task.card.title}: metasmoothness, mean (least … most) over {directions} directions"
     show_table(title, ("step", "of the parameters", "of the outputs"), rows, numeric=range(3))
     print(f"written to {path}")
+
+
+@app.command()
+@command
+def questions(
+    task: TaskArgument,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option("--results", help="Folder of records; repeatable. By default the published ones."),
+    ] = None,
+    out: FigureFolder = FIGURES,
+    groundtruth: Bundles = None,
+    json: Json = False,
+) -> None:
+    """How methods rank on each ground truth of a task, and whether these agree; nothing is run.
+
+    `attriboard select TASK METHOD --question all` makes the records.
+    """
+    from attriboard.base.errors import InputError
+    from attriboard.evaluation.catalog import load_task
+    from attriboard.groundtruth.listing import published_folder
+    from attriboard.leaderboard.plots.questions import draw_questions
+    from attriboard.leaderboard.questions import planes
+    from attriboard.leaderboard.reading import read_bundles, read_entries
+    from attriboard.leaderboard.study import studies
+    from attriboard.records.published import published_folders
+
+    card = load_task(task).card
+    entries = read_entries(results or published_folders())
+    bundles = read_bundles(groundtruth or published_folder())
+    mine = [entry for entry in entries if entry.record.task.name == card.name]
+    found = planes(studies(mine, [b for b in bundles if b.listing.task == card.name]).values())
+    if not found:
+        raise InputError(
+            f"task {card.name}: no records on two of its ground truths; attriboard select {card.name} METHOD "
+            "--question all makes some"
+        )
+    (plane,) = found
+    figure = drawn_figure(lambda: draw_questions(plane, card.title), out / f"questions-{card.name}")
+    show_plane(plane, figure, json=json)
 
 
 def _emit_records(task: str, records: "Sequence[AnyRecord]", figure: Path | None) -> None:

@@ -54,6 +54,12 @@ class Question:
         return f"{part}-{self.seeds}"
 
     @property
+    def short(self) -> str:
+        """In as few words as a table's heading has room for."""
+        part = f"{self.removed_ppm * 100 / MILLION:g} %" if self.removed_ppm else "one"
+        return f"{part}, {self.seeds}"
+
+    @property
     def title(self) -> str:
         """In words."""
         part = f"{self.removed_ppm * 100 / MILLION:g} %" if self.removed_ppm else "one example"

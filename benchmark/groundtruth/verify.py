@@ -7,6 +7,10 @@ passes. Another one passes where the retrain and the published row, each by itse
 repeats of their mask than to those of any other mask, and where they are no further apart than two fresh seeds
 would be; where seed noise is larger than what masks do, that is asking too much, and only exact rows pass.
 Moved rows fail the first; a wrong recipe, wrong data or a model that no longer trains fail one of the two.
+
+Retrains with the same seed have no seed noise. Their unit is the standard deviation over masks, and a row may be
+`SAME_SEED_SPREAD` of it away. Another order of sums alone moves far less: on `digits_mlp` the plain loop, one model at
+a time, is .00001 to .015 away from what stacks of 55 gave, and the row of the nearest other mask .4 to 1.2.
 """
 
 from collections.abc import Sequence
@@ -26,6 +30,8 @@ from attriboard.retraining.store import RetrainStore
 
 # Two independent seeds are √2 apart in these units; the rest is for tails heavier than a normal's.
 _MAX_DISTANCE = 2.0
+SAME_SEED_SPREAD = 0.25
+"""Largest distance between a retrain with the same seed on another machine and its row, in deviations over masks."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class RowCheck:
         mask, repeat: which row.
         exact: whether every output is the same to the last bit.
         rank_correlation: Spearman over test points between the two rows' deviations from the mean over masks.
-        distance: root mean square over test points of the difference, in standard deviations of seed noise.
+        distance: root mean square over test points of the difference, in standard deviations of seed noise, or with the
+            same seed over masks.
         max_abs_z: largest difference over test points, in the same unit.
         ok: whether the row passes.
     """
@@ -143,6 +150,7 @@ def _check_row(
     centres = others.mean(axis=1)  # (n_masks, n_test)
     identified = all(np.argmin(_distance(centres, outputs, noise)) == mask for outputs in (new, row))
     own = _distance(row, new, noise)
+    limit = SAME_SEED_SPREAD if truth.question and truth.question.same_seed else _MAX_DISTANCE
     exact = all(np.array_equal(array, truth.outputs[name][mask, repeat]) for name, array in fresh.items())
     correlation = spearmanr(new - mean, row - mean).statistic
     return RowCheck(
@@ -152,7 +160,7 @@ def _check_row(
         rank_correlation=float(correlation),
         distance=float(own),
         max_abs_z=float(np.abs((row - new) / noise).max()),
-        ok=bool(exact or (identified and own <= _MAX_DISTANCE)),
+        ok=bool(exact or (identified and own <= limit)),
     )
 
 

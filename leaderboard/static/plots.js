@@ -91,6 +91,17 @@ window.plots = {
       { "data": { "values": "$marks" }, "mark": { "type": "point", "filled": false, "size": 110, "strokeWidth": 2.2, "opacity": 1 }, "encoding": { "x": "$budget_x", "y": "$regret", "stroke": "$own_color", "shape": { "field": "shape", "type": "nominal", "scale": null } } }
     ]
   },
+  "ranks": {
+    "title": "$heading", "width": "$width", "height": "$height", "config": "$config",
+    "layer": [
+      { "data": { "values": "$ranked" }, "mark": { "type": "rule", "strokeWidth": 3, "opacity": 0.28 }, "encoding": { "x": "$question_x", "y": { "field": "low", "type": "quantitative" }, "y2": { "field": "high" }, "stroke": "$own_color" } },
+      { "data": { "values": "$ranked" }, "mark": { "type": "line", "strokeWidth": 1.8 }, "encoding": { "x": "$question_x", "y": "$rank_y", "color": "$series_color", "strokeDash": { "field": "series", "type": "nominal", "title": null, "scale": { "domain": "$names", "range": "$dashes" } } } },
+      { "data": { "values": "$ranked" }, "transform": [{ "filter": "datum.area > 0" }], "mark": { "type": "point", "filled": true, "size": 52, "opacity": 1 }, "encoding": { "x": "$question_x", "y": "$rank_y", "fill": "$own_color" } },
+      { "data": { "values": "$ranked" }, "transform": [{ "filter": "datum.area == 0" }], "mark": { "type": "point", "filled": false, "size": 52, "strokeWidth": 1.6, "opacity": 1 }, "encoding": { "x": "$question_x", "y": "$rank_y", "stroke": "$own_color" } }
+    ]
+  },
+  "question_x": { "field": "at", "type": "quantitative", "title": null, "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": true, "labelOverlap": false, "ticks": false } },
+  "rank_y": { "field": "rank", "type": "quantitative", "title": "rank (1: best)", "scale": { "domain": "$rank_domain", "zero": false, "nice": false }, "axis": { "values": "$rank_places", "format": "d", "grid": false } },
   "budget_x": { "field": "at", "type": "quantitative", "title": "$budget_title", "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": false } },
   "regret": { "field": "mean", "type": "quantitative", "title": "regret (LDS)" },
   "own_color": { "field": "color", "type": "nominal", "scale": null },

@@ -1,4 +1,4 @@
-"""What is killed: a build of ground truth, a sweep, a pull, data selection; each small, each with many steps."""
+"""What is killed: builds of ground truth, a sweep, a pull, data selection; each small, each with many steps."""
 
 import tempfile
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from attriboard.attribution import runner
 from attriboard.attribution.runner import Runner
 from attriboard.base.digests import digest_bytes
 from attriboard.base.errors import FormatError
+from attriboard.contracts.question import Question
 from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.removal import RemovalBench, RemovalPlan
 from attriboard.evaluation.sweeps import sweep
@@ -22,6 +23,7 @@ from attriboard.evaluation.variants import Part, attribute_parts
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.download import Patience, Pinned, fetch_file
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.records.files import read_records, write_record
 from attriboard.records.model import AttributionRecord
 from attriboard.retraining.executors import InProcess
@@ -68,6 +70,31 @@ def build() -> Campaign:
             raise FormatError(f"torn shards: {damaged}")
 
     return Campaign(work, lambda folder: read_ground_truth(folder / "bundle.safetensors").card.content_sha256, inspect)
+
+
+def questions() -> Campaign:
+    """`groundtruth build --question all`: the tensors of every bundle."""
+    asked = [Question.parse(name) for name in ("one-same", "10pct-same", "50pct-same", "10pct-fresh")]
+
+    def work(folder: Path) -> None:
+        store, registry = open_store(TASK, folder / "store"), BundleRegistry(folder)
+        for question in asked:
+            path = folder / registry.file_name(TASK.card, "groundtruth", question)
+            build_ground_truth(TASK, path, store, question=question, n_masks=3)
+            registry.register(TASK.card, "groundtruth", question)
+
+    def inspect(folder: Path) -> None:
+        for entry in BundleRegistry(folder).entries:
+            if read_ground_truth(folder / entry.file).sha256 != entry.sha256:
+                raise FormatError(f"{entry.file}: listed with other bytes")
+        if damaged := RetrainStore(folder / "store", TASK.card.fingerprint).damaged:
+            raise FormatError(f"torn shards: {damaged}")
+
+    def result(folder: Path) -> object:
+        entries = BundleRegistry(folder).entries
+        return [(e.question, read_ground_truth(folder / e.file).card.content_sha256) for e in entries]
+
+    return Campaign(work, result, inspect)
 
 
 def sweeping() -> Campaign:
@@ -132,6 +159,7 @@ def _records_are_whole(folder: Path) -> None:
 
 WORKS: dict[str, Callable[[], Campaign]] = {
     "groundtruth build": build,
+    "questions build": questions,
     "sweep": sweeping,
     "groundtruth pull": pull,
     "removal": removing,
