@@ -67,7 +67,7 @@ class Question:
 
     @property
     def order(self) -> tuple[bool, int]:
-        """Where it stands among others: fresh seeds after the same one, small removals before large ones."""
+        """A key to sort by: fresh seeds after the same one, small removals before large ones."""
         return not self.same_seed, self.removed_ppm
 
     @property
