@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from attriboard.contracts.question import Question
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.metrics import lds_cell, rank_methods
 from attriboard.leaderboard.study import REGULARIZATION, MethodStudy, TaskStudy
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, heading_cell
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import LdsResult
 from attriboard.scoring.ceiling import LEAST
 from attriboard.scoring.questions import RankCorrelation, Ranking, rank_correlations, ranking, resampled_means
@@ -138,9 +139,8 @@ def _column(truth: Truth) -> Column:
     return Column(truth.name, truth.question.short, hint, best_first="desc")
 
 
-def _heading(plane: Plane, name: str) -> Cell:
-    method = plane.study_of(name)
-    return heading_cell(name, method.title, method.family, control=method.control)
+def _row(plane: Plane, name: str, cells: Mapping[str, Cell]) -> Row:
+    return method_row(plane.task, plane.study_of(name), cells)
 
 
 def matrix_table(plane: Plane, variant: str) -> Table:
@@ -173,7 +173,7 @@ def matrix_table(plane: Plane, variant: str) -> Table:
             cell = lds_cell(entry.record.lds, entry.id, scale, truth.ceiling)
             rank = ranks.get(truth.name, {}).get(name)
             cells[truth.name] = replace(cell, detail=f"rank {rank}" if rank else "")
-        rows.append(Row(name, _heading(plane, name), cells, fixed=plane.study_of(name).control))
+        rows.append(_row(plane, name, cells))
     ceilings = {t.name: Cell(formats.fixed(t.ceiling), t.ceiling) for t in plane.truths if t.ceiling is not None}
     rows.append(Row("ceiling", Cell("noise ceiling", "noise ceiling"), ceilings, fixed=True))
     what = "λ by ξ where the method has one, else the default" if variant == SELECTED else "default hyperparameters"
@@ -229,7 +229,7 @@ def picks_table(plane: Plane) -> Table | None:
             cells[truth.name] = Cell(f"λ = {formats.plain(best)}", _number(best), note, detail, link)
         if cells:
             pick = Cell(f"λ = {formats.plain(chosen)}", _number(chosen))
-            rows.append(Row(name, _heading(plane, name), {"pick": pick} | cells))
+            rows.append(_row(plane, name, {"pick": pick} | cells))
     if not rows:
         return None
     columns = [Column("pick", "ξ's pick", "The same for every question: ξ sees no retrain")]
