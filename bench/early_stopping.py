@@ -53,9 +53,9 @@ def card_of(name: str) -> TaskCard:
     return TaskCard.model_validate(
         plain
         | {"name": name, "title": name, "ground_truth": {"n_masks": 100, "n_repeats": 3}}
-        | {"model": plain["model"] | {"options": plain["model"]["options"] | {"hidden": variant.hidden}}}
+        | {"model": plain["model"] | {"options": plain["model"]["options"] | {"hidden": list(variant.hidden)}}}
         | {"recipe": plain["recipe"] | recipe}
-        | {"checkpoints": {"full": 5, "half": 5, "epochs": variant.kept}}
+        | {"checkpoints": {"full": 5, "half": 5, "epochs": list(variant.kept)}}
     )
 
 

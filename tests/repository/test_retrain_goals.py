@@ -25,7 +25,7 @@ def costs() -> list[SelectionCostRecord]:
 
 
 def tables() -> str:
-    """Regret without retrains and with a few, case by case, and what stands in the way of the goals."""
+    """Regret without retrains and with a few, case by case, beside how far off ξ is."""
     records = costs()
     free = [pick.regret for r in records if (pick := r.picks["surrogate"]).regret is not None]
     met = [record for record in records if reaches(record, BUDGET)]
