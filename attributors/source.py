@@ -39,11 +39,11 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
-from attriboard.toolkit.batches import BatchLosses
 from attriboard.toolkit.eigenbasis import Block, Fisher, fisher_labels
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.kronecker import eigenbasis, mean_squares
 from attriboard.toolkit.labels import labelled
+from attriboard.toolkit.layers import LayerFactors
 from attriboard.toolkit.layerwise import (
     MatrixLayout,
     matrices,
@@ -56,6 +56,9 @@ from attriboard.toolkit.replaying import check_end, followable
 from attriboard.toolkit.updates import BETAS, EPSILON
 
 Sizes = dict[str, tuple[int, int]]
+
+BLOCK_BYTES = 128 * 2**20
+"""Memory for training gradients of one layer that are written out."""
 
 
 class SOURCE(MeanOfScores):
@@ -107,8 +110,7 @@ class SOURCE(MeanOfScores):
         sizes = matrix_layers(context, models[-1])
         layout = matrix_layout(context, models[-1], sizes)
         x = test_matrices(context, models[-1], sizes)
-        losses = BatchLosses(context, models[-1], tuple(layout.shapes))
-        scores = torch.zeros(len(context.test), len(context.train), dtype=losses.dtype, device=context.device)
+        scores = torch.zeros(len(context.test), len(context.train), dtype=torch.float64, device=context.device)
         for number in reversed(range(segments)):
             first, stop = (end * k // segments for k in (number, number + 1))
             horizon = sum(run.rates[first:stop])
@@ -119,10 +121,9 @@ class SOURCE(MeanOfScores):
             y = {}
             for name, block in mean_blocks(context, members, sizes, fisher, scales).items():
                 y[name], x[name] = through(block, x[name], horizon, scales.get(name))
-            directions = layout.parameters(y)
             for member in members:
-                for rows, slopes in slopes_along(context, losses, member, directions):
-                    scores[:, rows].sub_(slopes.to(scores.dtype), alpha=1 / (run.n * len(members)))
+                for rows, slopes in slopes_along(context, member, y):
+                    scores[:, rows].sub_(slopes, alpha=1 / (run.n * len(members)))
         return scores
 
     def memory_need(self, context: Context, **others: Any) -> dict[str, int]:
@@ -229,12 +230,19 @@ def integral(eigenvalues: Tensor, horizon: float) -> Tensor:
     return torch.where(positive, -torch.expm1(-horizon * σ) / σ.where(positive, torch.ones_like(σ)), horizon)
 
 
-def slopes_along(
-    context: Context, losses: BatchLosses, checkpoint: Checkpoint, directions: dict[str, Tensor]
-) -> Iterator[tuple[slice, Tensor]]:
-    """⟨x, ∇L(z_i)⟩ of every direction, (k, b), for some training examples at a time."""
-    step = losses.rows(len(next(iter(directions.values()))))
-    cast = {name: value.to(losses.dtype) for name, value in directions.items()}
-    for start in range(0, len(context.train), step):
-        rows = slice(start, min(start + step, len(context.train)))
-        yield rows, losses.at(checkpoint.parameters, context.train[rows]).slopes(cast)
+def slopes_along(context: Context, checkpoint: Checkpoint, y: dict[str, Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """⟨y, ∇L(z_i)⟩ of directions y, layer → (k, d_out, d_in), for some training examples at a time: (k, b)."""
+    start = 0
+    for chunk in layer_gradients(context, checkpoint, context.loss, context.train, layers=modules_of(y)):
+        length = len(chunk[0])
+        slopes = torch.zeros(len(next(iter(y.values()))), length, dtype=torch.float64, device=context.device)
+        for one in matrices(chunk):
+            if one.name in y and (factors := one.factors) is not None:
+                directions = y[one.name].flatten(1)
+                step = max(1, BLOCK_BYTES // (directions.itemsize * directions.shape[1]))
+                for first in range(0, length, step):
+                    rows = slice(first, min(first + step, length))
+                    block = LayerFactors(factors.inputs[rows], factors.deltas[rows], factors.bias)
+                    slopes[:, rows] += directions @ block.matrices().to(directions).flatten(1).T
+        yield slice(start, start + length), slopes
+        start += length
