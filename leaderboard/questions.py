@@ -14,7 +14,7 @@ from attriboard.contracts.question import Question
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.metrics import lds_cell, rank_methods
-from attriboard.leaderboard.study import REGULARIZATION, MethodStudy, TaskStudy
+from attriboard.leaderboard.study import REGULARIZATION, MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import LdsResult
 from attriboard.scoring.ceiling import LEAST
@@ -221,15 +221,13 @@ def picks_table(plane: Plane) -> Table | None:
             selected, oracle, regret = entry.record.selected, entry.record.oracle, entry.record.regret
             if selected is None or oracle is None:
                 continue
-            chosen = selected.hyperparameters.get(REGULARIZATION)
-            best = oracle.hyperparameters.get(REGULARIZATION)
+            chosen, best = selected.hyperparameters, oracle.hyperparameters
             note = f"ξ: −{formats.fixed(regret.mean)}" if regret and regret.mean else "ξ: the same"
             detail = f"{formats.fixed(regret.ci95[0])} to {formats.fixed(regret.ci95[1])}" if regret else ""
             link = Link(f"records/{entry.id}.html")
-            cells[truth.name] = Cell(f"λ = {formats.plain(best)}", _number(best), note, detail, link)
-        if cells:
-            pick = Cell(f"λ = {formats.plain(chosen)}", _number(chosen))
-            rows.append(_row(plane, name, {"pick": pick} | cells))
+            cells[truth.name] = replace(_lambda(best), note=note, detail=detail, link=link)
+        if chosen is not None:
+            rows.append(_row(plane, name, {"pick": _lambda(chosen)} | cells))
     if not rows:
         return None
     columns = [Column("pick", "ξ's pick", "The same for every question: ξ sees no retrain")]
@@ -242,8 +240,9 @@ def picks_table(plane: Plane) -> Table | None:
     return Table(f"{plane.task.name}-picks", caption, "methods", heading, columns, rows)
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _lambda(hyperparameters: Mapping[str, Scalar]) -> Cell:
+    value = hyperparameters.get(REGULARIZATION)
+    return Cell(formats.chosen_regularization(hyperparameters), value if isinstance(value, float) else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ OWN_TEST = {  # pages whose blocks are run elsewhere in the suite, beside what e
     "docs/submit.md",  # checking/test_submit_commands, checking/test_code_door
     "docs/choosing-lambda.md",  # toolkit/test_regularization
 }
-CHEAP = ["README.md", "docs/commands.md", "docs/groundtruth.md", "docs/groundtruth-format.md"]
+CHEAP = ["README.md", "docs/commands.md", "docs/groundtruth.md", "docs/groundtruth-format.md", "docs/questions.md"]
 LONG = ["docs/first-attributor.md", "docs/data-selection.md", "docs/interchange.md", "docs/methods.md"]
 
 
