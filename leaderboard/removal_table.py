@@ -150,7 +150,7 @@ def _references(every: Sequence[Pair], rates: Sequence[float]) -> list[Row]:
         Row("nothing removed", Cell("nothing removed", "nothing removed"), full, fixed=True),
         Row(
             "random subsets",
-            Cell("random subsets", "random subsets", note="other examples for every seed"),
+            Cell("random subsets", "random subsets", note="drawn for each seed"),
             random,
             fixed=True,
         ),
