@@ -5,12 +5,11 @@ last epoch only. They are in a bundle of their own, published for some tasks and
 of the task stay as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attriboard.attribution.job import Job, Selected
-from attriboard.attribution.runner import said
+from attriboard.attribution.runner import Outcome, said
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
@@ -111,9 +110,10 @@ def _answers(record: AttributionRecord, workspace: Workspace, job: Job, code: st
 
 
 def _made(workspace: Workspace, job: Job) -> Iterator[AttributionRecord]:
-    """A record per configuration of the job, at ξ's λ where it has one."""
-    outcomes: dict[int, Any] = {}
+    """A record per configuration of the job, at ξ's λ where it has one, each as soon as it is known."""
+    outcomes: dict[int, Outcome] = {}
     chosen: dict[int, int] = {}
+    missing = list(range(len(job.configurations)))
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
         for event in workspace.runner.run(job, said(progress)):
             if not isinstance(event, Selected):
@@ -121,10 +121,21 @@ def _made(workspace: Workspace, job: Job) -> Iterator[AttributionRecord]:
             elif event.configuration is not None:
                 chosen |= dict.fromkeys(event.configurations, event.configuration)
             progress(len(outcomes), max(len(outcomes), 2 * len(job.configurations)))
-    for index in range(len(job.configurations)):
-        outcome = outcomes[chosen.get(index, index)]
-        if outcome.scores is None:
-            raise AttriboardError(f"{job.attributor.name}: {outcome.reason}")
-        if REGULARIZATION in outcome.hyperparameters and index not in chosen:
-            raise AttriboardError(f"{job.attributor.name}: ξ chose no λ for {outcome.hyperparameters['checkpoints']}")
-        yield workspace.grader.record(workspace.task, outcome, job, variant="sweep")
+            for index in [one for one in missing if _known(one, outcomes, chosen)]:
+                missing.remove(index)
+                outcome = outcomes[chosen.get(index, index)]
+                if outcome.scores is None:
+                    raise AttriboardError(f"{job.attributor.name}: {outcome.reason}")
+                yield workspace.grader.record(workspace.task, outcome, job, variant="sweep")
+    if missing:
+        count = outcomes[missing[0]].hyperparameters["checkpoints"]
+        raise AttriboardError(f"{job.attributor.name}: ξ chose no λ for {count}")
+
+
+def _known(index: int, outcomes: Mapping[int, Outcome], chosen: Mapping[int, int]) -> bool:
+    """Whether a configuration has run at the λ that counts; one that failed has no other."""
+    if index in chosen:
+        return chosen[index] in outcomes
+    return index in outcomes and (
+        outcomes[index].scores is None or REGULARIZATION not in outcomes[index].hyperparameters
+    )
