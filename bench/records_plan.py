@@ -14,6 +14,7 @@ scores.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -177,6 +178,7 @@ def _seconds(records: Sequence[AnyRecord], retrain: float) -> float:
     scored = [record for record in records if isinstance(record, AttributionRecord)]
     found += sum({record.fit_seconds or 0.0 for record in scored})
     found += sum(record.score_seconds or 0.0 for record in scored)
+    found += sum(time_limit(record) or 0.0 for record in scored)
     for record in records:
         if isinstance(record, AttributionRecord | SelectionRecord):
             continue
@@ -184,6 +186,12 @@ def _seconds(records: Sequence[AnyRecord], retrain: float) -> float:
         if not isinstance(record, SelectionCostRecord):
             found += (record.fit_seconds or 0.0) + (record.score_seconds or 0.0)
     return found
+
+
+def time_limit(record: AnyRecord) -> float | None:
+    """The seconds that a record ran out of, where that is why it failed."""
+    match = re.match(r"timeout: not finished after (\S+) s", getattr(record, "reason", None) or "")
+    return float(match[1]) if match else None
 
 
 def retrains(record: AnyRecord) -> int:

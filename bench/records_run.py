@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from attriboard.records.files import AnyRecord, read_named
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.verifications import verify_record
 from attriboard.retraining.executors import usable_cores
-from bench.records_plan import SCORES, Unit, asked, lambdas, paths_of_scores
+from bench.records_plan import SCORES, Unit, asked, lambdas, paths_of_scores, time_limit
 
 TOLERANCE = 0.005
 TOLERANCES = {
@@ -39,7 +38,6 @@ TOLERANCES = {
 Machines add in another order. That moves ranks of scores that nearly tie, and where a matrix is nearly singular, or an
 iteration has not converged, more than ranks.
 """
-HURRY = re.compile(r"timeout: not finished after (\S+) s")
 
 
 def tolerance(method: str) -> float:
@@ -93,7 +91,7 @@ def _made(unit: Unit, workspace: Workspace, method: str) -> list[AnyRecord]:
 
 def _workspace(record: AnyRecord, threads: int, records: Sequence[AnyRecord]) -> Workspace:
     """What once took longer than a limit has that limit again."""
-    seconds = [float(match[1]) for r in records if (match := HURRY.match(getattr(r, "reason", None) or ""))]
+    seconds = [limit for record in records if (limit := time_limit(record))]
     limits = Limits(max(seconds)) if seconds else NO_LIMITS
     return Workspace(record.task.name, limits=limits, seed=record.seed, parameters=record.parameters, threads=threads)
 
@@ -224,7 +222,7 @@ def sample(records: Sequence[AnyRecord], size: int, seed: str, max_seconds: floa
     """
     groups: dict[tuple[str, str], list[AttributionRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.id):
-        if not isinstance(record, AttributionRecord) or HURRY.match(record.reason or ""):
+        if not isinstance(record, AttributionRecord) or time_limit(record):
             continue
         if (record.fit_seconds or 0.0) + (record.score_seconds or 0.0) <= max_seconds:
             groups[record.task.name, record.row].append(record)

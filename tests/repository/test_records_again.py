@@ -141,6 +141,11 @@ def test_what_does_not_fit_into_the_hours_is_left(results: Path) -> None:
     assert last.startswith("1 units left")
 
 
+def test_what_ran_into_a_time_limit_is_expected_to_take_that_long_again() -> None:
+    hurried = make_record(status="failed", reason="timeout: not finished after 900 s", fit_seconds=None)
+    assert unit_of(hurried).seconds == pytest.approx(900, abs=10)
+
+
 def test_time_that_passed_counts_against_the_hours(results: Path) -> None:
     ticks = iter([0.0, 0.0, 0.0, 70.0, 70.0])
     maker = Maker()
