@@ -44,6 +44,13 @@ def test_the_citation_is_of_this_version_and_names_the_paper_with_its_authors() 
     assert all(re.fullmatch(r"https://\S+", value) for key, value in paper.items() if key == "url")
 
 
+def test_the_changelog_has_this_version_with_the_date_of_the_citation() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    released = next(heading for heading in headings if heading != "Unreleased")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert released == f"{VERSION} ({citation['date-released']})"
+
+
 def test_every_command_of_a_workflow_exists() -> None:
     targets = set(re.findall(r"^([\w./$()-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     targets = {target.replace("$(VENV)", ".venv") for target in targets}
