@@ -1,6 +1,6 @@
 """A sandbox made by crun (https://github.com/containers/crun), 1.8 or newer: the runtime that Podman starts.
 
-The container has no image: its files are the machine's own, as a view shows them. crun is told so by a bundle of the
+The container has no image: its files are the machine's own, as a view shows them. crun gets them as a bundle of the
 OCI runtime specification (https://github.com/opencontainers/runtime-spec), version 1.0. It makes no control groups, and
 refuses some layouts of those that the machine has, so it does not see them. Nothing else outlives a runner that is
 killed: crun runs in a process namespace of its own, whose first process the kernel ends with the runner.

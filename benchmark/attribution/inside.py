@@ -1,4 +1,4 @@
-"""What a sandbox is to hold, as its tools are told it."""
+"""What a sandbox must hold, in the form that its tools take."""
 
 import shutil
 from collections.abc import Callable

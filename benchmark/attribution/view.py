@@ -1,6 +1,6 @@
 """What a sandbox shows of the machine: what a job needs, read-only, and nothing that lies in between.
 
-The tools that make sandboxes are told it as steps, each of which one of their mounts carries out.
+The tools that make sandboxes get it as steps, and carry out each with one of their mounts.
 """
 
 import importlib.util
