@@ -164,7 +164,7 @@ class TaskCard(_Spec):
                 question = Question.parse(name)
                 self.check_size(question, size.n_masks, size.n_repeats)
             except InputError as error:
-                raise ValueError(str(error)) from error
+                raise ValueError(f"questions.{name}: {error}") from error
             if question == self.usual_question:
                 raise ValueError(f"questions.{name}: is the usual ground truth already")
         return self

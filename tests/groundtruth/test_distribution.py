@@ -90,7 +90,7 @@ def test_a_list_with_a_bundle_twice_is_refused(absent: BundleRegistry) -> None:
     listing = json.loads(path.read_text())
     listing["bundles"] *= 2
     path.write_text(json.dumps(listing))
-    with pytest.raises(FormatError, match="two bundles have the same task, version and kind"):
+    with pytest.raises(FormatError, match="two bundles have the same task, version, kind and question"):
         BundleRegistry(absent.folder)
 
 
