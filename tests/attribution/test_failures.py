@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 from tiny import N_TEST, N_TRAIN
 
-from attriboard.attribution.executors import OwnProcess
+from attriboard.attribution.executors import OwnProcess, ThisProcess
 from attriboard.attribution.job import Folder, Tokens
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.results import Results
@@ -184,7 +184,7 @@ def test_a_changed_context_fails_what_changed_it_and_spares_the_others(make_job,
         "changes_a_model_when_scoring": r"score changed checkpoints\[1\]\.0\.",
         "well": None,
     }
-    found = outcomes(make_job(MODES, *({"mode": mode} for mode in expected)))
+    found = list(Runner(ThisProcess(propagate=False)).run(make_job(MODES, *({"mode": mode} for mode in expected))))
     for outcome, (mode, change) in zip(found, expected.items(), strict=True):
         assert outcome.hyperparameters["mode"] == mode
         if change is not None:
@@ -192,6 +192,13 @@ def test_a_changed_context_fails_what_changed_it_and_spares_the_others(make_job,
     assert found[-1].reason is None
     np.testing.assert_array_equal(found[-1].scores, WELL)
     assert (tmp_path / "fits.txt").read_text().split() == list(expected)
+
+
+def test_a_process_that_changed_its_context_is_left_and_a_new_one_does_the_rest(make_job):
+    changed, well = outcomes(make_job(MODES, {"mode": "changes_inputs"}, {"mode": "well"}))
+    assert changed.reason.startswith("context_changed: fit changed train.inputs")
+    assert well.reason is None
+    np.testing.assert_array_equal(well.scores, WELL)
 
 
 def test_a_death_fails_its_own_configuration_and_a_new_process_does_the_rest(make_job, tmp_path):

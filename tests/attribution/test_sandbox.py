@@ -111,9 +111,11 @@ def test_every_attempt_fails_with_a_row_and_honest_scores_have_the_same_bits(int
 
 @with_each_tool
 def test_an_attempt_that_ends_its_process_fails_and_spares_the_others(intruder, tool):
-    job, _ = intruder(*ENDS_ITS_PROCESS)
+    """With the second tool only what depends on it: what the runner sees of the processes and files inside."""
+    tried = {n: e for n, e in ENDS_ITS_PROCESS.items() if tool == "bubblewrap" or n.startswith("by_filling")}
+    job, _ = intruder(*tried)
     reasons = {o.hyperparameters["attempt"]: o.reason for o in Runner(Sandbox(LIMITS, tool=tool)).run(job)}
-    assert not {n: reasons[n] for n, expected in ENDS_ITS_PROCESS.items() if not matches(expected, reasons[n])}
+    assert not {name: reasons[name] for name, expected in tried.items() if not matches(expected, reasons[name])}
 
 
 @needs_bubblewrap

@@ -14,6 +14,7 @@ QUICK: dict[str, dict[str, object]] = {
     "if_lissa": {"recursion_depth": 12},
     "if_arnoldi": {"max_iterations": 15},
     "astra": {"max_iterations": 5},
+    "rps": {"max_iterations": 200},
 }
 
 # Away from λ = 0, where the smallest kept eigenvalue amplifies rounding, and negative ones turn scores around; and

@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "rps": {"max_iterations": 20},
     "dual_svm": {"max_iterations": 100},
     "ekfac_cg": {"regularization": λ},
-    "astra": {"regularization": λ},
+    "astra": {"regularization": λ, "max_iterations": 10},
 }
 
 

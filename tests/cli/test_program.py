@@ -58,7 +58,7 @@ def test_help_of_every_command_names_each_option_and_says_what_it_is_for(attribo
     for path, command in found:
         done = attriboard(*path, "--help")
         assert done.code == 0
-        assert attriboard(*path, "-h").out == done.out
+        assert "--help -h" in " ".join(done.out.split()), path
         assert command.help, path
         for parameter in command.params:
             if parameter.param_type_name == "option":

@@ -30,7 +30,7 @@ OWN_TASK = """
 
     recipe = ab.Recipe(optimizer="sgd", learning_rate=0.1, epochs=3, batch_size=8)
     task = ab.define_task("halves", model=build, train=data(24, 0), test=data(10, 1), recipe=recipe)
-    truth = ab.build_ground_truth(task, masks=6, repeats=2, workers=2, quiet=True)
+    truth = ab.build_ground_truth(task, masks=6, repeats=2, workers=1, quiet=True)
     scores = ab.attribute(task, "grad_dot", threads=1)
     print(truth.masks.shape, scores.shape, f"{ab.lds(scores, task).mean:.6f}")
 """
@@ -54,7 +54,7 @@ OWN_CLASS = """
 
 
     task = Smoothed(tiny_card())
-    build_ground_truth(task, Path("truth.safetensors"), open_store(task, Path("store")), executor=LocalProcesses(2))
+    build_ground_truth(task, Path("truth.safetensors"), open_store(task, Path("store")), executor=LocalProcesses(1))
     print(Path("truth.safetensors").is_file())
 """
 

@@ -16,15 +16,15 @@ from attriboard.records.verifications import read_verification, verify_record, w
 RECORD = make_record()
 
 
-def moved(by: float, **changes: object) -> AttributionRecord:
-    """The record again, with an LDS that differs by so much, everywhere."""
-    lds = RECORD.lds
+def moved(by: float, record: AttributionRecord = RECORD, **changes: object) -> AttributionRecord:
+    """A record again, with an LDS that differs by so much, everywhere."""
+    lds = record.lds
     numbers = {
         "mean": lds.mean + by,
         "pearson": lds.pearson + by,
         "per_test": tuple(value + by for value in lds.per_test),
     }
-    again = RECORD.model_copy(update={"lds": lds.model_copy(update=numbers), "created": "2026-02-03T04:05:06Z"})
+    again = record.model_copy(update={"lds": lds.model_copy(update=numbers), "created": "2026-02-03T04:05:06Z"})
     return again.model_copy(update={"scores_sha256": "1" * 64, **changes})
 
 
@@ -92,25 +92,25 @@ def test_it_is_kept_beside_the_record_and_betrays_every_edit(tmp_path: Path) -> 
 
 
 def test_the_board_shows_the_newest_verification_and_by_whom(tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    write_record(RECORD, results)
-    page = f"records/{RECORD.id}.html"
-
-    def shown() -> tuple[str, str]:
-        build_board([results], tmp_path / "site")
-        (board,) = (tmp_path / "site" / "leaderboards").glob("*-lds.html")
-        return board.read_text(), (tmp_path / "site" / page).read_text()
-
-    assert all("verified" not in text for text in shown())
-    write_verification(verify_record(RECORD, moved(0.0), "Grace Hopper"), results)
-    board, record = shown()
-    assert "verified</span>" in board
+    """Three methods: one that nobody ran again, one that came out again, one that did so once and then did not."""
+    results, site = tmp_path / "results", tmp_path / "site"
+    never, once, twice = RECORD, make_record("grad_dot"), make_record("tracin")
+    assert len({never.attributor.name, once.attributor.name, twice.attributor.name}) == 3
+    for record in (never, once, twice):
+        write_record(record, results)
+    later = "2026-03-03T04:05:06Z"
+    write_verification(verify_record(once, moved(0.0, once), "Grace Hopper"), results)
+    write_verification(verify_record(twice, moved(0.0, twice), "Ada Lovelace"), results)
+    write_verification(verify_record(twice, moved(0.1, twice, created=later), "<b>Mallory</b>"), results)
+    build_board([results], site)
+    (board,) = (path.read_text() for path in (site / "leaderboards").glob("*-lds.html"))
+    never_page, once_page, twice_page = ((site / f"records/{r.id}.html").read_text() for r in (never, once, twice))
+    assert "Run again by" not in never_page
+    assert board.count("verified</span>") == 1
     assert "by Grace Hopper, 2026-02-03" in board
-    assert "Run again by Grace Hopper" in record
-    later = moved(0.1).model_copy(update={"created": "2026-03-03T04:05:06Z"})
-    write_verification(verify_record(RECORD, later, "<b>Mallory</b>"), results)
-    board, record = shown()
+    assert "Run again by Grace Hopper" in once_page
     assert "not reproduced" in board
-    assert "&lt;b&gt;Mallory&lt;/b&gt;" in record
-    (entry,) = read_entries([results])
-    assert entry.verification.status == "failed"
+    assert "&lt;b&gt;Mallory&lt;/b&gt;" in twice_page
+    found = {entry.record.id: entry.verification for entry in read_entries([results])}
+    assert found[never.id] is None
+    assert (found[once.id].status, found[twice.id].status) == ("verified", "failed")

@@ -167,7 +167,7 @@ def large_result(payload: str) -> bytes:
 
 
 def test_stopping_while_a_worker_hands_over_a_large_result_does_not_wait_for_its_rest() -> None:
-    results = LocalProcesses(2).map(large_result, [""] * 40)
+    results = LocalProcesses(1).map(large_result, [""] * 4)
     assert len(next(results)) == 64 * 2**20
     stopping = threading.Thread(target=results.close, daemon=True)
     stopping.start()
