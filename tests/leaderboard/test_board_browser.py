@@ -224,6 +224,7 @@ def test_own_rows_are_marked_and_lead_to_their_history(browser, site):
     own = page.locator("#board tr.mine")
     assert own.locator(".badge.yours").all_inner_texts() == ["yours"]
     own.get_by_role("link", name="history").click()
+    page.wait_for_url("**/attributors/iffim-yours.html#history-digits_mlp")
     assert page.locator("#history-digits_mlp + .scroll tbody tr").count() == 2
     assert page.get_by_text("Run again with the same code and inputs").count() == 1
     page.close()
