@@ -253,14 +253,15 @@ def plan(
 def changed_inputs(unit: Unit, bundles: Bundles) -> str | None:
     """Which input of a unit's records is another one today, where one is."""
     truth = bundles.get((unit.task, "groundtruth", unit.question))
-    checkpoints = bundles.get((unit.task, "checkpoints", ""))
+    checkpoints, models = (bundles.get((unit.task, kind, "")) for kind in ("checkpoints", "models"))
+    given = {entry.sha256 for entry in (checkpoints, models) if entry}
     for record in unit.records:
         known = getattr(record, "checkpoints_sha256", None)
         if truth and truth.fingerprint != record.task.fingerprint:
             return "inputs: another version of the task"
         if truth and record.ground_truth and record.ground_truth.sha256 != truth.sha256:
             return "inputs: other ground truth"
-        if checkpoints and known and known != checkpoints.sha256:
+        if checkpoints and known and known not in given:
             return "inputs: other checkpoints"
     return None
 
