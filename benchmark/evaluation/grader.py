@@ -113,8 +113,13 @@ class Grader:
         return HeldOut(sha256=self.truth.sha256, n_masks=n_masks, mean=lds.mean, ci95=lds.ci95)
 
     def _verdict(self, lds: LdsResult) -> dict[str, Any]:
-        """Status and reason of what was graded."""
-        doubt = above_ceiling(lds, self.ceiling.mean)
+        """Status and reason of what was graded.
+
+        Ground truths of other questions than the usual one have few repeats and low ceilings, which are uncertain
+        themselves: there an LDS must lie above the upper end of the ceiling's interval.
+        """
+        ceiling = self.ceiling
+        doubt = above_ceiling(lds, ceiling.ci95[1] if self.truth.question and ceiling.ci95 else ceiling.mean)
         return {"status": "implausible" if doubt else "ok", "reason": doubt}
 
     def record(

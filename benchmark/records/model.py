@@ -323,8 +323,8 @@ class AttributionRecord(GradedRecord):
     @property
     def doubt(self) -> str | None:
         """Why its LDS cannot be right, whatever its status claims; `None` where nothing speaks against it."""
-        if self.status == "implausible":
-            return self.reason
+        if self.status == "implausible" or self.ground_truth.question:  # there it takes the ceiling's own interval
+            return self.reason if self.status == "implausible" else None
         return above_ceiling(self.lds, self.ceiling) if self.lds else None
 
 
