@@ -79,10 +79,23 @@ def draft_entry(card_path: Path, places: Iterable[Path], score_paths: Iterable[P
             f"records: there is none of {card.name} among those given (they are of: {names}); make one with attriboard "
             f"score or attriboard run, or correct the card's name"
         )
+    if card is not None and (problem := broken_promise(card, [record for record, _ in records.values()])):
+        problems.append(f"{card_path}: {problem}")
     scores = _scores(score_paths, [record for record, _ in records.values()], problems)
     if problems or card is None:
         raise InputError("\n".join(problems))
     return Draft(card, card_path, list(records.values()), scores, others)
+
+
+def broken_promise(card: MethodCard, records: Iterable[AnyRecord]) -> str | None:
+    """What a card's protocol promises and its records do not show; `None` where nothing speaks against it."""
+    variants = {record.variant for record in records if isinstance(record, AttributionRecord)}
+    if card.protocol == "selected" and variants == {"default"}:
+        return (
+            "protocol = selected: every record has default hyperparameters; add the records that attriboard select "
+            "wrote, or say protocol: default"
+        )
+    return None
 
 
 def write_entry(draft: Draft, out: Path) -> Path:

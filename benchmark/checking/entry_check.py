@@ -15,7 +15,7 @@ import numpy as np
 
 from attriboard.base.errors import AttriboardError, FormatError
 from attriboard.base.scores import Scores, read_matrix, scores_digest
-from attriboard.checking.entries import CARD, RECORDS, SCORES, scores_file
+from attriboard.checking.entries import CARD, RECORDS, SCORES, broken_promise, scores_file
 from attriboard.checking.problems import Problem, Report
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_names, load_task, task_names
@@ -79,6 +79,8 @@ class _Check:
             self._wrong(RECORDS, "no valid record; an entry has at least one")
         for where, record in records.items():
             self._check_record(where, record, card)
+        if card is not None and (problem := broken_promise(card, records.values())):
+            self._wrong(CARD, problem)
         matrices = self._matrices([path for path in files if path.parent.name == SCORES], list(records.values()))
         for where, record in records.items():
             if isinstance(record, AttributionRecord):
@@ -221,7 +223,11 @@ class _Check:
         if record.scores_sha256 is None:
             return
         if record.scores_sha256 not in matrices:
-            self._odd(where, f"its scores are not in {SCORES}/, so its numbers are taken on trust")
+            self._odd(
+                where,
+                f"its scores are not in {SCORES}/, so its numbers are taken on trust; `run --save-scores` keeps them, "
+                "`submit --scores` adds them",
+            )
             return
         opened = self._grader(record.task.name, record.ground_truth.question)
         if opened is None or opened[1].truth.sha256 != record.ground_truth.sha256:

@@ -302,6 +302,7 @@ def _finish(record: "AnyRecord", path: Path, json: bool) -> None:
 def _show(record: "AttributionRecord", title: str) -> None:
     """Print one graded configuration."""
     from attriboard.contracts.question import Question
+    from attriboard.contracts.selector import REGULARIZATION
     from attriboard.scoring.ceiling import LEAST
 
     lds = record.lds
@@ -327,5 +328,7 @@ def _show(record: "AttributionRecord", title: str) -> None:
     if record.hyperparameters:
         print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in record.hyperparameters.items()))
     if record.fit_seconds is not None and record.score_seconds is not None:
-        memory = f", peak memory {record.peak_bytes / 2**20:,.0f} MiB" if record.peak_bytes else ""
+        memory = f", peak memory {record.peak_bytes / 1e6:,.0f} MB" if record.peak_bytes else ""
         print(f"fit {record.fit_seconds:.2f} s, score {record.score_seconds:.2f} s{memory}")
+    if record.variant == "default" and REGULARIZATION in record.hyperparameters:
+        print("λ is the method's default; `attriboard select` chooses one without retraining")

@@ -92,7 +92,7 @@ def _show(found: "Ungraded") -> None:
     if outcome.hyperparameters:
         print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items()))
     if outcome.fit_seconds is not None and outcome.score_seconds is not None:
-        memory = f", peak memory {outcome.peak_bytes / 2**20:,.0f} MiB" if outcome.peak_bytes else ""
+        memory = f", peak memory {outcome.peak_bytes / 1e6:,.0f} MB" if outcome.peak_bytes else ""
         print(f"fit {outcome.fit_seconds:.2f} s, score {outcome.score_seconds:.2f} s{memory}")
     if found.choices:
         show_choices(found.choices)

@@ -87,7 +87,11 @@ class TaskBundles:
         if self.task.trained:
             return keep_checkpoints(self.task).resolve()
         name = self.task.card.name
-        self.display.note(f"no published checkpoints of {name}: using this machine's own, trained where absent")
+        models = self.task.card.checkpoints
+        self.display.note(
+            f"models of {name}: {models.full} on all training examples, {models.half} on random subsets; trained here "
+            "once, then kept"
+        )
         with self.display.progress(f"checkpoints of {name}") as progress:
             return train_checkpoints(self.task, executor=lambda: executor(progress.say), progress=progress).resolve()
 

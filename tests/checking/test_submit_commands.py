@@ -14,8 +14,12 @@ from checking.conftest import write_card
 
 from attriboard.base.errors import InputError
 from attriboard.checking import entries as module
-from attriboard.checking.entries import draft_entry
+from attriboard.checking.entries import broken_promise, draft_entry
 from attriboard.checking.files import check_file
+from attriboard.records.files import read_record, write_record
+from attriboard.records.method_card import load_method_card
+from attriboard.records.model import AttributionRecord
+from attriboard.records.published import published_results
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -187,3 +191,21 @@ def test_equal_warnings_are_one_line_unless_all_are_asked_for():
         "records/a.json and 1 more (--verbose names them): near-duplicate: of aa",
     ]
     assert len(_warnings(found, True)) == 6
+
+
+def test_a_card_that_promises_selected_hyperparameters_needs_a_record_that_has_them(tmp_path):
+    default, selected = (
+        next(
+            record
+            for path in (published_results() / "digits_mlp" / "iffim").glob("*.json")
+            if isinstance(record := read_record(path), AttributionRecord) and record.variant == variant
+        )
+        for variant in ("default", "selected")
+    )
+    card = load_method_card(write_card(tmp_path / "method.yaml", name="iffim", protocol="selected", tuned_on="ξ"))
+    assert "every record has default hyperparameters" in (broken_promise(card, [default]) or "")
+    assert broken_promise(card, [default, selected]) is None
+    assert broken_promise(load_method_card(write_card(tmp_path / "plain.yaml", name="iffim")), [default]) is None
+    write_record(default, tmp_path / "results")
+    with pytest.raises(InputError, match="add the records that attriboard select wrote"):
+        draft_entry(tmp_path / "method.yaml", [tmp_path / "results"], [])

@@ -118,7 +118,7 @@ def test_run_says_it_in_words(attriboard, tmp_path):
         r"noise ceiling 0\.\d{3}; Pearson 0\.\d{3}; 400 scoring points, 200 masks × 5 repeats", lines[1]
     )
     assert lines[2].startswith("with checkpoints = ")
-    assert re.fullmatch(r"fit [\d.]+ s, score [\d.]+ s, peak memory [\d,]+ MiB", lines[3])
+    assert re.fullmatch(r"fit [\d.]+ s, score [\d.]+ s, peak memory [\d,]+ MB", lines[3])
     assert Path(lines[4].removeprefix("record: ")).is_file()
 
 
