@@ -1,4 +1,4 @@
-"""Does `early_stopping` choose λ better than ξ where training stopped early? On tasks that it was not made for.
+"""Does `early_stopping` choose λ better than ξ where training stopped early? On variants of digits.
 
 Variants of `digits_mlp`, with and without hidden layers, trained for a shorter time or with smaller steps. Their ground
 truths (100 masks × 3) are built in a folder, and a second run starts from there.
