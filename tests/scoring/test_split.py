@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attriboard.base.digests import digest
@@ -8,6 +8,7 @@ from attriboard.base.errors import InputError
 from attriboard.scoring.split import split_test_points
 
 
+@settings(deadline=None)
 @given(st.integers(2, 300), st.floats(0.01, 0.99), st.integers(0, 2**64 - 1))
 def test_the_two_sides_are_sorted_and_share_out_all_points(n_test, calibration, seed):
     if not 0 < round(calibration * n_test) < n_test:
