@@ -111,7 +111,6 @@ def build_ground_truth(
     """Retrain on random half-subsets, or as another question says; `lds` and `evaluate` find what came out.
 
     What it will cost is said first, from the time of one retrain, which is kept.
-
     Finished retrains are kept whatever happens: the same call goes on where it was interrupted, and a larger size
     trains only what is missing.
 

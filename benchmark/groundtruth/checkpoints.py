@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.errors import FormatError
-from attriboard.groundtruth.sealed import REMEDY, Layout, SealedCard, check_layout, content_digest, read_sealed
+from attriboard.groundtruth.sealed import (
+    REMEDY,
+    Layout,
+    SealedCard,
+    Tensors,
+    check_layout,
+    content_digest,
+    read_sealed,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -99,31 +107,13 @@ def read_checkpoints(
         raise FormatError(
             f"{path}: checkpoints of task {card.fingerprint[:12]}…, expected {fingerprint[:12]}…; {REMEDY}"
         )
-    parameters = _ROUNDED if card.task.checkpoints.stored == "bfloat16" else _EXACT
+    names = _checked_names(path, tensors, card)
     n_train, order = card.task.data.n_train, list(card.task.checkpoints.epochs)
-    names = {part: sorted({key.split("/", 2)[2] for key in tensors if key.startswith(f"{part}/")}) for part in _PARTS}
-    expected: dict[str, Layout] = {
-        "subsets": ((card.n_models, -(-n_train // 8)), "uint8"),
-        "seeds": ((card.n_models,), "int64"),
-    }
-    for key in (f"{part}/{epoch}/{name}" for part in names for epoch in order for name in names[part]):
-        shape = tensors[key].shape[1:] if key in tensors else ()
-        allowed = _BUFFERS if key.startswith("buffers/") else parameters
-        found = tensors[key].dtype.name if key in tensors else ""
-        expected[key] = ((card.n_models, *shape), found if found in allowed else allowed[0])
-    check_layout(path, tensors, expected)
-    # A buffer may be a mask of minus infinities.
-    broken = any(
-        np.isnan(array).any() if key.startswith("buffers/") else not np.isfinite(array).all()
-        for key, array in tensors.items()
-    )
-    if not names["parameters"] or broken:
-        raise FormatError(f"{path}: parameters are missing, NaN or infinite; {REMEDY}")
     seen = np.unpackbits(tensors["subsets"], axis=1, count=n_train).astype(bool)
     start = _start(path, card, pretrained)
     stacks = {
         key: restored(tensors[key], start.get(key.split("/", 2)[2])).to(device)
-        for key in expected.keys() - {"subsets", "seeds"}
+        for key in tensors.keys() - {"subsets", "seeds"}
     }
 
     def part(kind: str, epoch: int, model: int) -> dict[str, torch.Tensor]:
@@ -140,6 +130,35 @@ def read_checkpoints(
         for model in range(card.n_models)
         for epoch in order
     )
+
+
+def _checked_names(path: Path, tensors: Tensors, card: CheckpointCard) -> dict[str, list[str]]:
+    """Names of a bundle's parameters and buffers, once it has exactly the tensors that its card promises.
+
+    Raises:
+        FormatError: it has others, or NaN.
+    """
+    parameters = _ROUNDED if card.task.checkpoints.stored == "bfloat16" else _EXACT
+    names = {part: sorted({key.split("/", 2)[2] for key in tensors if key.startswith(f"{part}/")}) for part in _PARTS}
+    expected: dict[str, Layout] = {
+        "subsets": ((card.n_models, -(-card.task.data.n_train // 8)), "uint8"),
+        "seeds": ((card.n_models,), "int64"),
+    }
+    epochs = card.task.checkpoints.epochs
+    for key in (f"{part}/{epoch}/{name}" for part in names for epoch in epochs for name in names[part]):
+        shape = tensors[key].shape[1:] if key in tensors else ()
+        allowed = _BUFFERS if key.startswith("buffers/") else parameters
+        found = tensors[key].dtype.name if key in tensors else ""
+        expected[key] = ((card.n_models, *shape), found if found in allowed else allowed[0])
+    check_layout(path, tensors, expected)
+    # A buffer may be a mask of minus infinities.
+    broken = any(
+        np.isnan(array).any() if key.startswith("buffers/") else not np.isfinite(array).all()
+        for key, array in tensors.items()
+    )
+    if not names["parameters"] or broken:
+        raise FormatError(f"{path}: parameters are missing, NaN or infinite; {REMEDY}")
+    return names
 
 
 def _start(
