@@ -65,6 +65,7 @@ def card(arrays: Arrays) -> TaskCard:
     raw = yaml.safe_load((CARDS / "mnist_lr.yaml").read_text(encoding="utf-8"))
     rows = {"train": 20, "test": 10}
     digests = {name: digest_bytes(array[: rows[name.split("_")[0]]].tobytes()) for name, array in arrays.items()}
+    del raw["questions"]  # of more examples than these
     raw["data"] |= {"n_train": 20, "n_test": 10, "sha256": digests}
     return load_card(raw)
 
