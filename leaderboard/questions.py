@@ -222,7 +222,9 @@ def picks_table(plane: Plane) -> Table | None:
             if selected is None or oracle is None:
                 continue
             chosen, best = selected.hyperparameters, oracle.hyperparameters
-            note = f"ξ: −{formats.fixed(regret.mean)}" if regret and regret.mean else "ξ: the same"
+            # The oracle chose on calibration points, so ξ's pick may be the better one on scoring points.
+            sign = "+" if regret and regret.mean < 0 else ""
+            note = f"ξ: {sign}{formats.fixed(-regret.mean)}" if regret and regret.mean else "ξ: the same"
             detail = f"{formats.fixed(regret.ci95[0])} to {formats.fixed(regret.ci95[1])}" if regret else ""
             link = Link(f"records/{entry.id}.html")
             cells[truth.name] = replace(_lambda(best), note=note, detail=detail, link=link)
