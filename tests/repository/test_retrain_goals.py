@@ -4,17 +4,14 @@
 """
 
 import math
-import re
-from pathlib import Path
+
+from generated import ROOT, Passage
 
 from attriboard.leaderboard.reading import read_bundles, read_entries
 from attriboard.leaderboard.study import studies
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.published import published_folders
 
-ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "findings" / "retrain-goals.md"
-START, END = "<!-- records -->\n", "<!-- end of records -->\n"
 MEAN, HIGH, FREE, BUDGET = 0.005, 0.01, 0.01, 8
 
 
@@ -87,14 +84,14 @@ def number(value: float, digits: int) -> str:
     return f"−{text}" if value < 0 and float(text) else text
 
 
+PASSAGE = Passage(
+    "findings/retrain-goals.md", "<!-- records -->\n", "<!-- end of records -->\n", lambda: f"{tables()}\n"
+)
+
+
 def test_the_numbers_are_those_of_the_records() -> None:
-    found = re.search(f"{START}(.*?){END}", PAGE.read_text(encoding="utf-8"), re.S)
-    assert found, "the page has no place for the numbers"
-    assert found[1].strip() == tables().strip(), "run: python tests/repository/test_retrain_goals.py"
+    assert PASSAGE.found().strip() == tables().strip(), "run: python tests/repository/test_retrain_goals.py"
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(
-        re.sub(f"{START}.*?{END}", lambda _: f"{START}{tables()}\n{END}", text, flags=re.S), encoding="utf-8"
-    )
+    PASSAGE.write()

@@ -5,20 +5,21 @@
 
 import json
 import re
+from functools import partial
 from math import isclose
 from pathlib import Path
+
+from generated import Passage
 
 from attriboard import leaderboard
 from attriboard.records.files import read_records
 from attriboard.records.model import AttributionRecord
 from attriboard.records.published import published_results
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "findings" / "solver-or-lambda.md"
 CATALOGUE = Path(leaderboard.__file__).parent / "methods" / "catalogue.json"
 TASKS = ("digits_mlp", "mnist_lr", "mnist_mlp")
 METHODS = ("ekfac", "ekfac_cg", "astra", "if_cg", "if_explicit")
 POWERS = range(-5, 0)
-START, END = "<!-- records of {} -->\n", "<!-- end -->\n"
 
 
 def lds(task: str) -> dict[tuple[str, int], float]:
@@ -71,23 +72,23 @@ def claims() -> dict[str, float]:
     }
 
 
+PASSAGES = [
+    Passage("findings/solver-or-lambda.md", f"<!-- records of {task} -->\n", "<!-- end -->\n", partial(table, task))
+    for task in TASKS
+]
+
+
 def test_the_tables_are_those_of_the_records() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    for task in TASKS:
-        found = re.search(f"{START.format(task)}(.*?){END}", text, re.S)
-        assert found, f"the page has no place for {task}"
-        assert found[1] == table(task), "run: python tests/repository/test_solver_or_lambda.py"
+    for passage in PASSAGES:
+        assert passage.found() == passage.make(), "run: python tests/repository/test_solver_or_lambda.py"
 
 
 def test_the_differences_of_the_paragraph_are_those_of_the_records() -> None:
-    (paragraph,) = re.findall(r"^\*\*How much.*?\n\n", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    (paragraph,) = re.findall(r"^\*\*How much.*?\n\n", PASSAGES[0].path.read_text(encoding="utf-8"), re.M | re.S)
     for what, value in claims().items():
         assert f" {abs(value):.3f}".replace(" 0.", " .") in paragraph.replace("\n", " "), what
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    for task in TASKS:
-        before, rest = text.split(START.format(task))
-        text = before + START.format(task) + table(task) + rest[rest.index(END) :]
-    PAGE.write_text(text, encoding="utf-8")
+    for passage in PASSAGES:
+        passage.write()

@@ -3,17 +3,12 @@
 `python tests/repository/test_which_method.py` writes them anew.
 """
 
-import re
-from pathlib import Path
+from generated import ROOT, Passage
 
 from attriboard.leaderboard.metrics import headline_result
 from attriboard.leaderboard.reading import read_bundles, read_entries
 from attriboard.leaderboard.study import SIGN_FLIPPED, TaskStudy, studies
 from attriboard.records.published import published_folders
-
-ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "which-method.md"
-START, END = "<!-- records -->\n", "<!-- end of records -->\n"
 
 
 def tables() -> str:
@@ -69,14 +64,12 @@ def _seconds(graded: dict[str, TaskStudy]) -> str:
     return "\n".join(lines)
 
 
+PASSAGE = Passage("which-method.md", "<!-- records -->\n", "<!-- end of records -->\n", lambda: f"{tables()}\n")
+
+
 def test_the_numbers_are_those_of_the_records() -> None:
-    found = re.search(f"{START}(.*?){END}", PAGE.read_text(encoding="utf-8"), re.S)
-    assert found, "the page has no place for the numbers"
-    assert found[1].strip() == tables().strip(), "run: python tests/repository/test_which_method.py"
+    assert PASSAGE.found().strip() == tables().strip(), "run: python tests/repository/test_which_method.py"
 
 
 if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(
-        re.sub(f"{START}.*?{END}", lambda _: f"{START}{tables()}\n{END}", text, flags=re.S), encoding="utf-8"
-    )
+    PASSAGE.write()
