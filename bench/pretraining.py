@@ -28,8 +28,7 @@ from torch import Tensor, nn
 
 from attriboard.base.digests import digest_bytes, digest_file
 from attriboard.base.paths import cache_folder, write_atomically
-from attriboard.tasks.datasets.wikitext2 import WikiText2Options, cut_blocks, text_rows
-from attriboard.tasks.datasets.wikitext2 import _tokenizer as tokenizer_of
+from attriboard.tasks.datasets.wikitext2 import WikiText2Options, cut_blocks, cut_tokenizer, text_rows
 from attriboard.tasks.mirror import mirror_directory
 from attriboard.tasks.models.gpt2 import gpt2
 
@@ -98,7 +97,7 @@ def blocks_of(recipe: Recipe) -> Tensor:
 
     options = load_task("wikitext2_gpt2_mini").card.data.options
     parsed = WikiText2Options.parse("data.options", dict(options) | {"vocabulary": recipe.vocabulary})
-    tokenizer = tokenizer_of(parsed, *(mirror() / "gpt2_tokenizer" / name for name in ("vocab.json", "merges.txt")))
+    tokenizer = cut_tokenizer(parsed, *(mirror() / "gpt2_tokenizer" / name for name in ("vocab.json", "merges.txt")))
     return torch.from_numpy(cut_blocks(tokenizer, text_rows((mirror() / TEXT).read_text("utf-8")), recipe.length, 0))
 
 

@@ -33,7 +33,6 @@ Device = Annotated[
     typer.Option(
         "--device",
         help="Where models are trained: cpu, cuda, cuda:1 …; says first what it should take.",
-        envvar="ATTRIBOARD_DEVICE",
     ),
 ]
 HeldOutMasks = Annotated[

@@ -32,7 +32,7 @@ from attriboard.evaluation.grader import Grader
 from attriboard.evaluation.retrains import Orders, Retrains, Work, own_orders, same_question
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
-from attriboard.groundtruth.estimate import missing_requests, retrain_seconds
+from attriboard.groundtruth.estimate import missing_requests, retrain_seconds, wall_seconds
 from attriboard.groundtruth.plan import removal_seed, shuffled_points, shuffled_rows, split_of
 from attriboard.records.files import write_record
 from attriboard.records.model import Variant
@@ -108,7 +108,7 @@ class Cost:
     @property
     def seconds(self) -> float:
         """Wall-clock seconds."""
-        return self.n_retrains * self.seconds_each / max(1, min(self.processes, self.n_retrains))
+        return wall_seconds(self.n_retrains, self.seconds_each, self.processes)
 
     def __str__(self) -> str:
         repeats = f" × {self.n_repeats} repeats" * (self.n_repeats > 1)

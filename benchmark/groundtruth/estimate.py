@@ -27,6 +27,11 @@ from attriboard.retraining.request import RetrainRequest
 from attriboard.retraining.store import RetrainStore
 
 
+def wall_seconds(n_retrains: int, seconds_each: float, processes: int) -> float:
+    """Wall-clock seconds of some retrains of so many process-seconds on some processes."""
+    return n_retrains * seconds_each / max(1, min(processes, n_retrains))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a ground truth would cost.
@@ -49,7 +54,7 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Wall-clock seconds."""
-        return self.n_missing * self.seconds_each / max(1, min(self.processes, self.n_missing))
+        return wall_seconds(self.n_missing, self.seconds_each, self.processes)
 
     def __str__(self) -> str:
         if not self.n_missing:

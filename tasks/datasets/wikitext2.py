@@ -80,7 +80,9 @@ class WikiText2Loader(Loader):
     @cached_property
     def _decoder(self) -> Any:
         source = _Text(self._options)
-        tokenizer = _tokenizer(self._options, source.tokenizer_file("vocab.json"), source.tokenizer_file("merges.txt"))
+        tokenizer = cut_tokenizer(
+            self._options, source.tokenizer_file("vocab.json"), source.tokenizer_file("merges.txt")
+        )
         tokenizer.decoder = import_extra("tokenizers").decoders.ByteLevel()
         return tokenizer
 
@@ -102,7 +104,7 @@ class _Text(Source):
         options = self._options
         splits: dict[str, Split] = {"train_blocks": options.train_split, "test_blocks": options.test_split}
         rows = {name: self.rows(split) for name, split in splits.items()}
-        tokens = _tokenizer(options, self.tokenizer_file("vocab.json"), self.tokenizer_file("merges.txt"))
+        tokens = cut_tokenizer(options, self.tokenizer_file("vocab.json"), self.tokenizer_file("merges.txt"))
         return {
             name: cut_blocks(tokens, rows[name], options.length, options.rows_per_group)[:: options.every]
             for name in splits
@@ -205,8 +207,18 @@ def _whole_blocks(tokens: Iterator[int], length: int) -> NDArray[np.int64]:
     return flat[: len(flat) // length * length].reshape(-1, length)
 
 
-def _tokenizer(options: WikiText2Options, vocab: Path, merges: Path) -> Any:
-    """GPT-2's byte-level BPE, cut to the first tokens."""
+def cut_tokenizer(options: WikiText2Options, vocab: Path, merges: Path) -> Any:
+    """GPT-2's byte-level BPE, cut to the first tokens, a `tokenizers.Tokenizer`.
+
+    Args:
+        options: how many tokens, and the digests of the files.
+        vocab: the tokenizer's `vocab.json`.
+        merges: its `merges.txt`.
+
+    Raises:
+        DataError: a file is not the pinned one.
+        Absent: the package `tokenizers` does not import.
+    """
     for path, pinned in ((vocab, options.vocab_sha256), (merges, options.merges_sha256)):
         found = digest_file(path)
         if found != pinned:

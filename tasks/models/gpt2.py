@@ -21,7 +21,7 @@ from attriboard.base.digests import digest_file
 from attriboard.base.errors import DataError
 from attriboard.tasks.fields import Options
 from attriboard.tasks.hub import Absent, import_extra
-from attriboard.tasks.models.weights import FILE, SUFFIX, PublishedWeights, Weights, is_path, weights
+from attriboard.tasks.models.weights import FILE, SUFFIX, FileOfWeights, Weights, is_path, weights
 
 Size = Annotated[int, Field(gt=0)]
 
@@ -38,7 +38,7 @@ class GPT2Options(Options):
     pretrained: str = Field(
         default="",
         description="what a retrain starts from: owner/name of the Hub's repository, ./folder as save_pretrained "
-        "writes it, relative to the card, or NAME.safetensors, a published bundle",
+        "writes it, relative to the card, or NAME.safetensors, one file of weights",
     )
     revision: str = Field(default="", description="full commit hash of the Hub's repository")
     sha256: str = Field(default="", description="digest of the file of weights")
@@ -139,7 +139,7 @@ def pretrained_gpt2(options: Mapping[str, Any], folder: Path | None = None) -> d
 
 def _read(transformers: Any, source: Weights, path: Path, config: Any) -> tuple[nn.Module, list[str]]:
     """A model with the weights in float32, and the names of parameters that they lack."""
-    if not isinstance(source, PublishedWeights):
+    if not isinstance(source, FileOfWeights):
         model, report = transformers.GPT2LMHeadModel.from_pretrained(
             source.place(),
             revision=getattr(source, "revision", "main"),

@@ -1,12 +1,11 @@
-"""Where the weights of a pretrained model lie: on the Hub, in a folder of the same format, in a published bundle.
+"""Where the weights of a pretrained model lie: on the Hub, in a folder of the same format, in one file.
 
     pretrained: owner/name              the Hub's repository at `revision`, or its copy in ATTRIBOARD_DATA
     pretrained: ./folder                what `model.save_pretrained(folder)` wrote, relative to the card
-    pretrained: NAME.safetensors        a bundle of this project: beside the published ones, or fetched
+    pretrained: NAME.safetensors        one file with the tensors that `save_pretrained` writes
 
-Each is pinned by the SHA-256 of the file of weights. A bundle keeps them as `save_pretrained` does, in one file; it is
-looked for beside the published bundles and then in the folder of data sets, where `attriboard groundtruth pull` puts it
-and where isolated processes see it.
+Each is pinned by the SHA-256 of the file of weights. One file is looked for beside the published bundles, and then in
+the folder of data sets, where isolated processes see it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Protocol
 
 from attriboard.base.errors import DataError
 from attriboard.base.paths import datasets_folder, leaderboard_folder
-from attriboard.tasks.hub import Absent, HubRepository
+from attriboard.tasks.hub import HubRepository
 
 SUFFIX = ".safetensors"
 FILE = "model.safetensors"
@@ -63,8 +62,8 @@ class FolderOfWeights:
 
 
 @dataclass(frozen=True)
-class PublishedWeights:
-    """One file of weights that a task of this project starts from."""
+class FileOfWeights:
+    """One file of weights."""
 
     name: str
     sha256: str
@@ -72,7 +71,7 @@ class PublishedWeights:
     @property
     def remedy(self) -> str:
         """See `Weights`."""
-        return "fetch it: attriboard groundtruth pull TASK"
+        return f"put the file there: {self.places[1]}"
 
     def place(self) -> str:
         """See `Weights`."""
@@ -81,7 +80,9 @@ class PublishedWeights:
     def file(self, name: str) -> Path:
         """See `Weights`; there is one file, whatever its name."""
         if self.path is None:
-            raise Absent(f"neither {self.places[0]} nor {self.places[1]} exists")
+            raise DataError(
+                f"pretrained model {self.name}: neither {self.places[0]} nor {self.places[1]} exists; {self.remedy}"
+            )
         return self.path
 
     @property
@@ -107,7 +108,7 @@ def weights(name: str, revision: str, sha256: str, folder: Path) -> Weights:
     """
     if is_path(name):
         return FolderOfWeights(folder / name)
-    return PublishedWeights(name, sha256) if name.endswith(SUFFIX) else HubRepository(name, revision)
+    return FileOfWeights(name, sha256) if name.endswith(SUFFIX) else HubRepository(name, revision)
 
 
 def is_path(name: str) -> bool:

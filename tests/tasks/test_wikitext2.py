@@ -179,7 +179,7 @@ def test_the_tokenizer_is_gpt2s_where_nothing_is_cut(place, tmp_path):
     rows = text_rows(place.text["test"])
     expected = [token for row in rows for token in theirs(row)["input_ids"]]
     options = wikitext2.WikiText2Options.parse("", dict(place.card.data.options) | {"vocabulary": 262})
-    ours = wikitext2._tokenizer(options, folder / "vocab.json", folder / "merges.txt")
+    ours = wikitext2.cut_tokenizer(options, folder / "vocab.json", folder / "merges.txt")
     assert cut_blocks(ours, rows, 2, 0).ravel().tolist() == expected[: len(expected) // 2 * 2]
 
 
