@@ -17,7 +17,7 @@ from attriboard.attribution.limits import OWN_PROCESSES, Limits
 
 _MOUNTED = Path("/sys/fs/cgroup")
 _OURS = Path("/proc/self/cgroup")
-_ENDING_SECONDS = 5.0  # that the kernel is given for it; a moment is enough
+ENDING_SECONDS = 5.0  # that the kernel is given for it; a moment is enough
 _numbers = count()
 
 
@@ -62,7 +62,7 @@ class ControlGroup:
         """End all that is inside, and the group."""
         with suppress(OSError):  # since Linux 5.14
             (self.folder / "cgroup.kill").write_text("1\n")
-        end = time.monotonic() + _ENDING_SECONDS
+        end = time.monotonic() + ENDING_SECONDS
         while True:
             try:
                 return self.folder.rmdir()

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
-from attriboard.attribution.cgroups import ControlGroup
+from attriboard.attribution.cgroups import ENDING_SECONDS, ControlGroup
 from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
 from attriboard.attribution.limits import NO_LIMITS, POLL_SECONDS, Limits, Watch
 from attriboard.base.errors import InputError
@@ -29,7 +29,6 @@ from attriboard.base.paths import datasets_folder
 Listen = Callable[[Progressed], None]
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 _WITHHELD = ("PWD", "OLDPWD", "ATTRIBOARD_MIRROR", "ATTRIBOARD_CACHE")  # bundles may lie where they point
-_ENDING_SECONDS = 5.0  # that the kernel is given for it; a moment is enough
 _IDLE_SECONDS = 0.5  # how often a silent process without limits is looked at
 _PRINTED_BYTES = 4096  # of what was printed, that is looked at
 _SHELL_SIGNAL = 128  # and the number of a signal: the exit code of what died of it
@@ -287,7 +286,7 @@ class _Process(Worker):
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        psutil.wait_procs(inside, timeout=_ENDING_SECONDS)
+        psutil.wait_procs(inside, timeout=ENDING_SECONDS)
         if self._group is not None:
             self._group.close()
         os.close(self._events)

@@ -78,19 +78,19 @@ class Runner:
     Attributes:
         executor: where.
         display: gets the details of failures.
-        known: names of attributors and selectors, which a class in a file should leave alone.
+        known: names of attributors and selectors → which of them; a class in a file should leave them alone.
     """
 
     executor: Executor = field(default_factory=OwnProcess)
     display: Display = field(default_factory=Silent)
-    known: frozenset[str] = frozenset()
+    known: Mapping[str, str] = field(default_factory=dict, compare=False)
     _taken: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
-    def warn_of_taken(self, kind: str, name: str) -> None:
+    def warn_of_taken(self, name: str) -> None:
         """Say once that a class in a file has a known name: its records would be taken for those of the known one."""
         if name in self.known and name not in self._taken:
             self._taken.add(name)
-            known = f"{name} is the name of a known {kind}"
+            known = f"{name} is the name of a known {self.known[name]}"
             self.display.note(f"warning: {known}; give the class in your file a name of its own")
 
     @contextmanager
@@ -173,7 +173,7 @@ class Attribution:
         known: dict[str, object] = {"configurations": complete}
         if job.attributor.origin == "file":  # other people's code may say anything of itself
             known["code_sha256"] = digest_file(Path(job.attributor.location))
-            runner.warn_of_taken("attributor", found.name)
+            runner.warn_of_taken(found.name)
         self.described = found.model_copy(update=known)
 
     def close(self) -> None:
@@ -216,7 +216,7 @@ class Attribution:
                     if not {(choice.selector, number) for number in choice.configurations} & selected:
                         selected |= {(choice.selector, number) for number in choice.configurations}
                         if choice.selector not in registered:
-                            self._runner.warn_of_taken("selector", choice.selector)
+                            self._runner.warn_of_taken(choice.selector)
                         yield choice
                 else:
                     number = numbers[event.configuration]

@@ -375,7 +375,7 @@ def same(one: object, other: object) -> bool:
 
 def main(name: str) -> None:
     """Check one attributor and print what failed, and what is odd."""
-    from attriboard.evaluation.catalog import attributor_names, attributor_spec
+    from attriboard.evaluation.catalog import attributor_spec, known_names
 
     spec = attributor_spec(name)
     try:
@@ -383,8 +383,8 @@ def main(name: str) -> None:
     except InputError as error:
         print(json.dumps({"errors": [{"where": "import", "message": str(error)}], "warnings": []}))
         return
-    taken = spec.origin == "file" and method.name in attributor_names()
-    odd = {"where": "name", "message": f"{method.name} is the name of a known attributor; give the class its own"}
+    kind = known_names().get(method.name) if spec.origin == "file" else None
+    odd = {"where": "name", "message": f"{method.name} is the name of a known {kind}; give the class its own"}
     subject = Subject(method, small_context(ordered=method.order_sensitive))
     try:
         replace(subject, context=copy.deepcopy(subject.context)).scores()  # a copy: it may change what it is given
@@ -392,7 +392,7 @@ def main(name: str) -> None:
         subject = replace(subject, context=small_context(tokens=True))
     except Exception:
         pass  # the suite says what it is
-    print(json.dumps({"errors": failures(subject), "warnings": [odd] * taken}))
+    print(json.dumps({"errors": failures(subject), "warnings": [odd] if kind else []}))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,8 @@ def build(
     if held_out is not None:
         if len(tasks) > 1:
             raise InputError(f"--held-out with {', '.join(tasks)}: a file of secrets is of one task; name one")
+        if question:
+            raise InputError(f"--held-out with --question {question[0]}: held-out masks are random halves")
         workspace = open_workspace(tasks[0], Sources(groundtruth=None), retraining=retraining)
         _build_held_out(workspace, registry, held_out, repeats, held_out_file, json)
         return

@@ -79,6 +79,8 @@ def run(
     a task without ground truth there is no LDS and no record: scores, λ by ξ, seconds, memory, and what ground truth
     would cost.
     """
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+
     values = parse_assignments(hp or [])
     if task.endswith(".json"):
         _refuse_beside_a_record(task, values, pdb, save_scores, process, question)
@@ -89,7 +91,7 @@ def run(
     workspace = open_workspace(task, sources, process, isolated=not pdb)
     graded = workspace.bundles.graded or sources.groundtruth is not None or question is not None
     graders = workspace.graders(question or ()) if graded else []  # what is missing is found before the work
-    job = workspace.job(method, [values], selectors=() if graded else ("surrogate",))
+    job = workspace.job(method, [values], selectors=() if graded else (HEADLINE_SELECTOR,))
     if pdb:
         _debug(workspace, job, graders, save)
     elif graded:

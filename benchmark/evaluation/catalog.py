@@ -68,6 +68,12 @@ def selector_names() -> list[str]:
     return _SELECTORS.names()
 
 
+def known_names() -> dict[str, str]:
+    """Name that a class may have → "attributor" or "selector"; classes in files should leave these alone."""
+    kinds = {"selector": selector_names(), "attributor": attributor_names()}
+    return {name.replace(":", "-"): kind for kind, names in kinds.items() for name in names}
+
+
 def attributor_spec(name: str | Path) -> PluginSpec:
     """Where an attributor's code is, by name or from a Python file.
 

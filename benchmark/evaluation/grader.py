@@ -102,8 +102,8 @@ class Grader:
             n_degenerate=result.n_degenerate,
             n_scoring=len(points),
             target=self.truth.card.task.target,
-            per_test=_rounded(result.spearman) if in_full else None,
-            mask_influence=_rounded(jackknife(predictions, outputs)) if in_full else None,
+            per_test=rounded(result.spearman) if in_full else None,
+            mask_influence=rounded(jackknife(predictions, outputs)) if in_full else None,
         )
 
     def held_out(self, scores: Any) -> HeldOut:
@@ -281,5 +281,6 @@ def evaluate(
                     yield grader.record(task, event, job, variant=variants[event.index])
 
 
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+def rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Numbers as records keep them, to six decimals."""
     return tuple(np.round(values, 6).tolist())

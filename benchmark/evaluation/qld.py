@@ -17,6 +17,7 @@ Examples of a model with batch norm have no weights, so they are left out of the
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from attriboard.base.scores import Scores
 from attriboard.base.terminal import duration
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec
-from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.grader import Grader, rounded
 from attriboard.evaluation.retrains import Orders, Retrains, Work, own_orders, same_question
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
@@ -189,7 +190,7 @@ class QldBench:
         Raises:
             InputError: the task cannot be trained.
         """
-        requests = [request for requests in self._random() for request in requests]
+        requests = [request for requests in self._random for request in requests]
         each, basis = retrain_seconds(self.task, self.store, executor, requests, checkpoints)
         if self.plan.n_points is None:
             known = [
@@ -217,7 +218,7 @@ class QldBench:
         self, orders: Sequence[Orders], executor: Executor, progress: Progress = lambda done, total: None
     ) -> None:
         """Have everything trained that records of these orders need; finished retrains are kept whatever happens."""
-        requests = [request for requests in self._random() for request in requests]
+        requests = [request for requests in self._random for request in requests]
         requests += [request for order in orders for own in self._own(order).values() for request in own]
         self._retrains.train(requests, executor, progress)
 
@@ -267,6 +268,7 @@ class QldBench:
             if row is not None
         }
 
+    @cached_property
     def _random(self) -> list[list[RetrainRequest]]:
         """For every seed its random removals; the first of each is the one that data selection has beside its seed."""
         n_seeds, card = len(self._seeds), self.task.card
@@ -289,19 +291,19 @@ class QldBench:
         seeds = np.array([self._seed_of(position) for position in positions])
         flat = [request for position in positions for request in own[position]]
         name, sign = self.task.card.target_output
+        tests = np.array(self.points)[positions]
         removed, random = {}, {}
         for key, measurement, factor in (("target", name, sign), ("loss", "loss", 1)):
             outputs = self._retrains.outputs(measurement, flat).reshape(len(positions), self.plan.n_repeats, -1)
-            controls = np.stack([self._retrains.outputs(measurement, requests) for requests in self._random()])
-            tests = np.array(self.points)[positions]
+            controls = np.stack([self._retrains.outputs(measurement, requests) for requests in self._random])
             removed[key] = factor * outputs[np.arange(len(positions)), :, tests].astype(np.float64)
             random[key] = factor * controls[seeds, :, tests[:, None]].astype(np.float64)
         found = mean_drop(removed["target"], random["target"], seeds)
         return {
             "retrain_seconds": round(self._retrains.seconds(flat), 3),
             "test_points": tuple(tests.tolist()),
-            "removed": {key: _rounded(values.mean(axis=1)) for key, values in removed.items()},
-            "random": {key: _rounded(values.mean(axis=(1, 2))) for key, values in random.items()},
+            "removed": {key: rounded(values.mean(axis=1)) for key, values in removed.items()},
+            "random": {key: rounded(values.mean(axis=(1, 2))) for key, values in random.items()},
             "drop": found.mean,
             "ci95": found.ci95,
         }
@@ -319,10 +321,6 @@ def _removed(fraction: float, n_train: int) -> int:
             f"fraction = {fraction:g}: must lie in (0, 1) and leave some of {n_train} examples, as in fraction = 0.01"
         )
     return size
-
-
-def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(np.round(values, 6).tolist())
 
 
 def qld_records(

@@ -69,7 +69,8 @@ class Retrains:
         return self.store.seconds(self._digests(requests))
 
     def _digests(self, requests: Iterable[RetrainRequest]) -> list[str]:
-        return [request.digest(self.task.card.fingerprint) for request in requests]
+        fingerprint = self.task.card.fingerprint
+        return [request.digest(fingerprint) for request in requests]
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR, selector_names
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, swept_alone, varying
-from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
+from attriboard.evaluation.grader import Grader, attributor_info, heading, rounded, same_run
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import OmegaAtPick, Pick, RuleCost, SelectionCostRecord
 from attriboard.records.files import write_record
@@ -236,4 +236,4 @@ def _cost(curve: BudgetCurve) -> RuleCost:
 
 
 def _rounded(values: Any) -> tuple[float, ...]:
-    return tuple(np.round(np.asarray(values, dtype=np.float64), 6).tolist())
+    return rounded(np.asarray(values, dtype=np.float64))

@@ -16,10 +16,9 @@ from attriboard.base.processes import begin_work
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task, TaskSpec
 from attriboard.evaluation.catalog import (
-    attributor_names,
     attributor_spec,
+    known_names,
     load_task,
-    selector_names,
     selector_spec,
     spectrum_donors,
 )
@@ -93,8 +92,7 @@ class Workspace:
         if sandbox:
             find_tool()
             where = _sandboxed(where, groundtruth)
-        names = (name.replace(":", "-") for name in (*attributor_names(), *selector_names()))
-        self.runner = Runner(where, self.display, frozenset(names))
+        self.runner = Runner(where, self.display, known_names())
         self._workers, self._cluster = workers, cluster
         self.executor()  # what is wrong with it is found now, not after hours of attributing
         self._graders: dict[Question, Grader] = {}

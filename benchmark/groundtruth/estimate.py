@@ -120,9 +120,8 @@ def retrain_seconds(
     card = task.card
     if card.recipe.optimizer == "none":
         raise InputError(f"task {card.name}: has no recipe, so nothing can be retrained")
-    missing = missing_requests(task, store, requests)
-    wanted = {request.digest(card.fingerprint): request for request in requests}
-    if done := [digest for digest in wanted if digest not in missing]:
+    wanted = _by_digest(task, requests)
+    if done := [digest for digest, r in wanted.items() if store.has(digest, array_names(task, r))]:
         return store.seconds(done) / len(done), f"measured on the {len(done)} that are done"
     first, request = next(iter(wanted.items()))
     recorded = None if checkpoints is None else _seconds_of(checkpoints, card, len(request.indices))
@@ -139,8 +138,13 @@ def missing_requests(
     task: Task, store: RetrainStore, requests: Sequence[RetrainRequest]
 ) -> Mapping[str, RetrainRequest]:
     """Those of some retrains that a store does not have, by their digest."""
-    wanted = {request.digest(task.card.fingerprint): request for request in requests}
+    wanted = _by_digest(task, requests)
     return {digest: r for digest, r in wanted.items() if not store.has(digest, array_names(task, r))}
+
+
+def _by_digest(task: Task, requests: Sequence[RetrainRequest]) -> dict[str, RetrainRequest]:
+    fingerprint = task.card.fingerprint
+    return {request.digest(fingerprint): request for request in requests}
 
 
 def _seconds_of(path: Path, card: TaskCard, n_examples: int) -> tuple[float, str] | None:

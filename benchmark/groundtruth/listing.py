@@ -188,7 +188,7 @@ class BundleRegistry:
         if path is None:
             raise DataError(
                 f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}"
-                f"{_flag(question)}, or {_remedy(card, question)}"
+                f"{flag(question)}{' --kind models' * (kind == 'models')}, or {_remedy(card, kind, question)}"
             )
         found = digest_file(path)
         if found != entry.sha256:
@@ -257,7 +257,7 @@ class BundleRegistry:
             asked = f", question {question.name}," if question else ""
             raise DataError(
                 f"{self.folder}: lists no {kind} for {card.name}{asked} (fingerprint {card.fingerprint[:12]}…); "
-                f"{_remedy(card, question)}"
+                f"{_remedy(card, kind, question)}"
             )
         return entry
 
@@ -292,12 +292,14 @@ class BundleRegistry:
         self.held_out = BundleRegistry(self.folder).held_out
 
 
-def _remedy(card: TaskCard, question: Question | None) -> str:
-    return (
-        f"build it: attriboard groundtruth build {card.name}{_flag(question)} --out DIR, then name that folder, or one "
-        "that has it: --groundtruth DIR"
-    )
+def _remedy(card: TaskCard, kind: BundleKind, question: Question | None) -> str:
+    if kind == "models":
+        made = f"make it: attriboard report models {card.name} --publish DIR"
+    else:
+        made = f"build it: attriboard groundtruth build {card.name}{flag(question)} --out DIR"
+    return f"{made}, then name that folder, or one that has it: --groundtruth DIR"
 
 
-def _flag(question: Question | None) -> str:
+def flag(question: Question | None) -> str:
+    """The option by which a command asks a question; none for the usual one."""
     return f" --question {question.name}" if question else ""

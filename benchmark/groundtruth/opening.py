@@ -14,7 +14,7 @@ from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
-from attriboard.groundtruth.listing import BundleKind, BundleRegistry
+from attriboard.groundtruth.listing import BundleKind, BundleRegistry, flag
 from attriboard.retraining.executors import Executor
 
 
@@ -61,9 +61,10 @@ class TaskBundles:
         if question not in self._read:
             if self.task.card.kind == "own" and not self.has(question):
                 asked = f" of question {question.name}" if question else ""
+                named = f', question="{question.name}"' if question else ""
                 raise DataError(
                     f"task {self.task.card.name}: has no ground truth{asked} yet; build it by "
-                    "ab.build_ground_truth(task), or attriboard groundtruth build with its file"
+                    f"ab.build_ground_truth(task{named}), or attriboard groundtruth build with its file{flag(question)}"
                 )
             self._read[question] = read_ground_truth(self._own(question) or self._obtain("groundtruth", question))
         return self._read[question]

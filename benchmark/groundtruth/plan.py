@@ -11,6 +11,7 @@ A retrain with the same seed is the full-data run of the first checkpoint, with 
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +62,16 @@ def kept_rows(card: TaskCard, question: Question | None, k: int) -> NDArray[np.i
     n_train, seed = card.data.n_train, card.subsets.seed
     stream = _QUESTION_MASK + MAX_MASKS * (2 * question.removed_ppm + (not question.same_seed))
     if question.removed_ppm == 0:
-        return np.delete(np.arange(n_train), random_order(n_train, seed, stream)[k])
+        return np.delete(np.arange(n_train), _left_out(n_train, seed, stream)[k])
     return random_subset(n_train, question.n_kept(n_train), seed, stream + k)
+
+
+@cache
+def _left_out(n_train: int, seed: int, stream: int) -> NDArray[np.int64]:
+    """The order in which examples are left out one at a time, drawn once for all masks."""
+    order = random_order(n_train, seed, stream)
+    order.setflags(write=False)
+    return order
 
 
 def truth_seed(question: Question | None, k: int, repeat: int) -> int:

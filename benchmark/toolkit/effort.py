@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attriboard.contracts.context import Context
 from attriboard.toolkit.placed import own_precision
+from attriboard.toolkit.reference import remembered
 
 SIDE, ROUNDS = 256, 50
 """Of the matrix products whose speed is measured: the best of so many, too short for other work to come between."""
@@ -33,10 +34,14 @@ class TooLongError(TimeoutError):
 
 
 def forward_operations(context: Context) -> int:
-    """Floating-point operations of the model on one training example."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        context.model(context.train.inputs[:1])
-    return int(counter.get_total_flops())
+    """Floating-point operations of the model on one training example, counted once for each context."""
+
+    def counted() -> int:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            context.model(context.train.inputs[:1])
+        return int(counter.get_total_flops())
+
+    return remembered(context, ("forward operations",), counted)
 
 
 @cache

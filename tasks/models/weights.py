@@ -107,7 +107,7 @@ def weights(name: str, revision: str, sha256: str, folder: Path) -> Weights:
         folder: what a path is relative to.
     """
     if is_path(name):
-        return FolderOfWeights(folder / name)
+        return FolderOfWeights(folder / Path(name).expanduser())
     return FileOfWeights(name, sha256) if name.endswith(SUFFIX) else HubRepository(name, revision)
 
 

@@ -89,7 +89,7 @@ def death_of(program, group, folder) -> str:
 def test_a_row_has_the_reason_of_the_kernel_and_the_group_ends_with_the_process(mounted, tmp_path, monkeypatch):
     made = make_group(LIMITS, mounted, ours(mounted, "0::/"))
     (made.folder / "memory.events").write_text("oom_kill 1\n")
-    monkeypatch.setattr(cgroups, "_ENDING_SECONDS", 0.0)
+    monkeypatch.setattr(cgroups, "ENDING_SECONDS", 0.0)
     reason = death_of("import os; os.kill(os.getpid(), 9)", made, tmp_path)
     assert reason == "out_of_memory: ended by the kernel, the limit is 64 MiB"
     assert (made.folder / "cgroup.kill").read_text() == "1\n"

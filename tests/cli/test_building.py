@@ -60,6 +60,18 @@ def test_what_cannot_be_built_trains_nothing(options, message, attriboard, cards
     assert not (tmp_path / "cache" / "retrains").exists()
 
 
+def test_held_out_masks_are_of_the_usual_question_alone(attriboard, cards, tmp_path):
+    asked = ("--held-out", "4", "--question", "10pct-fresh")
+    done = attriboard("groundtruth", "build", cards[0], *asked, "--out", tmp_path / "gt")
+    assert (done.code, "held-out masks are random halves" in done.err.replace("\n", " ")) == (2, True)
+
+
+def test_a_cluster_takes_no_notice_of_the_device_of_this_machine(attriboard, cards, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTRIBOARD_DEVICE", "cpu")
+    done = attriboard("groundtruth", "build", cards[0], "--executor", "tcp://127.0.0.1:1", "--out", tmp_path / "gt")
+    assert (done.code, "ATTRIBOARD_DEVICE" in done.err) == (2, False)
+
+
 def test_a_misspelled_second_task_is_found_before_the_first_is_trained(attriboard, cards, tmp_path):
     done = attriboard("groundtruth", "build", cards[0], "digits_mlq", "--out", tmp_path / "gt")
     assert done.code == 2

@@ -256,6 +256,10 @@ def test_a_choice_by_the_surrogate_draws_itself(tmp_path):
             r"has no ground truth yet; build it by ab\.build_ground",
         ),
         (lambda task: ab.load_ground_truth(task), "has no ground truth yet"),
+        (
+            lambda task: ab.load_ground_truth(task, question="5pct-same"),
+            r'ab\.build_ground_truth\(task, question="5pct-same"\), or .* with its file --question 5pct-same',
+        ),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(call, message):

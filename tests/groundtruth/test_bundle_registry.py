@@ -111,6 +111,8 @@ def test_a_bundle_that_is_not_listed_names_the_command_that_makes_it(tmp_path: P
         DataError, match=r"lists no groundtruth for tiny .*: attriboard groundtruth build tiny .*--groundtruth DIR"
     ):
         BundleRegistry(tmp_path).locate(tiny_card(), "groundtruth")
+    with pytest.raises(DataError, match=r"lists no models for tiny .*: attriboard report models tiny --publish DIR"):
+        BundleRegistry(tmp_path).locate(tiny_card(), "models")
 
 
 def test_a_listed_bundle_that_is_not_there_names_the_command_that_makes_it(folder: Path, published: Published) -> None:

@@ -102,13 +102,16 @@ def test_logits_are_those_of_the_saved_model(checkpoint):
     torch.testing.assert_close(model(blocks), GPT2LMHeadModel.from_pretrained(checkpoint).eval()(blocks).logits)
 
 
-def test_a_folder_beside_the_card_is_the_same_start(checkpoint):
+def test_a_folder_beside_the_card_is_the_same_start(checkpoint, monkeypatch):
     digest = digest_file(checkpoint / "model.safetensors")
     card = tiny_card(model={"options": OPTIONS | {"pretrained": "./small-gpt2", "sha256": digest}})
     task = TinyLanguageTask(card, checkpoint.parent)
     same = pretrained_gpt2(pinned(checkpoint))
     assert task.saved() == checkpoint.parent  # so that isolated processes see it
     assert all(torch.equal(value, same[name]) for name, value in task.pretrained().items())
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    home = tiny_card(model={"options": OPTIONS | {"pretrained": "~/small-gpt2", "sha256": digest}})
+    assert TinyLanguageTask(home, Path("/elsewhere")).pretrained().keys() == same.keys()
     absent = TinyLanguageTask(card, checkpoint.parent.parent)
     with pytest.raises(DataError, match=r"has no file model\.safetensors; save the model again"):
         absent.pretrained()
