@@ -1,9 +1,9 @@
-"""Pretrain the small GPT-2 that `wikitext2_gpt2_small` starts from, once, and write it as Hugging Face would.
+"""Pretrain a small GPT-2 once, for a task of fine-tuning that does not exist yet, and write it as Hugging Face would.
 
 The text is the training split of WikiText-2 as released with `<unk>`; the tokens are GPT-2's first 4,096. One pass over
 the data after the other, in blocks of 128 tokens and an order of its own for each, with AdamW and half a cosine. The
 program resumes where it was stopped. On a CPU, bfloat16 and the order of additions make its bits a matter of the
-machine: the published weights are the definition of the start, and this is how they were made.
+machine: the weights, once published, are the definition of the start, and this is how they were made.
 
     python -m bench.pretraining leakage         # how much of the raw validation and test text is in the training text
     python -m bench.pretraining run [--compile]

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from attriboard.base.errors import AttriboardError
@@ -51,11 +52,14 @@ class Remaking:
         self._results, self._confirmed, self._bundles = results, Confirmed(confirmed), bundles
         self._retrain_seconds, self._options = retrain_seconds, options
 
+    @cached_property
+    def _committed(self) -> list[AnyRecord]:
+        """All records; what is made here is added."""
+        return [record for _, record in read_named([self._results])]
+
     def records(self) -> list[AnyRecord]:
         """The newest record of every question."""
-        return [
-            r for r in current_records(r for _, r in read_named([self._results])) if self._wanted(r.task.name, r.row)
-        ]
+        return [r for r in current_records(self._committed) if self._wanted(r.task.name, r.row)]
 
     def units(self) -> list[Unit]:
         """What the selected records are made in."""
@@ -100,6 +104,7 @@ class Remaking:
         written = made if self._options.before else found.news
         for record in written:
             write_record(record, self._results)
+            self._committed.append(record)
         self._confirmed.add(unit.name, code, min(record.created for record in made), found.scores_moved)
         yield from (f"          moved: {what}" for what in found.moved)
         yield f"          {len(written)} new records" if written else "          the records hold"

@@ -23,16 +23,17 @@ from pathlib import Path
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.attributors.selectors import SELECTORS
 from attriboard.base.paths import write_atomically
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.groundtruth.listing import BundleEntry
+from attriboard.leaderboard.study import question_of
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import BrittlenessRecord, QldRecord, RemovalRecord
+from attriboard.records.uses import ASKED, BrittlenessRecord, QldRecord, RemovalRecord
 from bench.code_digest import GRADING, code_digest
 
 SCORES = "scores"
 START_SECONDS = 4.0  # of one core: a process that imports PyTorch
-REGULARIZATION = "regularization"
 
 Bundles = Mapping[tuple[str, str, str], BundleEntry]
 """(task, kind, question) → today's bundle."""
@@ -128,11 +129,6 @@ def current_records(records: Iterable[AnyRecord]) -> list[AnyRecord]:
     return list(newest.values())
 
 
-def question_of(record: AnyRecord) -> str:
-    """Which ground truth a record is on: the name of its question, empty for the usual one and where it needs none."""
-    return record.ground_truth.question if record.ground_truth else ""
-
-
 def asked(record: AnyRecord) -> tuple[object, ...]:
     """What a record answers; the newest record with the same answers it now.
 
@@ -147,7 +143,7 @@ def asked(record: AnyRecord) -> tuple[object, ...]:
     if isinstance(record, SelectionCostRecord):
         return (*shared, record.swept)
     rates = tuple(point.rate for point in record.points) if isinstance(record, RemovalRecord) else ()
-    words = (str(getattr(record, name, "")) for name in ("direction", "balanced", "by", "fraction"))
+    words = (str(getattr(record, name, "")) for name in ASKED)
     return (*shared, record.variant, *words, rates, _frozen(record.hyperparameters))
 
 

@@ -6,7 +6,9 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+from attriboard.base.digests import digest, digest_file
 from attriboard.base.errors import FormatError
+from attriboard.base.paths import cache_folder, write_atomically
 
 STATIC = Path(__file__).parent / "static"
 LICENSES = Path(__file__).parent / "licenses"
@@ -35,13 +37,25 @@ def font() -> bytes:
     Raises:
         FormatError: the installed ziamath carries no such font.
     """
+    path = Path(str(importlib.metadata.distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
+    try:
+        source = digest_file(path)
+    except OSError as error:
+        raise FormatError(f"{path}: ziamath without its font: {error}") from error
+    made = digest({"font": source, "blocks": _BLOCKS, "fonttools": importlib.metadata.version("fonttools")})
+    kept = cache_folder() / "fonts" / f"{made[:16]}-{FONT}"  # cutting takes seconds
+    if not kept.is_file():
+        write_atomically(kept, _cut(path))
+    return kept.read_bytes()
+
+
+def _cut(path: Path) -> bytes:
     from fontTools.subset import Options, Subsetter
     from fontTools.ttLib import TTFont, TTLibError
 
-    path = Path(str(importlib.metadata.distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")))
     try:
         whole = TTFont(path, recalcTimestamp=False)
-    except (OSError, TTLibError) as error:
+    except TTLibError as error:
         raise FormatError(f"{path}: ziamath without its font: {error}") from error
     options = Options()
     options.set(hinting=False, layout_features=["math", "ssty", "kern", "liga", "dtls"])

@@ -18,6 +18,11 @@ def fixed(value: float, digits: int = 3) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def category(reason: str | None) -> str:
+    """The first word of a reason, for reading."""
+    return (reason or "").partition(":")[0].replace("_", " ")
+
+
 def percent(value: float) -> str:
     """A fraction, as a whole percent."""
     return f"{100 * value:.0f} %".replace("-", "−")

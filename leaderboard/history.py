@@ -16,7 +16,7 @@ from attriboard.leaderboard.study import TaskStudy, configuration_key
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
+from attriboard.records.uses import ASKED, BrittlenessRecord, MislabelRecord, QldRecord, RemovalRecord
 
 ONE_CONFIGURATION = ("sweep", "custom")  # variants of which each configuration is a question of its own
 CHOSEN = ("selected", "oracle")  # variants whose hyperparameters are a result
@@ -89,7 +89,7 @@ def histories(study: TaskStudy, row: str) -> tuple[History, ...]:
 
 def _question(record: AnyRecord) -> tuple[str, ...]:
     """What a record answers, without what may change from one version of the answer to the next."""
-    asked = ["kind", "variant", "direction", "balanced", "by", "fraction", "n_repeats", "swept"]
+    asked = ["kind", "variant", *ASKED, "n_repeats", "swept"]
     if isinstance(record, SelectionRecord) or getattr(record, "variant", "") == "selected":
         asked.append("selector")
     question = [str(getattr(record, name, "")) for name in asked]
@@ -131,7 +131,7 @@ def _version(before: Entry[AnyRecord] | None, entry: Entry[AnyRecord]) -> Versio
 def result(record: AnyRecord) -> str:
     """What a record found, in a few words."""
     if getattr(record, "status", "ok") == "failed":
-        return f"failed: {(getattr(record, 'reason', None) or '').partition(':')[0].replace('_', ' ')}"
+        return f"failed: {formats.category(getattr(record, 'reason', None))}"
     found = _RESULTS.get(record.kind)
     return found(record) if found else "measured"
 

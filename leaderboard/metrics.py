@@ -234,8 +234,8 @@ def _why_not_selected(method: MethodStudy, record: SelectionRecord) -> str:
     """Why a selector chose nothing: the method has no λ, or it has one and something failed."""
     default = method.variants.get("default")
     if default and default.record.status == "failed":
-        return f"default failed: {category(default.record.reason)}"
-    reason = category(record.reason)
+        return f"default failed: {formats.category(default.record.reason)}"
+    reason = formats.category(record.reason)
     if reason != "not applicable":
         return reason
     known = default.record.hyperparameters if default else record.default.hyperparameters
@@ -259,11 +259,6 @@ def _settings(hyperparameters: Mapping[str, bool | int | float | str | None]) ->
     return Cell(text, text)
 
 
-def category(reason: str | None) -> str:
-    """The first word of a reason, for reading."""
-    return (reason or "").partition(":")[0].replace("_", " ")
-
-
 def status(method: MethodStudy) -> Cell:
     """The badge of a row: failed with its reason, self-reported, measured, or verified by a run elsewhere."""
     entry: Entry[AttributionRecord] | None = method.main
@@ -271,7 +266,7 @@ def status(method: MethodStudy) -> Cell:
         return Cell("not run", "not run", badge="quiet")
     record = entry.record
     if record.status == "failed":
-        return Cell("failed", "failed", note=category(record.reason), badge="failed")
+        return Cell("failed", "failed", note=formats.category(record.reason), badge="failed")
     if reason := doubt(entry):
         return Cell("implausible", "implausible", note=reason, badge="failed")
     if verification := entry.verification:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.contracts.question import Question
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.metrics import lds_cell, rank_methods
-from attriboard.leaderboard.study import REGULARIZATION, MethodStudy, Scalar, TaskStudy
+from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import LdsResult
 from attriboard.scoring.ceiling import LEAST
@@ -110,9 +111,10 @@ class Plane:
                     found[variant][truth.name] = resampled_means(results, k)
         return found
 
-    def rankings(self, variant: str) -> dict[str, Ranking]:
-        """Ground truth → ranks of the compared methods, with intervals."""
-        return {name: ranking(means) for name, means in self.means[variant].items()}
+    @cached_property
+    def rankings(self) -> Mapping[str, Ranking]:
+        """Ground truth → ranks of the compared methods, selected where they are, with intervals."""
+        return {name: ranking(means) for name, means in self.means[SELECTED].items()}
 
     def correlations(self, variant: str) -> dict[tuple[str, str], RankCorrelation]:
         """Between the rankings of every two ground truths; none for fewer than three methods."""

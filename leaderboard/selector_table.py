@@ -6,7 +6,6 @@ from statistics import fmean
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.common import largest_common
-from attriboard.leaderboard.metrics import category
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
@@ -169,7 +168,10 @@ def _cells(entry: Entry[SelectionRecord]) -> dict[str, Cell]:
 def _chosen(record: SelectionRecord) -> Cell:
     if record.status == "failed" or record.selected is None:
         return Cell(
-            category(record.reason) or "nothing", None, note=(record.reason or "").partition(": ")[2], badge="quiet"
+            formats.category(record.reason) or "nothing",
+            None,
+            note=(record.reason or "").partition(": ")[2],
+            badge="quiet",
         )
     text = formats.settings(_changed(record.default, record.selected))
     return Cell("the default" if text == "none" else text, text, note="transferred" * record.transferred)

@@ -14,15 +14,16 @@ from functools import cached_property
 
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
+from attriboard.records.uses import ASKED
 
 SIGN_FLIPPED = "sign_flipped"
 CONTROLS = ("random", "input_similarity", "embedding_similarity", SIGN_FLIPPED)
 HEADLINE_SELECTOR = "surrogate"
-REGULARIZATION = "regularization"
 
 Edition = tuple[int, str, str]  # version, fingerprint, ground truth
 Scalar = bool | int | float | str | None
@@ -138,7 +139,7 @@ class MethodStudy:
     @cached_property
     def newest_uses(self) -> dict[tuple[str, ...], Entry[AnyUse]]:
         """The newest record of every question, in the words of `asked`; sweeps left out."""
-        asked = ("kind", "variant", "direction", "balanced", "by", "fraction")
+        asked = ("kind", "variant", *ASKED)
         return {
             tuple(str(getattr(entry.record, name, "")) for name in asked): entry
             for entry in self.uses

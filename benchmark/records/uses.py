@@ -22,6 +22,9 @@ from attriboard.records.model import (
     Variant,
 )
 
+ASKED = ("direction", "balanced", "by", "fraction")
+"""Fields that say what a record of a use asks; a record has some of them."""
+
 INFLUENCES = {"self": "self-influence", "summed": "summed influence"}
 """`MislabelRecord.by` in words."""
 

@@ -32,7 +32,7 @@ def draw_questions(
     names = plane.compared(SELECTED)
     if len(names) < 2:
         raise InputError("a figure of ranks needs at least two methods that every ground truth has graded")
-    rankings, colored = plane.rankings(SELECTED), series_colors(len(names))
+    rankings, colored = plane.rankings, series_colors(len(names))
     rows = [
         {
             "series": plane.study_of(name).title,
@@ -78,7 +78,7 @@ def questions_figure(plane: Plane) -> Markup:
 def _described(plane: Plane) -> str:
     """The figure in words."""
     names, said = plane.compared(SELECTED), []
-    for truth, found in zip(plane.truths, plane.rankings(SELECTED).values(), strict=True):
+    for truth, found in zip(plane.truths, plane.rankings.values(), strict=True):
         order = sorted(range(len(names)), key=lambda m: found.ranks[m])
         said.append(f"{truth.question.title}: {', '.join(plane.study_of(names[m]).title for m in order)}")
     return f"Methods from the best to the worst on {plane.task.name}; " + "; ".join(said)
