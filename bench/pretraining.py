@@ -1,13 +1,17 @@
-"""Pretrain a small GPT-2 once, for a task of fine-tuning that does not exist yet, and write it as Hugging Face would.
+"""Pretrain a small GPT-2 once, for `wikitext2_gpt2_small`, and write it as Hugging Face would.
 
-The text is the training split of WikiText-2 as released with `<unk>`; the tokens are GPT-2's first 4,096. One pass over
-the data after the other, in blocks of 128 tokens and an order of its own for each, with AdamW and half a cosine. The
-program resumes where it was stopped. On a CPU, bfloat16 and the order of additions make its bits a matter of the
-machine: the weights, once published, are the definition of the start, and this is how they were made.
+The text is the training split of WikiText-2 as released with `<unk>`; the tokens are GPT-2's first 4,096. There are two
+stages: the text as it is, and then its sentences without `<unk>`, written as ordinary prose. A model of the first stage
+has nothing to learn from 1,000 more blocks of the same text: its test loss only rises. After the second it has to learn
+how WikiText is written (spaces before punctuation, `@-@`, headings), as GPT-2, whose text was prose, had to.
+
+A stage passes over its data in blocks of 128 tokens, in an order of its own for each pass, with AdamW and half a
+cosine. The program resumes where it was stopped. On a CPU, bfloat16 and the order of additions make its bits a matter
+of the machine: the weights, once published, are the definition of the start, and this is how they were made.
 
     python -m bench.pretraining leakage         # how much of the raw validation and test text is in the training text
     python -m bench.pretraining run [--compile]
-    python -m bench.pretraining pack FOLDER
+    python -m bench.pretraining pack FOLDER|FILE.safetensors
 """
 
 import argparse
@@ -16,9 +20,10 @@ import math
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +33,7 @@ from torch import Tensor, nn
 
 from attriboard.base.digests import digest_bytes, digest_file
 from attriboard.base.paths import cache_folder, write_atomically
+from attriboard.records.provenance import provenance
 from attriboard.tasks.datasets.wikitext2 import WikiText2Options, cut_blocks, cut_tokenizer, text_rows
 from attriboard.tasks.mirror import mirror_directory
 from attriboard.tasks.models.gpt2 import gpt2
@@ -36,6 +42,14 @@ TEXT = "wikitext2/train.txt"
 N_HELD_BACK = 100
 """Blocks at the end of the training text that only measure the loss."""
 SAVE_EVERY = 50
+PRINTED = (
+    (r" @([-,.])@ ", r"\1"),  # parts of a word or a number
+    (r'" ([^"]*) "', r'"\1"'),
+    (r" ([,.;:!?%)\]])", r"\1"),
+    (r"([(\[$]) ", r"\1"),
+    (r" ('(?:s|t|re|ve|ll|d|m)?\b)", r"\1"),
+)
+"""How the release separates what print joins: patterns and their replacements, in this order."""
 N_GRAM = 13
 """Words in a row that count as copied text, as in GPT-3's check (Brown et al. 2020, appendix C)."""
 
@@ -48,6 +62,7 @@ class Recipe:
         layers, width, heads, vocabulary, length: of the network; `length` is that of the blocks as well.
         epochs, batch_size, learning_rate, warmup, weight_decay, clip_norm: of AdamW with half a cosine to 0.
         seed: of the initialization and of the order.
+        text: what is read: the file as it is, or as prose.
     """
 
     layers: int = 6
@@ -62,12 +77,23 @@ class Recipe:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     seed: int = 0
+    text: Literal["released", "prose"] = "released"
+
+    @property
+    def folder(self) -> Path:
+        """Where its state is kept."""
+        facts = {name: value for name, value in asdict(self).items() if name != "text" or value != "released"}
+        return cache_folder() / "pretraining" / digest_bytes(json.dumps(facts).encode())[:12]
 
     def model(self) -> nn.Module:
         """The network at its start."""
         torch.manual_seed(self.seed)
-        names = ("vocabulary", "length", "width", "layers", "heads")
-        return gpt2({name: getattr(self, name) for name in names})
+        return gpt2(self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Options of the architecture."""
+        return {name: getattr(self, name) for name in ("vocabulary", "length", "width", "layers", "heads")}
 
     def rate(self, step: int, n_steps: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -81,6 +107,23 @@ class Recipe:
         for epoch in range(self.epochs):
             shuffled = np.random.default_rng([self.seed, epoch]).permutation(n_blocks)
             yield from shuffled[: n_blocks // self.batch_size * self.batch_size].reshape(-1, self.batch_size)
+
+
+def as_prose(text: str) -> str:
+    """Sentences of the released text that have no `<unk>`, as they would be printed; headings are dropped."""
+    lines = (line.strip() for line in text.split("\n"))
+    kept = []
+    for line in lines:
+        if line and not line.startswith("="):
+            sentences = [one for one in re.split(r"(?<= [.!?]) ", line) if "<unk>" not in one]
+            kept.append(" ".join(map(_printed, sentences)))
+    return "\n".join(filter(None, kept)) + "\n"
+
+
+def _printed(sentence: str) -> str:
+    for pattern, replacement in PRINTED:
+        sentence = re.sub(pattern, replacement, sentence)
+    return sentence
 
 
 def mirror() -> Path:
@@ -98,7 +141,9 @@ def blocks_of(recipe: Recipe) -> Tensor:
     options = load_task("wikitext2_gpt2_mini").card.data.options
     parsed = WikiText2Options.parse("data.options", dict(options) | {"vocabulary": recipe.vocabulary})
     tokenizer = cut_tokenizer(parsed, *(mirror() / "gpt2_tokenizer" / name for name in ("vocab.json", "merges.txt")))
-    return torch.from_numpy(cut_blocks(tokenizer, text_rows((mirror() / TEXT).read_text("utf-8")), recipe.length, 0))
+    text = (mirror() / TEXT).read_text("utf-8")
+    rows = text_rows(as_prose(text) if recipe.text == "prose" else text)
+    return torch.from_numpy(cut_blocks(tokenizer, rows, recipe.length, 0))
 
 
 def loss_of(model: nn.Module, blocks: Tensor) -> Tensor:
@@ -108,11 +153,16 @@ def loss_of(model: nn.Module, blocks: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), blocks[:, 1:].reshape(-1))
 
 
-def run(recipe: Recipe, folder: Path, compiled: bool) -> None:
-    """Train, or go on; the state and the curve are in `folder`."""
+def run(recipe: Recipe, before: Recipe | None, compiled: bool) -> None:
+    """Train a stage, or go on with it, from the weights of the one before."""
+    folder = recipe.folder
+    folder.mkdir(parents=True, exist_ok=True)
     blocks = blocks_of(recipe)
     train, held_back = blocks[:-N_HELD_BACK], blocks[-N_HELD_BACK:]
     model = recipe.model()
+    if before is not None:
+        for name, parameter in model.named_parameters():
+            parameter.data = load_file(before.folder / "state.safetensors")[f"parameter/{name}"]
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -170,13 +220,19 @@ def curve_of(folder: Path) -> list[dict[str, float]]:
     return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
 
 
-def pack(recipe: Recipe, folder: Path, out: Path) -> None:
-    """Write weights, rounded to bfloat16, with `config.json` and the recipe, as `from_pretrained` reads them."""
+def pack(stages: Sequence[Recipe], out: Path) -> None:
+    """Write weights, rounded to bfloat16, and how they were made.
+
+    Args:
+        stages: all, done.
+        out: a folder as `from_pretrained` reads it, or a `.safetensors` file, which becomes a bundle.
+    """
+    recipe = stages[-1]
     model: Any = recipe.model()
-    state = load_file(folder / "state.safetensors")
-    n_steps = len(list(recipe.order(len(blocks_of(recipe)) - N_HELD_BACK)))
-    if int(state["step"]) != n_steps:
-        raise SystemExit(f"{folder}: {int(state['step'])} of {n_steps} steps are done; run the rest first")
+    state = load_file(recipe.folder / "state.safetensors")
+    n_steps = [len(list(stage.order(len(blocks_of(stage)) - N_HELD_BACK))) for stage in stages]
+    if int(state["step"]) != n_steps[-1]:
+        raise SystemExit(f"{recipe.folder}: {int(state['step'])} of {n_steps[-1]} steps are done; run the rest first")
     rounded = {}
     for name, parameter in model.named_parameters():
         value = state[f"parameter/{name}"].bfloat16()
@@ -186,20 +242,26 @@ def pack(recipe: Recipe, folder: Path, out: Path) -> None:
     held_back = blocks_of(recipe)[-N_HELD_BACK:]
     with torch.no_grad():
         loss = loss_of(model, held_back).item()
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
-    model.gpt2.config.save_pretrained(out)
     facts = {
-        "recipe": asdict(recipe),
+        "format": "attriboard-start/1",
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "architecture": {"name": "gpt2"} | recipe.sizes,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens": n_steps * recipe.batch_size * recipe.length,
+        "tokens": sum(n_steps) * recipe.batch_size * recipe.length,
         "text": {"file": TEXT, "sha256": digest_file(mirror() / TEXT)},
         "held_back": {"blocks": N_HELD_BACK, "loss": loss},
-        "model": {"sha256": digest_bytes((out / "model.safetensors").read_bytes()), "stored_in": "bfloat16"},
-        "curve": curve_of(folder),
+        "stages": [asdict(stage) | {"curve": curve_of(stage.folder)} for stage in stages],
+        "provenance": provenance().model_dump(mode="json"),
     }
-    write_atomically(out / "training.json", json.dumps(facts, indent=1).encode() + b"\n")
-    print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_back", "model")}))
+    if out.suffix == ".safetensors":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_file(rounded, out, metadata={"format": "pt", "card": json.dumps(facts)})
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
+        model.gpt2.config.save_pretrained(out)
+        write_atomically(out / "training.json", json.dumps(facts, indent=1).encode() + b"\n")
+    print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_back")}))
 
 
 def leakage() -> None:
@@ -223,23 +285,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=("leakage", "run", "pack"))
-    parser.add_argument("out", nargs="?", type=Path, help="folder that `pack` writes")
+    parser.add_argument("out", nargs="?", type=Path, help="folder or file that `pack` writes")
     parser.add_argument("--compile", action="store_true", help="torch.compile, about a fifth faster")
-    for name in ("layers", "width", "heads", "epochs", "batch-size", "length"):
+    for name in ("layers", "width", "heads"):
         parser.add_argument(f"--{name}", type=int)
     given = vars(parser.parse_args(arguments))
     what, out, compiled = given.pop("what"), given.pop("out"), given.pop("compile")
-    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-    folder = cache_folder() / "pretraining" / digest_bytes(json.dumps(asdict(recipe)).encode())[:12]
+    first = Recipe(**{name: value for name, value in given.items() if value is not None})
+    stages = (first, replace(first, text="prose", epochs=1, learning_rate=5e-4))
     if what == "leakage":
         leakage()
     elif what == "run":
-        folder.mkdir(parents=True, exist_ok=True)
-        run(recipe, folder, compiled)
+        for before, stage in zip((None, *stages), stages, strict=False):
+            run(stage, before, compiled)
     elif out is None:
-        parser.error("pack needs the folder to write")
+        parser.error("pack needs the folder or file to write")
     else:
-        pack(recipe, folder, out)
+        pack(stages, out)
 
 
 if __name__ == "__main__":
