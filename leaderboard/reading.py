@@ -61,7 +61,7 @@ class Bundle:
     Attributes:
         listing: name, SHA-256, size.
         path: the file, where it is present.
-        card: the task's card; none where the file is not here.
+        card: the task's card; none where the file is not here, and in a start.
         facts: the card's other fields, such as `n_masks` and `retrain_seconds`.
         tensors: name → (dtype, shape).
     """
@@ -129,10 +129,11 @@ def _bundle(folder: Path, listing: BundleEntry) -> Bundle:
     path = folder / listing.file
     if not path.is_file():
         return Bundle(listing, None, None, {}, {})
-    header = read_header(path)
+    start = listing.kind == "start"  # its weights are those of several tasks, so its card is no task's
+    header = read_header(path, also=("BF16",) if start else ())
     try:
         facts = parse_json(header.pop("__metadata__")["card"])
-        card = TaskCard.model_validate(facts.pop("task"))
+        card = None if start else TaskCard.model_validate(facts.pop("task"))
         tensors = {name: (str(t["dtype"]), tuple(map(int, t["shape"]))) for name, t in sorted(header.items())}
     except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
         raise FormatError(f"{path}: its card does not validate: {error}; build or download it again") from error

@@ -11,10 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import get_args
 
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
+from attriboard.groundtruth.listing import BundleKind
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
@@ -191,8 +193,8 @@ class TaskStudy:
 
     @property
     def every_bundle(self) -> list[Bundle]:
-        """Ground truth, checkpoints, and the ground truths of other questions."""
-        own = [self.bundles[kind] for kind in sorted(self.bundles, reverse=True)]
+        """Ground truth, checkpoints, more models, the start, and the ground truths of other questions."""
+        own = [self.bundles[kind] for kind in get_args(BundleKind) if kind in self.bundles]
         return own + [study.bundles[kind] for study in self.questions.values() for kind in sorted(study.bundles)]
 
     @cached_property

@@ -1,12 +1,14 @@
 """A language-modeling task that trains in well under a second; a module of its own, so that workers import it."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from attriboard.contracts.card import TaskCard, load_card
 from attriboard.contracts.task import Dataset, Examples
+from attriboard.groundtruth.starts import write_start
 from attriboard.tasks.language_modeling import LanguageModelingTask
 
 N_VOCAB, LENGTH, N_TRAIN, N_TEST = 256, 8, 32, 6
@@ -71,6 +73,44 @@ class TinyLanguageTask(LanguageModelingTask):
 
     def data_available(self) -> bool:
         return True
+
+
+FACTS: dict[str, Any] = {
+    "architecture": "gpt2",
+    "size": {"vocabulary": N_VOCAB, "length": LENGTH, "width": 32, "layers": 2, "heads": 2},
+    "tokens": 4096,
+    "text": {"file": "wikitext2/train.txt", "sha256": "0" * 64},
+    "held_back": {"blocks": 100, "loss": 4.5},
+    "stages": [
+        {
+            "recipe": {"epochs": 1, "learning_rate": 1e-3, "text": "released"},
+            "curve": [
+                {"step": 1, "train": 5.5, "held_back": 5.5, "seconds": 0.5, "cpu_seconds": 0.5},
+                {"step": 2, "train": 5.0, "held_back": 4.5, "seconds": 0.5, "cpu_seconds": 0.5},
+            ],
+        }
+    ],
+}
+"""What a start bundle says of where it comes from."""
+
+
+def start_tensors(seed: int = 5) -> dict[str, torch.Tensor]:
+    """Weights of the tiny network under Hugging Face's names, bfloat16."""
+    from attriboard.tasks.models.gpt2 import gpt2
+
+    torch.manual_seed(seed)
+    model = gpt2(FACTS["size"])
+    return {name.removeprefix("gpt2."): p.detach().bfloat16() for name, p in model.named_parameters()}
+
+
+def task_with_start(folder: Path, **fields: Any) -> tuple[TinyLanguageTask, Path]:
+    """A task that starts from a bundle, and the bundle, which is not listed."""
+    from attriboard.base.digests import digest_file
+
+    path = folder / "tiny_gpt2-start.safetensors"
+    write_start(path, start_tensors(), FACTS)
+    pinned = FACTS["size"] | {"pretrained": path.name, "sha256": digest_file(path)}
+    return TinyLanguageTask(tiny_card(model={"options": pinned}, **fields)), path
 
 
 class SlicedLanguageTask(TinyLanguageTask):

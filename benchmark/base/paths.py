@@ -39,6 +39,14 @@ def datasets_folder() -> Path:
     return Path(named) if named else cache_folder() / "datasets"
 
 
+def start_path(name: str, sha256: str) -> Path:
+    """Where a file of pretrained weights is kept that was fetched; the digest in its name keeps versions apart.
+
+    It is in the folder of data sets, so that isolated processes see it.
+    """
+    return datasets_folder() / "pretrained" / f"{sha256[:16]}-{name}"
+
+
 def store_root() -> Path:
     """Where the retrains of every task are kept, one folder per task: `retrains` in the cache folder."""
     return cache_folder() / "retrains"

@@ -14,7 +14,7 @@ KINDS = {
     "attributor": ("attributor",),
     "record": ("record", "verification"),
     "scores": ("score matrix",),
-    "bundle": ("ground-truth bundle", "checkpoint bundle"),
+    "bundle": ("ground-truth bundle", "checkpoint bundle", "start bundle"),
     "card": ("card", "method card"),
     "entry": ("entry",),
 }
@@ -32,7 +32,7 @@ def check_file(path: Path, task: str | None = None) -> Report:
         InputError: no such file, or an ending that says nothing.
     """
     from attriboard.evaluation.catalog import load_task
-    from attriboard.groundtruth import bundle, checkpoints
+    from attriboard.groundtruth import bundle, checkpoints, starts
     from attriboard.groundtruth.sealed import read_sealed
     from attriboard.records.files import read_record
     from attriboard.records.method_card import load_method_card
@@ -54,6 +54,7 @@ def check_file(path: Path, task: str | None = None) -> Report:
         "card": lambda: load_task(path),
         "ground-truth bundle": lambda: bundle.read_ground_truth(path),
         "checkpoint bundle": lambda: read_sealed(path, checkpoints.CheckpointCard, checkpoints.FORMAT),
+        "start bundle": lambda: starts.read_start(path),
     }
     return _guarded(kind, checks[kind])
 
@@ -143,12 +144,13 @@ def _kind_of_card(path: Path) -> str:
 
 def _kind_of_tensors(path: Path) -> str:
     """A bundle carries a card that says its format; anything else is taken for a score matrix."""
-    from attriboard.groundtruth import checkpoints
+    from attriboard.groundtruth import checkpoints, starts
 
     form = _claimed_format(path)
     if form is None:
         return "score matrix"
-    return "checkpoint bundle" if form == checkpoints.FORMAT else "ground-truth bundle"
+    known = {checkpoints.FORMAT: "checkpoint bundle", starts.FORMAT: "start bundle"}
+    return known.get(form, "ground-truth bundle")
 
 
 def _claimed_format(path: Path) -> str | None:
@@ -156,7 +158,7 @@ def _claimed_format(path: Path) -> str | None:
     from attriboard.base.tensors import read_header
 
     try:
-        metadata = read_header(path).get("__metadata__", {})
+        metadata = read_header(path, also=("BF16",)).get("__metadata__", {})
         return str(parse_json(metadata["card"]).get("format", "")) if "card" in metadata else None
     except (ValueError, AttributeError, TypeError) as error:
         raise FormatError(f"{path}: not a readable safetensors file: {error}") from error

@@ -154,8 +154,7 @@ def build(
             raise InputError(f"--held-out with {', '.join(tasks)}: a file of secrets is of one task; name one")
         if question:
             raise InputError(f"--held-out with --question {question[0]}: held-out masks are random halves")
-        workspace = open_workspace(tasks[0], Sources(groundtruth=None), retraining=retraining)
-        _build_held_out(workspace, registry, held_out, repeats, held_out_file, json)
+        _build_held_out(_workspace(tasks[0], registry, retraining), registry, held_out, repeats, held_out_file, json)
         return
     # All are opened before anything is trained: a misspelled task is found now.
     builds = [_opened(task, registry, question, retraining, masks, repeats) for task in tasks]
@@ -214,6 +213,15 @@ def _use_device(device: str | None, retraining: Retraining) -> None:
     training_device()  # what is wrong with it is found now
 
 
+def _workspace(task: str, registry: "BundleRegistry", retraining: Retraining) -> "Workspace":
+    """The task; weights that its retrains start from may be in the folder that gets its bundles."""
+    from attriboard.groundtruth.opening import open_bundles
+
+    workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
+    open_bundles(workspace.task, registry.folder, workspace.display).start()
+    return workspace
+
+
 def _opened(
     task: str,
     registry: "BundleRegistry",
@@ -225,7 +233,7 @@ def _opened(
     from attriboard.groundtruth.build import check_question, open_store
     from attriboard.retraining.choosing import describe_training
 
-    workspace = open_workspace(task, Sources(groundtruth=None), retraining=retraining)
+    workspace = _workspace(task, registry, retraining)
     live = workspace.task
     asked = tuple(live.card.asked(question or ()))
     for one in asked:

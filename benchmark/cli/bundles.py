@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attriboard.base.terminal import progress_bar
+from attriboard.base.terminal import note, progress_bar
 from attriboard.cli.options import Bundles, Questions
 from attriboard.cli.shell import Json, command, emit, show_table
 
@@ -43,8 +43,11 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
 def pull(
     tasks: Tasks = None,
     kind: Annotated[
-        Literal["groundtruth", "checkpoints", "both", "models"],
-        typer.Option(help="Which bundles of a task; models are more of the last epoch, to average scores over."),
+        Literal["groundtruth", "checkpoints", "both", "models", "start"],
+        typer.Option(
+            help="Which bundles of a task; models are more of the last epoch, to average scores over; a start is the "
+            "weights that every retrain starts from, which comes with checkpoints and both."
+        ),
     ] = "both",
     question: Questions = None,
     source: Annotated[
@@ -69,14 +72,20 @@ def pull(
     if offline:
         os.environ["ATTRIBOARD_OFFLINE"] = "1"
     registry = BundleRegistry(groundtruth)
-    kinds = ("groundtruth", "checkpoints") if kind == "both" else (kind,)
+    # Checkpoints may be differences to the start.
+    several = {"both": ("groundtruth", "checkpoints", "start"), "checkpoints": ("checkpoints", "start")}
+    kinds = several.get(kind, (kind,))
     documents = []
     wanted = [entry for entry in _chosen(registry, tasks, question or [""]) if entry.kind in kinds]
+    if tasks and not wanted:
+        note(f"{registry.folder}: lists no {kind} for {', '.join(tasks)}")
     for entry in wanted:
         here = registry.place(entry)
         target = out / entry.file if out else here or cached_path(entry)
         with progress_bar(entry.file, "bytes") as progress:
             path = registry.pull(entry, target, source or (), progress)
+            if entry.kind == "start" and not out:
+                path = registry.pull(entry, cached_path(entry), progress=progress)  # where every process looks for it
         documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
     if out:
         listed = {e.key: e for e in (*BundleRegistry(out).entries, *wanted)}
@@ -151,7 +160,7 @@ def _chosen(
     for name in tasks or sorted({entry.task for entry in registry.entries}):
         card = load_task(name).card
         asked = {one.name if one else "" for one in card.asked([text for text in questions if text != "all"])}
-        mine = [entry for entry in registry.entries if entry.fingerprint == card.fingerprint]
+        mine = registry.of(card)
         every = "all" in questions
         entries = [e for e in mine if e.kind != "groundtruth" or every or e.question in asked]
         missing = asked - {entry.question for entry in mine} if tasks and not every else set()
@@ -160,7 +169,7 @@ def _chosen(
             raise DataError(
                 f"{registry.folder}: lists nothing{which} for {name} (fingerprint {card.fingerprint[:12]}…)"
             )
-        found += entries
+        found += [entry for entry in entries if entry not in found]
     return found
 
 

@@ -94,7 +94,7 @@ class Workspace:
             where = _sandboxed(where, groundtruth)
         self.runner = Runner(where, self.display, known_names())
         self._workers, self._cluster = workers, cluster
-        self.executor()  # what is wrong with it is found now, not after hours of attributing
+        self._executor()  # what is wrong with it is found now, not after hours of attributing
         self._graders: dict[Question, Grader] = {}
         self.bundles = open_bundles(self.task, groundtruth, self.display)
 
@@ -132,13 +132,20 @@ class Workspace:
     def executor(self, heartbeat: Callable[[str], None] | None = None) -> Executor:
         """Where retraining runs: local processes with one thread each, or a cluster.
 
+        What every retrain starts from is on this machine then; see `TaskBundles.start`.
+
         Args:
             heartbeat: what the cluster reports to; by default the display.
 
         Raises:
             InputError: both workers and a cluster are given, or the cluster cannot be used: no such address, no
                 scheduler that answers, or no dask.distributed.
+            DataError: no place has the published weights that retrains start from.
         """
+        self.bundles.start()
+        return self._executor(heartbeat)
+
+    def _executor(self, heartbeat: Callable[[str], None] | None = None) -> Executor:
         if not self.task.portable:
             return InProcess()
         if self._cluster is None:

@@ -6,6 +6,7 @@ fingerprint and another entry.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,16 +23,18 @@ from pydantic import (
 from attriboard.base.digests import digest_file
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import DataError, FormatError, InputError
-from attriboard.base.paths import cache_folder, leaderboard_folder, write_atomically
+from attriboard.base.paths import cache_folder, leaderboard_folder, start_path, write_atomically
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 
 Progress = Callable[[int, int], None]
 
-BundleKind = Literal["groundtruth", "checkpoints", "models"]
-"""Ground truth; the models that attributors are given; more models, of the last epoch, to average scores over."""
+BundleKind = Literal["groundtruth", "checkpoints", "models", "start"]
+"""Ground truth; the models that attributors are given; more models, of the last epoch, to average scores over; the
+weights that every retrain starts from."""
 _TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_FILE = r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors"
 MAX_BYTES = 4 << 20  # of a list
 
 
@@ -53,7 +56,7 @@ class BundleEntry(BaseModel):
     version: int = Field(gt=0, le=2**53)
     fingerprint: _Sha256
     kind: BundleKind
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors$", max_length=200)]
+    file: Annotated[str, Field(pattern=f"^{_FILE}$", max_length=200)]
     sha256: _Sha256
     bytes: int = Field(gt=0, le=2**53)
     urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
@@ -115,7 +118,15 @@ def published_folder() -> Path:
 
 def cached_path(entry: BundleEntry) -> Path:
     """Where a fetched bundle is kept; the digest in its name keeps versions and registries apart."""
+    if entry.kind == "start":
+        return start_path(entry.file, entry.sha256)
     return cache_folder() / "bundles" / f"{entry.sha256[:16]}-{entry.file}"
+
+
+def pinned_start(card: TaskCard) -> tuple[str, str] | None:
+    """Name and SHA-256 of the published weights that a task's retrains start from; `None` where it has none."""
+    name, sha256 = (str(card.model.options.get(key, "")) for key in ("pretrained", "sha256"))
+    return (name, sha256) if re.fullmatch(_FILE, name) else None
 
 
 def mirrors() -> list[str]:
@@ -172,9 +183,20 @@ class BundleRegistry:
                 raise FormatError(f"{path}: not a registry of bundles: {error}") from error
 
     def find(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> BundleEntry | None:
-        """The entry of exactly this task, by fingerprint, and of a question, the usual one by default."""
+        """The entry of exactly this task, by fingerprint, and of a question, the usual one by default.
+
+        A start is found by the name and SHA-256 that the card pins: several tasks may start from the same weights.
+        """
+        if kind == "start":
+            pinned = pinned_start(card)
+            return next((e for e in self.entries if e.kind == kind and (e.file, e.sha256) == pinned), None)
         wanted = kind, card.fingerprint, question.name if question else ""
         return next((e for e in self.entries if (e.kind, e.fingerprint, e.question) == wanted), None)
+
+    def of(self, card: TaskCard) -> list[BundleEntry]:
+        """All entries of exactly this task, with the start that it shares with others."""
+        start = self.find(card, "start")
+        return [e for e in self.entries if e == start or (e.kind != "start" and e.fingerprint == card.fingerprint)]
 
     def locate(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> Path:
         """Path of a bundle whose bytes are the listed ones, in the folder or in the cache.
@@ -188,7 +210,8 @@ class BundleRegistry:
         if path is None:
             raise DataError(
                 f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull {card.name}"
-                f"{flag(question)}{' --kind models' * (kind == 'models')}, or {_remedy(card, kind, question)}"
+                f"{flag(question)}{f' --kind {kind}' * (kind in ('models', 'start'))}, or "
+                f"{_remedy(card, kind, question)}"
             )
         found = digest_file(path)
         if found != entry.sha256:
@@ -255,9 +278,10 @@ class BundleRegistry:
         entry = self.find(card, kind, question)
         if entry is None:
             asked = f", question {question.name}," if question else ""
+            pinned = pinned_start(card) if kind == "start" else None
+            which = f"{pinned[0]}, SHA-256 {pinned[1][:12]}…" if pinned else f"fingerprint {card.fingerprint[:12]}…"
             raise DataError(
-                f"{self.folder}: lists no {kind} for {card.name}{asked} (fingerprint {card.fingerprint[:12]}…); "
-                f"{_remedy(card, kind, question)}"
+                f"{self.folder}: lists no {kind} for {card.name}{asked} ({which}); {_remedy(card, kind, question)}"
             )
         return entry
 
@@ -271,10 +295,17 @@ class BundleRegistry:
         """List the bundle that lies in the folder under its `file_name`, and write the list.
 
         Raises:
-            InputError: another bundle of this task is published already; published files are never replaced.
+            InputError: another bundle of this task is published already, and published files are never replaced; or the
+                weights of a start are not those that the card pins.
         """
         path = self.folder / self.file_name(card, kind, question)
         entry = entry_of(card, kind, path, question)
+        if kind == "start" and pinned_start(card) != (entry.file, entry.sha256):
+            raise InputError(
+                f"{path}: has SHA-256 {entry.sha256}, and the card of {card.name} pins "
+                f"{', '.join(pinned_start(card) or ['no file of weights'])}; its model.options must have pretrained: "
+                f"{entry.file} and sha256: {entry.sha256}"
+            )
         others = [e for e in self.entries if e.key == entry.key]
         if others and others[0].sha256 != entry.sha256:
             raise InputError(
@@ -293,6 +324,11 @@ class BundleRegistry:
 
 
 def _remedy(card: TaskCard, kind: BundleKind, question: Question | None) -> str:
+    if kind == "start":
+        pinned = pinned_start(card)
+        if pinned is None:
+            return "model.options.pretrained of its card names no file of weights"
+        return f"name a folder that has it: --groundtruth DIR, or put it there: {start_path(*pinned)}"
     if kind == "models":
         made = f"make it: attriboard report models {card.name} --publish DIR"
     else:

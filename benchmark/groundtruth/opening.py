@@ -1,4 +1,4 @@
-"""One way to a task's ground truth and checkpoints: here, in the cache, fetched, or trained on this machine."""
+"""One way to a task's ground truth, checkpoints and start: here, in the cache, fetched, or trained on this machine."""
 
 import re
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from pathlib import Path
 from attriboard.base.display import Display, Silent
 from attriboard.base.documents import parse_json
 from attriboard.base.errors import DataError
-from attriboard.base.paths import cache_folder, write_atomically
+from attriboard.base.paths import cache_folder, start_path, write_atomically
 from attriboard.base.tensors import read_header
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
-from attriboard.groundtruth.listing import BundleKind, BundleRegistry, flag
+from attriboard.groundtruth.listing import BundleKind, BundleRegistry, flag, pinned_start
 from attriboard.retraining.executors import Executor
 
 
@@ -75,12 +75,38 @@ class TaskBundles:
             return None
         return largest_truth(self.task.card, question)
 
+    def start(self) -> Path | None:
+        """Bring the weights that every retrain starts from to where each process looks for them.
+
+        They are copied from the folder of bundles, which isolated processes do not see, or fetched, once.
+
+        Returns:
+            Their file; `None` where a task has none that is published, or no list has it.
+
+        Raises:
+            DataError: listed, but no place has it.
+            FormatError: the file has other bytes than the list says.
+        """
+        pinned = pinned_start(self.task.card)
+        if pinned is None:
+            return None
+        place = start_path(*pinned)
+        registries = () if place.is_file() else (self.registry, BundleRegistry())
+        for registry in registries:
+            entry = registry.find(self.task.card, "start")
+            if entry is not None:
+                with self.display.progress(entry.file, "bytes") as progress:
+                    registry.obtain(self.task.card, "start", progress)
+                    return registry.pull(entry, place, progress=progress)
+        return place if place.is_file() else None
+
     def checkpoints(self, executor: Callable[[Callable[[str], None]], Executor]) -> Path:
         """Absolute path of the checkpoints: published ones, those that the task brings, else trained here once.
 
         Args:
             executor: makes the executor that trains them, given what the executor reports to.
         """
+        self.start()  # they may be differences to it
         if self.registry.find(self.task.card, "checkpoints"):
             return self._obtain("checkpoints").resolve()
         from attriboard.groundtruth.build import keep_checkpoints, train_checkpoints  # PyTorch, not for grading
@@ -104,6 +130,7 @@ class TaskBundles:
         """
         if self.registry.find(self.task.card, "models") is None:
             return None
+        self.start()
         path = self._obtain("models").resolve()
         facts = parse_json(read_header(path)["__metadata__"]["card"])
         kept = TaskCard.model_validate(facts["task"]).checkpoints

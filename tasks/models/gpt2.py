@@ -8,7 +8,9 @@ and a seed moves nothing but the start and the order.
 """
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,7 +129,8 @@ def pretrained_gpt2(options: Mapping[str, Any], folder: Path | None = None) -> d
         )
     config = _config(transformers, parsed)
     try:
-        model, missing = _read(transformers, source, path, config)
+        with _quiet(transformers):
+            model, missing = _read(transformers, source, path, config)
     except Exception as error:  # transformers, safetensors and PyTorch raise a dozen types
         raise DataError(
             f"{source.place()}: is no GPT-2 checkpoint of the card's size ({type(error).__name__}: {error})"
@@ -154,6 +157,27 @@ def _read(transformers: Any, source: Weights, path: Path, config: Any) -> tuple[
     if foreign:
         raise ValueError(f"it has {', '.join(foreign)}")
     return model, sorted(set(missing) & {name for name, _ in model.named_parameters()})
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without transformers' progress bars and warnings, which a load in every process of a run would print."""
+    log, hub = transformers.utils.logging, import_extra("huggingface_hub").utils
+    bars, hub_bars, verbosity = log.is_progress_bar_enabled(), not hub.are_progress_bars_disabled(), log.get_verbosity()
+    with warnings.catch_warnings():  # HF_HUB_DISABLE_PROGRESS_BARS fixes the Hub's, with a warning
+        warnings.simplefilter("ignore")
+        log.disable_progress_bar()
+        log.set_verbosity_error()
+        try:
+            yield
+        finally:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+            if hub_bars:
+                hub.enable_progress_bars()
+            else:
+                hub.disable_progress_bars()
 
 
 def _transformers() -> Any:

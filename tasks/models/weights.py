@@ -5,15 +5,17 @@
     pretrained: NAME.safetensors        one file with the tensors that `save_pretrained` writes
 
 Each is pinned by the SHA-256 of the file of weights. One file is looked for beside the published bundles, and then in
-the folder of data sets, where isolated processes see it.
+the folder of data sets, where isolated processes see it. Published ones are called TASK-start.safetensors; see
+`attriboard.groundtruth.starts`.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from attriboard.base.errors import DataError
-from attriboard.base.paths import datasets_folder, leaderboard_folder
+from attriboard.base.paths import leaderboard_folder, start_path
 from attriboard.tasks.hub import HubRepository
 
 SUFFIX = ".safetensors"
@@ -71,7 +73,9 @@ class FileOfWeights:
     @property
     def remedy(self) -> str:
         """See `Weights`."""
-        return f"put the file there: {self.places[1]}"
+        published = re.fullmatch(r"([a-z][a-z0-9_]+)(-v\d+)?-start\.safetensors", self.name)
+        pull = f"attriboard groundtruth pull {published[1]}, or " if published else ""
+        return f"{pull}put the file there: {self.places[1]}"
 
     def place(self) -> str:
         """See `Weights`."""
@@ -87,9 +91,8 @@ class FileOfWeights:
 
     @property
     def places(self) -> tuple[Path, Path]:
-        """Where it may lie; the digest in a name keeps versions apart."""
-        fetched = datasets_folder() / "pretrained" / f"{self.sha256[:16]}-{self.name}"
-        return leaderboard_folder() / "groundtruth" / self.name, fetched
+        """Where it may lie."""
+        return leaderboard_folder() / "groundtruth" / self.name, start_path(self.name, self.sha256)
 
     @property
     def path(self) -> Path | None:

@@ -30,6 +30,7 @@ def test_good_files_of_every_kind(tmp_path):
         GOLDEN / "record-v1.json": "record",
         TRUTH: "ground-truth bundle",
         CHECKPOINTS: "checkpoint bundle",
+        GOLDEN / "start-v1.safetensors": "start bundle",
         random_scores(tmp_path / "scores ü.safetensors"): "score matrix",
         small_digits_yaml(tmp_path): "card",
         Path(__file__).parents[2] / "docs" / "my_method.py": "attributor",

@@ -22,6 +22,7 @@ from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.groundtruth.checkpoints import read_checkpoints
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
+from attriboard.groundtruth.starts import read_start
 from attriboard.records.files import read_record
 from attriboard.records.method_card import load_method_card
 from fuzzing.hostile import Shape, hostile_json, hostile_safetensors, hostile_yaml
@@ -69,6 +70,8 @@ def _card_of(path: Path) -> Any:
 
 
 FREE = frozenset({"hyperparameters", "packages", "criteria", "options", "sha256"})
+# In the card of a start, `sha256` is a single text, and these have their writer's keys.
+START_FREE = frozenset({"packages", "recipe", "size"})
 # Fields of task cards that have a default.
 TASK_OPTIONAL = frozenset(
     {"version", "subsets", "split", "ground_truth", "momentum", "weight_decay", "fraction", "seed", "calibration",
@@ -77,13 +80,15 @@ TASK_OPTIONAL = frozenset(
 RECORD = json.loads((GOLDEN / "record-v1.json").read_text(encoding="utf-8"))
 TASK = yaml.safe_load(Path(tasks.__file__).with_name("digits_mlp.yaml").read_text(encoding="utf-8"))
 TRUTH, CHECKPOINTS = GOLDEN / "groundtruth-v1.safetensors", GOLDEN / "checkpoints-v1.safetensors"
+START = GOLDEN / "start-v1.safetensors"
 FINGERPRINT = _card_of(CHECKPOINTS)["fingerprint"]
 REGISTRY = json.loads((published_folder() / "registry.json").read_text())
 SCORES = save({"scores": np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32)})
 
 
 def _safetensors(path: Path) -> st.SearchStrategy[bytes]:
-    return hostile_safetensors(path.read_bytes(), Shape(_card_of(path), FREE, TASK_OPTIONAL))
+    free = START_FREE if path == START else FREE
+    return hostile_safetensors(path.read_bytes(), Shape(_card_of(path), free, TASK_OPTIONAL))
 
 
 # The command line: a word in the wrong place makes each of these wrong, whatever else it says.
@@ -190,6 +195,7 @@ PARSERS = {
         _file("x.safetensors", lambda path: read_checkpoints(path, FINGERPRINT)),
         CHECKPOINTS.read_bytes(),
     ),
+    "start bundle": Parser(_safetensors(START), _file("x.safetensors", read_start), START.read_bytes()),
     "score matrix": Parser(
         hostile_safetensors(SCORES, None), _file("x.safetensors", lambda path: read_matrix(path, (7, 11))), SCORES
     ),

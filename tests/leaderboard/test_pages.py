@@ -19,7 +19,9 @@ from leaderboard_records import (
     make_use,
 )
 
+from attriboard.base.digests import digest_file
 from attriboard.contracts.card import load_card
+from attriboard.groundtruth.listing import BundleRegistry, write_listing
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.board import build_board
 from attriboard.records.files import write_record
@@ -275,6 +277,24 @@ def test_a_task_page_offers_its_ground_truth_and_its_leaderboards(bundles_alone,
         f"../leaderboards/digits_mlp-{metric}.html" for metric in ("lds", "removal", "brittleness", "qld", "mislabel")
     }
     assert tables <= set(page("tasks/digits_mlp.html").links)
+
+
+def test_weights_that_retrains_start_from_are_called_that(tmp_path):
+    registry = BundleRegistry(BUNDLES)
+    truth = next(entry for entry in registry.entries if entry.file == "digits_mlp-groundtruth.safetensors")
+    golden = Path(__file__).parents[1] / "golden" / "start-v1.safetensors"
+    facts = {"kind": "start", "file": "digits_mlp-start.safetensors", "sha256": digest_file(golden), "bytes": 1}
+    for source, name in ((BUNDLES / truth.file, truth.file), (golden, facts["file"])):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    write_listing(tmp_path, [truth, truth.model_copy(update=facts)])
+    (tmp_path / "results").mkdir()
+    build_board([tmp_path / "results"], tmp_path / "www", tmp_path)
+    assert (tmp_path / "www" / "groundtruth" / facts["file"]).read_bytes() == golden.read_bytes()
+    assert "weights that every retrain starts from: 21 parameters" in Page(tmp_path / "www" / "downloads.html").words
+    task = Page(tmp_path / "www" / "tasks" / "digits_mlp.html")
+    assert "the weights that every retrain starts from: 21 parameters, pretrained on 4,096 tokens" in task.words
+    files = [link for link in task.links if link.endswith(".safetensors")]
+    assert files == [f"../groundtruth/{truth.file}", f"../groundtruth/{facts['file']}"]
 
 
 def test_the_overview_has_the_headline_figure(page):

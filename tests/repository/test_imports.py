@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,17 @@ def test_every_module_is_in_the_wheel():
     used = {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in modules()}
     stubs = {"attriboard.errors", "attriboard.cards"}  # the short names
     assert used | stubs == packages
+
+
+def test_of_bundles_the_wheel_has_those_of_the_embedded_data_set_alone():
+    """By the patterns; tests of a whole release take minutes."""
+    import tomllib
+
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    names = {path.name for path in (ROOT / "leaderboard" / "groundtruth").glob("*.safetensors")}
+    names |= {"digits_mlp-start.safetensors", "wikitext2_gpt2_small-start.safetensors"}
+    packed = {n for n in names if any(fnmatch(f"groundtruth/{n}", p) for p in patterns["attriboard.leaderboard"])}
+    assert packed == {"digits_mlp-groundtruth.safetensors", "digits_mlp-checkpoints.safetensors"}
 
 
 def room(name: str) -> str:

@@ -135,6 +135,24 @@ def test_one_file_of_weights_is_kept_in_half_precision_and_read_in_single(checkp
         pretrained_gpt2(options | {"width": 64})
 
 
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_load_prints_nothing_and_leaves_the_librarys_settings(shown, checkpoint, capfd):
+    import huggingface_hub.utils as hub
+    from transformers.utils import logging
+
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    logging.set_verbosity_info()
+    try:
+        capfd.readouterr()
+        pretrained_gpt2(pinned(checkpoint))
+        assert capfd.readouterr() == ("", "")
+        assert (logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()) == (shown, not shown)
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.enable_progress_bar()
+        logging.set_verbosity_warning()
+
+
 def torn(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
