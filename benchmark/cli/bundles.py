@@ -118,14 +118,12 @@ def push_ready(
     from attriboard.base.errors import FormatError
     from attriboard.base.paths import write_atomically
     from attriboard.checking.files import check_file
-    from attriboard.evaluation.catalog import load_task
     from attriboard.groundtruth.listing import BundleRegistry, write_listing
 
     registry = BundleRegistry(groundtruth)
     ready: list[BundleEntry] = []
     for entry in _chosen(registry, tasks):
-        card = load_task(entry.task).card
-        path = registry.locate(card, entry.kind, card.question(entry.question))
+        path = registry.present(entry)
         report = check_file(path)
         if not report.ok:
             raise FormatError(report.errors[0].message)
@@ -149,16 +147,25 @@ def _chosen(
 ) -> "list[BundleEntry]":
     """Entries of some tasks, or of all; of ground truths those of some questions.
 
+    Of all: of a task that is known by its name those of its present card, of others all.
+
     Raises:
         DataError: a task has none, or not of a question that is named.
         InputError: no such question.
     """
-    from attriboard.base.errors import DataError
+    from attriboard.base.errors import DataError, UnknownNameError
     from attriboard.evaluation.catalog import load_task
 
     found: list[BundleEntry] = []
     for name in tasks or sorted({entry.task for entry in registry.entries}):
-        card = load_task(name).card
+        try:
+            card = load_task(name).card
+        except UnknownNameError:
+            if tasks:
+                raise
+            wanted = [e for e in registry.entries if e.kind != "groundtruth" or {"all", e.question} & set(questions)]
+            found += [entry for entry in wanted if entry.task == name]
+            continue
         asked = {one.name if one else "" for one in card.asked([text for text in questions if text != "all"])}
         mine = registry.of(card)
         every = "all" in questions

@@ -213,6 +213,16 @@ class BundleRegistry:
                 f"{flag(question)}{f' --kind {kind}' * (kind in ('models', 'start'))}, or "
                 f"{_remedy(card, kind, question)}"
             )
+        return self._checked(entry, path)
+
+    def present(self, entry: BundleEntry) -> Path:
+        """Path of a listed bundle, whose card need not be known; see `locate`."""
+        path = self.place(entry)
+        if path is None:
+            raise DataError(f"{self.folder / entry.file}: listed but not here; fetch it: attriboard groundtruth pull")
+        return self._checked(entry, path)
+
+    def _checked(self, entry: BundleEntry, path: Path) -> Path:
         found = digest_file(path)
         if found != entry.sha256:
             raise FormatError(

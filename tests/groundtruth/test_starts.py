@@ -366,10 +366,10 @@ def test_pull_of_ground_truth_alone_leaves_it(
     assert not cached_path(BundleRegistry(path.parent).entries[0]).exists()
 
 
-def test_it_is_listed_and_made_ready_to_upload(
-    named: tuple[TinyLanguageTask, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_it_is_listed_and_made_ready_to_upload_also_for_a_task_that_no_command_knows(
+    listed: tuple[TinyLanguageTask, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task, path = named
+    _, path = listed
     (row,) = run(capsys, "groundtruth", "list", "--groundtruth", path.parent)
     assert (row["kind"], row["where"], row["file"]) == ("start", "here", path.name)
     upload = tmp_path / "upload"
@@ -378,7 +378,10 @@ def test_it_is_listed_and_made_ready_to_upload(
     assert [e["urls"] for e in ready["bundles"]] == [[f"https://host.invalid/b/{path.name}"]]
     assert (upload / path.name).read_bytes() == path.read_bytes()
     assert (upload / "SHA256SUMS").read_text() == f"{digest_file(path)}  {path.name}\n"
+    (pulled,) = run(capsys, "groundtruth", "pull", "--groundtruth", upload, "--out", tmp_path / "copy")
+    assert Path(pulled["path"]).read_bytes() == path.read_bytes()
+    unknown = run(capsys, "groundtruth", "push-ready", "tiny_gpt2", *arguments)
+    assert "no task named 'tiny_gpt2'" in unknown["error"]
     path.write_bytes(np.random.default_rng(0).bytes(100))
     failed = run(capsys, "groundtruth", "push-ready", *arguments)
     assert "torn or altered" in failed["error"]
-    assert task.card.name == "tiny_gpt2"
