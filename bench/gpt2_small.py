@@ -116,7 +116,12 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int) -> Non
 
 def best_of(card: Path, method: str, out: Path) -> list[Any]:
     """LDS on scoring points: [LDS, λ] at the best λ, or [LDS] of a method without one."""
-    command = [sys.executable, "-m", "attriboard", "sweep" if method in GRADED else "run", str(card), method]
+    command = [
+        str(Path(sys.executable).with_name("attriboard")),
+        "sweep" if method in GRADED else "run",
+        str(card),
+        method,
+    ]
     command += ["--out", str(out), "--json", "--threads", "1"]
     if method in GRADED:
         command += ["--grid", GRID, *(word for value in GRADED[method] for word in ("--hp", value))]

@@ -21,7 +21,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 
 from attriboard.base.digests import digest_bytes, digest_file
 from attriboard.base.paths import cache_folder, write_atomically
-from attriboard.records.provenance import provenance
+from attriboard.groundtruth.starts import write_start
 from attriboard.tasks.datasets.wikitext2 import WikiText2Options, cut_blocks, cut_tokenizer, text_rows
 from attriboard.tasks.mirror import mirror_directory
 from attriboard.tasks.models.gpt2 import gpt2
@@ -243,25 +242,21 @@ def pack(stages: Sequence[Recipe], out: Path) -> None:
     with torch.no_grad():
         loss = loss_of(model, held_back).item()
     facts = {
-        "format": "attriboard-start/1",
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "architecture": {"name": "gpt2"} | recipe.sizes,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "architecture": "gpt2",
+        "size": recipe.sizes,
         "tokens": sum(n_steps) * recipe.batch_size * recipe.length,
         "text": {"file": TEXT, "sha256": digest_file(mirror() / TEXT)},
         "held_back": {"blocks": N_HELD_BACK, "loss": loss},
-        "stages": [asdict(stage) | {"curve": curve_of(stage.folder)} for stage in stages],
-        "provenance": provenance().model_dump(mode="json"),
+        "stages": [{"recipe": asdict(stage), "curve": curve_of(stage.folder)} for stage in stages],
     }
     if out.suffix == ".safetensors":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(rounded, out, metadata={"format": "pt", "card": json.dumps(facts)})
+        write_start(out, rounded, facts)
     else:
         out.mkdir(parents=True, exist_ok=True)
         save_file(rounded, out / "model.safetensors", metadata={"format": "pt"})
         model.gpt2.config.save_pretrained(out)
         write_atomically(out / "training.json", json.dumps(facts, indent=1).encode() + b"\n")
-    print(json.dumps({key: facts[key] for key in ("parameters", "tokens", "held_back")}))
+    print(json.dumps({key: facts[key] for key in ("tokens", "held_back")}))
 
 
 def leakage() -> None:
