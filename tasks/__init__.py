@@ -14,6 +14,7 @@ TASKS: dict[str, str] = {
     "cifar2_resnet9_mini": "attriboard.tasks.catalogue:cifar2_resnet9_mini",
     "wikitext2_gpt2": "attriboard.tasks.catalogue:wikitext2_gpt2",
     "wikitext2_gpt2_mini": "attriboard.tasks.catalogue:wikitext2_gpt2_mini",
+    "wikitext2_gpt2_small": "attriboard.tasks.catalogue:wikitext2_gpt2_small",
 }
 """Task name → factory without arguments; the card is the YAML file of that name in this folder."""
 

@@ -33,6 +33,7 @@ PUBLISHED = {
     "mnist_mlp": "c0d9d52ca53e2638be82f9f332a99a771613e72303c35c127b965fa7c5188e52",
     "wikitext2_gpt2": "66c014357168ea68bfde0f07ea892c1ed9e4219ac639f891b16b20e4992244b2",
     "wikitext2_gpt2_mini": "51b165ed8851b2ffb7529a2429e7d74941eee11d8157b784a88a889ca2977cb0",
+    "wikitext2_gpt2_small": "3c0eaaa9976dff3e22f5b9e362abb554afd6824ab1570939de5a7a2e5ea70bb8",
     "mnist_mlp_flipped": "6c3447ec724f558944606ebe2c0f28c2c157f6048a9040f28f4db4f2687c7ff9",
 }
 
