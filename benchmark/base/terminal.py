@@ -57,6 +57,10 @@ def duration(seconds: float) -> str:
     return f"{round(hours / 24)} days"
 
 
+SETTLED = 3.0
+"""Seconds of work before its pace says anything: the first step loads libraries and warms caches."""
+
+
 class State:
     """How far work is, in words: "12 of 26, about 3 min left".
 
@@ -78,7 +82,7 @@ class State:
         counts = f"{done:,} of {total:,}"
         if self._unit == "bytes":
             counts = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
-        if done == before or done >= total:
+        if done == before or done >= total or now - since < SETTLED:
             return counts
         return f"{counts}, about {duration((total - done) * (now - since) / (done - before))} left"
 

@@ -32,6 +32,13 @@ def test_the_time_left_is_that_of_the_pace_so_far() -> None:
     assert state(26, 26, 300.0) == "26 of 26"
 
 
+def test_no_time_is_promised_before_the_pace_has_settled() -> None:
+    state = State()
+    state(0, 100, 0.0)
+    assert state(1, 100, 2.9) == "1 of 100"
+    assert state(2, 100, 3.0) == "2 of 100, about 2 min left"
+
+
 def test_another_piece_of_work_has_a_pace_of_its_own() -> None:
     state = State()
     state(0, 10, 0.0)
