@@ -45,6 +45,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
 from attriboard.toolkit.effort import TooLongError, require_time
+from attriboard.toolkit.knobs import on_task
 from attriboard.toolkit.memory import require_memory
 from attriboard.toolkit.positions import position_scores
 
@@ -83,7 +84,7 @@ class Attributing:
             paper=method.paper,
             family=method.family,
             code_sha256=digest_file(Path(inspect.getfile(method))),
-            knobs=tuple(map(Knob.of, method.hyperparameters)),
+            knobs=tuple(map(Knob.of, on_task(method.hyperparameters, self._job.task.card.checkpoints))),
         )
 
     def work(self, plan: Plan) -> Iterator[Event]:

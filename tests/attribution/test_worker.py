@@ -49,6 +49,37 @@ def test_float64_scores_reach_the_grader_as_they_are(
     assert records[0].lds.mean != 0
 
 
+AVERAGED = """
+import torch
+from attriboard import Attributor, Hyperparameter
+
+
+class Averaged(Attributor):
+    name = "averaged"
+    hyperparameters = (
+        Hyperparameter("checkpoints", 5, source="a paper", minimum=1),
+        Hyperparameter("checkpoint_data", "half", source="a paper", choices=("full", "half")),
+    )
+
+    def fit(self, context, checkpoints, checkpoint_data):
+        context.select_checkpoints(checkpoints, data=checkpoint_data)
+        return torch.full((len(context.test), len(context.train)), float(checkpoints))
+
+    def score(self, state):
+        return state
+"""
+
+
+def test_a_default_of_more_models_than_the_task_has_is_all_of_them(published: Published, tmp_path: Path) -> None:
+    kept = published.task.card.checkpoints
+    assert 0 < kept.half < 5
+    job = make_job(published, write(tmp_path / "averaged.py", AVERAGED), {}, {"checkpoints": 5}, selectors=())
+    default, asked = Runner(OwnProcess()).run(job)
+    assert default.hyperparameters["checkpoints"] == kept.half
+    assert (default.scores == kept.half).all()
+    assert asked.reason == f"not_applicable: checkpoints = 5: there are 1 to {kept.half} half-data checkpoints"
+
+
 @pytest.mark.parametrize(
     ("given", "dtype"),
     [
