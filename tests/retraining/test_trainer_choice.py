@@ -18,7 +18,7 @@ from plain_training import (
 from tiny import NormedTinyTask, PlainTinyTask, tiny_card, tiny_task
 from torch import nn
 
-from attriboard.retraining.choosing import describe_training, trainer_class
+from attriboard.retraining.choosing import candidates, describe_training, trainer_class
 from attriboard.retraining.loop import LoopTrainer
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.vmapped import VmapTrainer
@@ -116,3 +116,10 @@ def test_perceptrons_and_logistic_regression_are_stacked() -> None:
 def test_stacks_are_many_for_small_models_and_never_empty() -> None:
     assert StackedMLPTrainer.stack_size(tiny_task()) == 128
     assert StackedMLPTrainer.stack_size(tiny_task(hidden=[4000, 4000])) == 1
+
+
+def test_a_trainer_that_could_stack_one_model_only_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Modelled(nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)))
+    monkeypatch.setattr(VmapTrainer, "stack_size", staticmethod(lambda task: 1))
+    assert candidates(task) == [LoopTrainer]
+    assert trainer_class(task) is LoopTrainer
