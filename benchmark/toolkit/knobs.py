@@ -79,8 +79,8 @@ def on_task(table: Iterable[Hyperparameter], models: CheckpointSpec) -> Iterator
     """
     table = tuple(table)
     half = any(hp.name == "checkpoint_data" and hp.default == "half" for hp in table)
-    there = models.half if half else models.full
+    there = (models.half if half else 0) or models.full
     for hp in table:
-        if hp.name == "checkpoints" and isinstance(hp.default, int) and 0 < there < hp.default:
+        if hp.name == "checkpoints" and isinstance(hp.default, int) and there < hp.default:
             hp = replace(hp, default=there, source=f"{hp.source}; this task has {there}")
         yield hp
