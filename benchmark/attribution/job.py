@@ -4,8 +4,8 @@ The worker is given a job and says which attributor that is (`Described`). Then 
 and reports on each until it is `Done`.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from attriboard.attribution.plugins import PluginSpec
 from attriboard.base.digests import digest_file
 from attriboard.contracts.attributor import Curvature, Hyperparameter
+from attriboard.contracts.card import CheckpointSpec
 from attriboard.contracts.hyperparameter import HyperparameterValue, Stage, completed
 from attriboard.contracts.task import TaskSpec
 
@@ -129,6 +130,23 @@ class Knob(_Message):
         """The hyperparameter as it was."""
         types: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
         return Hyperparameter(**{**dict(self), "type": types[self.type]})
+
+
+def on_task(table: Sequence[Hyperparameter], models: CheckpointSpec) -> list[Hyperparameter]:
+    """A method's table where a task has fewer models than its default averages: there the default is all of them.
+
+    Args:
+        table: the method's.
+        models: how many the task has, trained on all data and on random subsets.
+    """
+    half = any(hp.name == "checkpoint_data" and hp.default == "half" for hp in table)
+    there = (models.half if half else 0) or models.full
+    return [
+        replace(hp, default=there, source=f"{hp.source}; this task has {there}")
+        if hp.name == "checkpoints" and isinstance(hp.default, int) and there < hp.default
+        else hp
+        for hp in table
+    ]
 
 
 class Described(_Message):

@@ -36,6 +36,7 @@ from attriboard.attribution.job import (
     Plan,
     Progressed,
     Tokens,
+    on_task,
 )
 from attriboard.base.digests import canonical_json, digest_file
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
@@ -45,7 +46,6 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.progress import listening
 from attriboard.contracts.task import Task
 from attriboard.toolkit.effort import TooLongError, require_time
-from attriboard.toolkit.knobs import on_task
 from attriboard.toolkit.memory import require_memory
 from attriboard.toolkit.positions import position_scores
 

@@ -1,9 +1,5 @@
 """The hyperparameters that several methods share, so that one name means one thing on every board."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-
-from attriboard.contracts.card import CheckpointSpec
 from attriboard.contracts.hyperparameter import Hyperparameter
 
 REGULARIZATION_GRID = tuple(float(f"{10 ** (step / 2):.6g}") for step in range(-18, 7))
@@ -68,19 +64,3 @@ def models(count: int, source: str) -> tuple[Hyperparameter, ...]:
 
 ONE_MODEL = models(1, "dattri's benchmark: one model trained on all data")
 """What most methods have at the end of their table."""
-
-
-def on_task(table: Iterable[Hyperparameter], models: CheckpointSpec) -> Iterator[Hyperparameter]:
-    """A method's table where a task has fewer models than its default averages: there the default is all of them.
-
-    Args:
-        table: the method's.
-        models: how many the task has, trained on all data and on random subsets.
-    """
-    table = tuple(table)
-    half = any(hp.name == "checkpoint_data" and hp.default == "half" for hp in table)
-    there = (models.half if half else 0) or models.full
-    for hp in table:
-        if hp.name == "checkpoints" and isinstance(hp.default, int) and there < hp.default:
-            hp = replace(hp, default=there, source=f"{hp.source}; this task has {there}")
-        yield hp
