@@ -33,35 +33,26 @@ from attriboard.groundtruth.build import open_store
 from attriboard.groundtruth.plan import mask_indices, retrain_seed
 from attriboard.retraining.engine import retrain
 from attriboard.retraining.request import RetrainRequest
+from bench.gpt2_full import SIZES
 
 TOKENS = 32_000
 """In the training blocks of a candidate, whatever their length."""
-N_TEST = 300
 RATES = (1e-4, 3e-4, 1e-3)
 GRID = "regularization=1e-5:10:7log"
 GRADED = {"iffim": (), "trak": ("projection_dim=512",), "logra": (), "ekfac": ()}
 CONTROLS = ("input_similarity", "embedding_similarity", "activation_similarity", "bm25", "grad_dot", "grad_cos")
 
 
-def write_card(folder: Path, start: str, length: int, rate: float, precision: str = "bfloat16") -> Path:
-    """The card of a candidate."""
-    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "wikitext2_gpt2_mini.yaml").read_text("utf-8"))
+def write_card(folder: Path, start: str, length: int, rate: float) -> Path:
+    """The card of a candidate: that of the task with another start, block length and learning rate."""
+    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "wikitext2_gpt2_small.yaml").read_text("utf-8"))
     config = json.loads((folder / start / "config.json").read_text("utf-8"))
     raw |= {"name": f"{start}_{length}_{rate:.0e}".replace("-", "_"), "title": "candidate", "description": "candidate"}
-    raw["data"] |= {
-        "n_train": TOKENS // length,
-        "n_test": N_TEST,
-        "sha256": {"train_blocks": None, "test_blocks": None},
-    }
+    raw["data"] |= {"n_train": TOKENS // length, "sha256": {"train_blocks": None, "test_blocks": None}}
     raw["data"]["options"] |= {"vocabulary": config["vocab_size"], "length": length, "every": max(1, 256 // length)}
-    names = {"vocab_size": "vocabulary", "n_positions": "length", "n_embd": "width", "n_layer": "layers"}
-    raw["model"]["options"] = {ours: config[theirs] for theirs, ours in (names | {"n_head": "heads"}).items()}
-    weights = folder / start / "model.safetensors"
-    raw["model"]["options"] |= {"pretrained": f"./{start}", "sha256": digest_file(weights)}
-    raw["recipe"] = {"optimizer": "adamw", "learning_rate": rate, "schedule": "linear", "epochs": 3}
-    raw["recipe"] |= {"batch_size": 16, "precision": precision}
-    raw["ground_truth"] = {"n_masks": 16, "n_repeats": 2}
-    raw["checkpoints"] = {"full": 2, "half": 2, "epochs": [3], "stored": "bfloat16"}
+    raw["model"]["options"] = {ours: config[theirs] for theirs, ours in SIZES.items()}
+    raw["model"]["options"] |= {"pretrained": f"./{start}", "sha256": digest_file(folder / start / "model.safetensors")}
+    raw["recipe"]["learning_rate"] = rate
     load_card(raw)
     path = folder / f"{raw['name']}.yaml"
     if not path.exists():
@@ -97,8 +88,7 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int) -> Non
     card = write_card(folder, start, length, rate)
     task = load_task(card)
     truth = ab.build_ground_truth(card, masks=masks, repeats=2, workers=1)
-    ceiling = truth.ceiling
-    loss = truth.outputs["loss"]
+    ceiling, loss = truth.ceiling, truth.outputs["loss"]
     facts: dict[str, Any] = {
         "parameters": sum(p.numel() for p in task.build_model().parameters()),
         "masks": masks,
@@ -115,14 +105,9 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int) -> Non
 
 
 def best_of(card: Path, method: str, out: Path) -> list[Any]:
-    """LDS on scoring points: [LDS, λ] at the best λ, or [LDS] of a method without one."""
-    command = [
-        str(Path(sys.executable).with_name("attriboard")),
-        "sweep" if method in GRADED else "run",
-        str(card),
-        method,
-    ]
-    command += ["--out", str(out), "--json", "--threads", "1"]
+    """[LDS on scoring points, λ] at the best λ, which is none for a method without one; or [none, why it failed]."""
+    program, verb = str(Path(sys.executable).with_name("attriboard")), "sweep" if method in GRADED else "run"
+    command = [program, verb, str(card), method, "--out", str(out), "--json", "--threads", "1"]
     if method in GRADED:
         command += ["--grid", GRID, *(word for value in GRADED[method] for word in ("--hp", value))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -81,8 +81,7 @@ class Recipe:
     @property
     def folder(self) -> Path:
         """Where its state is kept."""
-        facts = {name: value for name, value in asdict(self).items() if name != "text" or value != "released"}
-        return cache_folder() / "pretraining" / digest_bytes(json.dumps(facts).encode())[:12]
+        return cache_folder() / "pretraining" / digest_bytes(json.dumps(asdict(self)).encode())[:12]
 
     def model(self) -> nn.Module:
         """The network at its start."""
@@ -160,8 +159,9 @@ def run(recipe: Recipe, before: Recipe | None, compiled: bool) -> None:
     train, held_back = blocks[:-N_HELD_BACK], blocks[-N_HELD_BACK:]
     model = recipe.model()
     if before is not None:
+        start = load_file(before.folder / "state.safetensors")
         for name, parameter in model.named_parameters():
-            parameter.data = load_file(before.folder / "state.safetensors")[f"parameter/{name}"]
+            parameter.data = start[f"parameter/{name}"]
     decayed = [p for p in model.parameters() if p.dim() > 1]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -228,26 +228,26 @@ def pack(stages: Sequence[Recipe], out: Path) -> None:
     """
     recipe = stages[-1]
     model: Any = recipe.model()
-    state = load_file(recipe.folder / "state.safetensors")
-    n_steps = [len(list(stage.order(len(blocks_of(stage)) - N_HELD_BACK))) for stage in stages]
-    if int(state["step"]) != n_steps[-1]:
-        raise SystemExit(f"{recipe.folder}: {int(state['step'])} of {n_steps[-1]} steps are done; run the rest first")
+    state, blocks = load_file(recipe.folder / "state.safetensors"), blocks_of(recipe)
+    n_steps = len(list(recipe.order(len(blocks) - N_HELD_BACK)))
+    if int(state["step"]) != n_steps:
+        raise SystemExit(f"{recipe.folder}: {int(state['step'])} of {n_steps} steps are done; run the rest first")
+    curves = [curve_of(stage.folder) for stage in stages]  # a stage begins when the one before is done
     rounded = {}
     for name, parameter in model.named_parameters():
         value = state[f"parameter/{name}"].bfloat16()
         rounded[name.removeprefix("gpt2.")] = value
         with torch.no_grad():
             parameter.copy_(value.float())
-    held_back = blocks_of(recipe)[-N_HELD_BACK:]
     with torch.no_grad():
-        loss = loss_of(model, held_back).item()
+        loss = loss_of(model, blocks[-N_HELD_BACK:]).item()
     facts = {
         "architecture": "gpt2",
         "size": recipe.sizes,
-        "tokens": sum(n_steps) * recipe.batch_size * recipe.length,
+        "tokens": sum(int(curve[-1]["step"]) for curve in curves) * recipe.batch_size * recipe.length,
         "text": {"file": TEXT, "sha256": digest_file(mirror() / TEXT)},
         "held_back": {"blocks": N_HELD_BACK, "loss": loss},
-        "stages": [{"recipe": asdict(stage), "curve": curve_of(stage.folder)} for stage in stages],
+        "stages": [{"recipe": asdict(s), "curve": curve} for s, curve in zip(stages, curves, strict=True)],
     }
     if out.suffix == ".safetensors":
         write_start(out, rounded, facts)

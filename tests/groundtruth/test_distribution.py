@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import printed
 from faulty_server import serving
 from tiny import Published
 
@@ -104,22 +105,13 @@ def test_deep_verification_takes_every_repeat_of_some_masks(published: Published
 # The command line
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> object:
-    from attriboard.cli.app import app
-
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        app([*map(str, arguments), "--json"], prog_name="attriboard")
-    out = json.loads(capsys.readouterr().out)
-    assert end.value.code == (2 if "error" in out else 0), out
-    return out
-
-
 def test_what_is_ready_to_push_can_be_pulled_from_where_it_was_put(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     upload, copy = tmp_path / "upload", tmp_path / "copy"
-    ready = run(capsys, "groundtruth", "push-ready", "digits_mlp", "--out", upload, "--url", "https://host.invalid/b/")
+    ready = printed(
+        capsys, "groundtruth", "push-ready", "digits_mlp", "--out", upload, "--url", "https://host.invalid/b/"
+    )
     entries = [entry for entry in BundleRegistry(published_folder()).entries if entry.task == "digits_mlp"]
     assert {"", "1pct-same"} < {entry.question for entry in entries}
     assert [e["urls"][0] for e in ready["bundles"]] == [f"https://host.invalid/b/{entry.file}" for entry in entries]
@@ -128,7 +120,7 @@ def test_what_is_ready_to_push_can_be_pulled_from_where_it_was_put(
     assert sums == [f"{e['sha256']}  {e['file']}" for e in ready["bundles"]]
     (tmp_path / "only_list").mkdir()
     (tmp_path / "only_list" / "registry.json").write_bytes((upload / "registry.json").read_bytes())
-    pulled = run(
+    pulled = printed(
         capsys, "groundtruth", "pull", "digits_mlp", "--question", "all", "--groundtruth", tmp_path / "only_list",
         "--from", upload, "--offline", "--out", copy,
     )  # fmt: skip
@@ -136,10 +128,10 @@ def test_what_is_ready_to_push_can_be_pulled_from_where_it_was_put(
     assert (copy / "registry.json").read_bytes() == (upload / "registry.json").read_bytes()
     for entry in ready["bundles"]:
         assert (copy / entry["file"]).read_bytes() == (published_folder() / entry["file"]).read_bytes()
-    listed = run(capsys, "groundtruth", "list", "--groundtruth", tmp_path / "only_list")
+    listed = printed(capsys, "groundtruth", "list", "--groundtruth", tmp_path / "only_list")
     assert {d["where"] for d in listed} == {"missing"}
     assert not cache.exists()
-    failed = run(
+    failed = printed(
         capsys, "groundtruth", "pull", "digits_mlp", "--groundtruth", tmp_path / "only_list", "--offline",
     )  # fmt: skip
     assert "not tried, ATTRIBOARD_OFFLINE is set" in failed["error"]

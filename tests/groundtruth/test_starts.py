@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import printed
 from faulty_server import serving
 from language_tasks import FACTS, TinyLanguageTask, start_tensors, task_with_start, tiny_card
 from tiny import tiny_card as plain_card
@@ -326,17 +327,6 @@ def test_checkpoints_and_retrains_find_it_when_only_the_folder_has_it(
 # The command line
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
-    from attriboard.cli.app import app
-
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
-        app([*map(str, arguments), "--json"], prog_name="attriboard")
-    out = json.loads(capsys.readouterr().out)
-    assert end.value.code == (2 if "error" in out else 0), out
-    return out
-
-
 @pytest.fixture
 def named(listed: tuple[TinyLanguageTask, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[TinyLanguageTask, Path]:
     """The same, with a name that commands know."""
@@ -351,7 +341,7 @@ def test_pull_brings_it_where_retraining_looks(
     kind: list[str], named: tuple[TinyLanguageTask, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     task, path = named
-    (pulled,) = run(capsys, "groundtruth", "pull", "tiny_gpt2", *kind, "--groundtruth", path.parent, "--offline")
+    (pulled,) = printed(capsys, "groundtruth", "pull", "tiny_gpt2", *kind, "--groundtruth", path.parent, "--offline")
     assert pulled["path"] == str(cached_path(BundleRegistry(path.parent).entries[0]))
     assert Path(pulled["path"]).read_bytes() == path.read_bytes()
     assert task.pretrained()
@@ -362,7 +352,7 @@ def test_pull_of_ground_truth_alone_leaves_it(
 ) -> None:
     path = named[1]
     arguments = ("--kind", "groundtruth", "--groundtruth", path.parent)
-    assert run(capsys, "groundtruth", "pull", "tiny_gpt2", *arguments) == []
+    assert printed(capsys, "groundtruth", "pull", "tiny_gpt2", *arguments) == []
     assert not cached_path(BundleRegistry(path.parent).entries[0]).exists()
 
 
@@ -370,18 +360,18 @@ def test_it_is_listed_and_made_ready_to_upload_also_for_a_task_that_no_command_k
     listed: tuple[TinyLanguageTask, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, path = listed
-    (row,) = run(capsys, "groundtruth", "list", "--groundtruth", path.parent)
+    (row,) = printed(capsys, "groundtruth", "list", "--groundtruth", path.parent)
     assert (row["kind"], row["where"], row["file"]) == ("start", "here", path.name)
     upload = tmp_path / "upload"
     arguments = ("--groundtruth", path.parent, "--out", upload, "--url", "https://host.invalid/b")
-    ready = run(capsys, "groundtruth", "push-ready", *arguments)
+    ready = printed(capsys, "groundtruth", "push-ready", *arguments)
     assert [e["urls"] for e in ready["bundles"]] == [[f"https://host.invalid/b/{path.name}"]]
     assert (upload / path.name).read_bytes() == path.read_bytes()
     assert (upload / "SHA256SUMS").read_text() == f"{digest_file(path)}  {path.name}\n"
-    (pulled,) = run(capsys, "groundtruth", "pull", "--groundtruth", upload, "--out", tmp_path / "copy")
+    (pulled,) = printed(capsys, "groundtruth", "pull", "--groundtruth", upload, "--out", tmp_path / "copy")
     assert Path(pulled["path"]).read_bytes() == path.read_bytes()
-    unknown = run(capsys, "groundtruth", "push-ready", "tiny_gpt2", *arguments)
+    unknown = printed(capsys, "groundtruth", "push-ready", "tiny_gpt2", *arguments)
     assert "no task named 'tiny_gpt2'" in unknown["error"]
     path.write_bytes(np.random.default_rng(0).bytes(100))
-    failed = run(capsys, "groundtruth", "push-ready", *arguments)
+    failed = printed(capsys, "groundtruth", "push-ready", *arguments)
     assert "torn or altered" in failed["error"]
