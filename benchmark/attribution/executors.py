@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from attriboard.attribution.cgroups import ENDING_SECONDS, ControlGroup
+from attriboard.attribution.forkserver import ForkedWorker, fork_worker
 from attriboard.attribution.job import Done, Event, Folder, Job, Plan, Progressed
 from attriboard.attribution.limits import NO_LIMITS, POLL_SECONDS, Limits, Watch
 from attriboard.base.errors import InputError
@@ -103,6 +105,7 @@ class Launch:
         wrapped: whether another program starts the worker, tells how it ended in the way of shells, and keeps it from
             everything that is ours, so that nothing that it leaves is believed unseen.
         group: that it enters; closed with it.
+        forked: whether a fork of a process that has the worker's code does as well as the command.
     """
 
     command: list[str]
@@ -114,6 +117,7 @@ class Launch:
     descriptors: tuple[int, ...] = ()
     wrapped: bool = False
     group: ControlGroup | None = None
+    forked: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,8 @@ class OwnProcess(Executor):
 
     def launch(self, folder: Folder, events: int, plans: int) -> Launch:
         """How the worker of a folder is started, given the file descriptors to report to and to read plans from."""
-        return Launch(
-            worker_command(folder, events, plans), self.environment(), folder.path, self.log or folder.log, self.limits
-        )
+        command, log = worker_command(folder, events, plans), self.log or folder.log
+        return Launch(command, self.environment(), folder.path, log, self.limits, forked=True)
 
     def environment(self) -> dict[str, str]:
         """Ours, without where ground truth may be and with relative paths made absolute: it works elsewhere."""
@@ -219,16 +222,7 @@ class _Process(Worker):
             self._log = launch.log
             with self._log.open("ab") as log:
                 self._printed_from = log.tell()
-                self._process = subprocess.Popen(
-                    launch.group.entering(launch.command) if launch.group else launch.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=launch.folder,
-                    env=launch.environment,
-                    pass_fds=inherited,
-                    start_new_session=True,  # so that whatever it starts can be ended with it
-                )
+                self._process = _start(launch, log, write, plans, inherited)
         except BaseException as error:
             os.close(read)
             os.close(self._plans)
@@ -286,6 +280,8 @@ class _Process(Worker):
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        if isinstance(self._process, ForkedWorker):
+            self._process.close()
         psutil.wait_procs(inside, timeout=ENDING_SECONDS)
         if self._group is not None:
             self._group.close()
@@ -346,6 +342,23 @@ class _Process(Worker):
                 if len(self._rest) > _MAX_EVENT:
                     self._nonsense = True
                     return
+
+
+def _start(
+    launch: Launch, log: BinaryIO, events: int, plans: int, inherited: list[int]
+) -> "subprocess.Popen[bytes] | ForkedWorker":
+    if launch.forked and (worker := fork_worker(launch.folder, launch.environment, log, events, plans)):
+        return worker
+    return subprocess.Popen(
+        launch.group.entering(launch.command) if launch.group else launch.command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=launch.folder,
+        env=launch.environment,
+        pass_fds=inherited,
+        start_new_session=True,  # so that whatever it starts can be ended with it
+    )
 
 
 def worker_command(folder: Folder, events: int, plans: int) -> list[str]:

@@ -14,7 +14,7 @@ import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -85,16 +85,21 @@ def _end_with_the_runner(events: int) -> None:
     os._exit(1)  # the first process of a namespace is spared by its own signals; the rest ends with it
 
 
-if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_runner, args=(int(sys.argv[2]),), daemon=True).start()
+def run(arguments: list[str]) -> NoReturn:
+    """Be the worker that the arguments name, and end this process with it."""
+    threading.Thread(target=_end_with_the_runner, args=(int(arguments[1]),), daemon=True).start()
     code = 0
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that a crash takes nothing along
     try:
-        main(sys.argv[1:])
+        main(arguments)
     except BaseException:
         traceback.print_exc()
         code = 1
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)  # threads and children that the attributor left behind are not waited for
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

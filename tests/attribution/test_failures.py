@@ -54,7 +54,7 @@ class Misbehaving(Attributor):
             while True:
                 hoard.append(torch.ones(8 << 20))
         if mode == "has_a_child_that_fills_memory":
-            code = "import time; hoard = [b'x' * (800 << 20)]; time.sleep(600)"
+            code = "import time; hoard = [b'x' * (950 << 20)]; time.sleep(600)"
             subprocess.run([sys.executable, "-c", code])
         if mode == "talks_while_it_fills_memory":
             hoard = []
