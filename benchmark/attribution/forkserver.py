@@ -132,7 +132,10 @@ def fork_worker(
         if _server is None or not _server.fits(environment):
             close_server()
             _server = _Server(environment)
-        return _server.fork(folder, environment, [log.fileno(), events, plans])
+        worker = _server.fork(folder, environment, [log.fileno(), events, plans])
+        if worker is None:
+            close_server()
+        return worker
 
 
 @atexit.register

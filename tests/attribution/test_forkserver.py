@@ -139,6 +139,8 @@ def test_a_killed_server_is_replaced(make_job):
     killed.kill()
     killed.wait()
     assert reasons(job) == [None], "as a program"
+    assert reasons(job) == [None]
+    assert server().pid != killed.pid
 
 
 def test_a_killed_server_takes_no_worker_along(make_job, tmp_path):
