@@ -41,24 +41,28 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "study32": STUDY,
     "study16": STUDY | {"precision": "bfloat16"},
     "mini": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.01},
+    "mini6": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.01, "epochs": 6},
     "mini15": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.01, "epochs": 15},
     "lr05wd02": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02},
-    "lr05wd02e15": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 15},
+    "lr05wd02e6": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6},
+    "lr05wd02e20": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 20},
+    "lr05wd03": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.03},
+    "lr05wd05": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.05},
     "lr03wd03": STUDY | CYCLE | {"learning_rate": 0.03, "weight_decay": 0.03},
+    "lr02wd02": STUDY | CYCLE | {"learning_rate": 0.02, "weight_decay": 0.02},
 }
-PROXY = "/2"
-"""Behind a candidate's name: with a first convolution of stride 2, at a quarter of the cost, as a hint."""
+SMALL = "/mini"
+"""Behind a candidate's name: its recipe on the network of `cifar2_resnet9_mini`, a hint at a twentieth of the cost."""
 MAX_MASKS = 100
 
 
 def candidate(name: str) -> Task:
-    """The task under a candidate's recipe; only the study's own, in float32, is version 1."""
-    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "cifar2_resnet9.yaml").read_text(encoding="utf-8"))
-    recipe = CANDIDATES[name.removesuffix(PROXY)]
-    raw |= {"recipe": recipe, "version": 1 if name == "study32" else 2}
-    if name.endswith(PROXY):
-        raw["model"]["options"]["stem_stride"] = 2
-    raw["checkpoints"] = {"full": 2, "half": 3, "epochs": [recipe["epochs"]]}
+    """The task under a candidate's recipe; of the full network's, only the study's own, in float32, is version 1."""
+    small = name.endswith(SMALL)
+    card = f"cifar2_resnet9{'_mini' if small else ''}.yaml"
+    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / card).read_text(encoding="utf-8"))
+    raw |= {"recipe": CANDIDATES[name.removesuffix(SMALL)], "version": 1 if small or name == "study32" else 2}
+    raw["checkpoints"] = {"full": 2, "half": 3, "epochs": [raw["recipe"]["epochs"]]}
     return task_from_card(load_card(raw))
 
 
