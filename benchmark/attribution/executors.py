@@ -280,8 +280,6 @@ class _Process(Worker):
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        if isinstance(self._process, ForkedWorker):
-            self._process.close()
         psutil.wait_procs(inside, timeout=ENDING_SECONDS)
         if self._group is not None:
             self._group.close()

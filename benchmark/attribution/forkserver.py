@@ -29,7 +29,7 @@ _READ_LATE = ("ATTRIBOARD_", "PYTEST_")  # variables that no library reads when 
 class ForkedWorker:
     """A worker that the server forked; has the part of `subprocess.Popen` that its starter needs.
 
-    Its id stays its own until it is closed, also after it has ended.
+    Its id stays its own until its end was looked at, as that of a child does.
     """
 
     def __init__(self, pid: int, status: socket.socket) -> None:
@@ -52,15 +52,17 @@ class ForkedWorker:
             raise subprocess.TimeoutExpired(f"worker {self.pid}", timeout or 0)
         return code
 
-    def close(self) -> None:
-        """Let go of its id."""
-        os.close(self._process)
-        self._status.close()
-
     def _look(self, timeout: float | None) -> int | None:
-        if self._code is None and select.select([self._process], [], [], timeout)[0]:
-            self._code = int(self._status.recv(_MAX_MESSAGE) or _UNKNOWN)
+        if self._code is None and self._has_ended(timeout):
+            with self._status:
+                self._code = int(self._status.recv(_MAX_MESSAGE) or _UNKNOWN)
+            os.close(self._process)
         return self._code
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        ended = select.poll()  # `select.select` takes no descriptor above 1,023
+        ended.register(self._process, select.POLLIN)
+        return bool(ended.poll(None if timeout is None else 1000 * timeout))
 
 
 class _Server:
@@ -167,22 +169,25 @@ def serve(descriptor: int) -> None:
                 request, descriptors, _, _ = socket.recv_fds(requests, _MAX_MESSAGE, 4)
                 if not request:
                     return
-                log, events, plans, status = descriptors
-                pid = os.fork()
-                if not pid:
-                    for other in selector.get_map().values():
-                        for one in {other.fd, *(other.data or ())[1:]}:
-                            os.close(one)
-                    selector.close()
-                    folder, late = json.loads(request)
-                    _become_worker(folder, late, log, events, plans, status)
-                for one in (log, events, plans):
-                    os.close(one)
-                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
+                _fork(selector, request, *descriptors)
+
+
+def _fork(selector: selectors.BaseSelector, request: bytes, log: int, events: int, plans: int, status: int) -> None:
+    pid = os.fork()
+    if not pid:
+        for key in selector.get_map().values():  # of the server and of other workers
+            for descriptor in {key.fd, *(key.data or ())[1:]}:
+                os.close(descriptor)
+        selector.close()
+        folder, late = json.loads(request)
+        _become_worker(folder, late, log, events, plans, status)
+    for descriptor in (log, events, plans):
+        os.close(descriptor)
+    selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, status))
 
 
 def _attend(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
-    """Report how a worker ended, or release the id of one that was closed."""
+    """Report how a worker ended, or release the id of one whose end was looked at."""
     selector.unregister(key.fileobj)
     pid, status = key.data
     os.close(key.fd)
