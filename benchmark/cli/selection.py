@@ -173,7 +173,8 @@ def _by_selectors(
             runner=workspace.runner,
             progress=progress,
         )
-    for record in (record for study in studies for record in study.all_records):
+    finished = workspace.records(out)
+    for record in (record for study in studies for record in study.new_records(finished)):
         write_record(record, out)
     selections = [record for study in studies for record in study.selections]
     if json:

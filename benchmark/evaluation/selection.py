@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 
 from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.runner import DEFAULT_RUNNER, Outcome, Runner, said
+from attriboard.base.digests import canonical_json
 from attriboard.base.display import NOTHING, Progress
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
@@ -58,6 +59,19 @@ class Study:
     def all_records(self) -> list[AnyRecord]:
         """Records of either kind."""
         return [*self.records, *self.selections]
+
+    def new_records(self, finished: Sequence[AnyRecord]) -> list[AnyRecord]:
+        """Those to write beside finished ones: without points of the sweep that are on record."""
+        swept: dict[str, list[AttributionRecord]] = {}
+        for record in finished:
+            if isinstance(record, AttributionRecord) and record.variant == "sweep":
+                swept.setdefault(canonical_json(record.hyperparameters), []).append(record)
+        points = [
+            record
+            for record in self.records
+            if not any(map(record.repeats, swept.get(canonical_json(record.hyperparameters), ())))
+        ]
+        return [*points, *self.selections]
 
 
 def study_selection(

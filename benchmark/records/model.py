@@ -327,6 +327,12 @@ class AttributionRecord(GradedRecord):
             return self.reason if self.status == "implausible" else None
         return above_ceiling(self.lds, self.ceiling) if self.lds else None
 
+    def repeats(self, earlier: "AttributionRecord") -> bool:
+        """Whether it says nothing that an earlier record does not: they differ in when, where and how fast they ran."""
+        own = {"created", "provenance", "fit_seconds", "score_seconds", "peak_bytes", "criteria"}
+        known = self.criteria.items() <= earlier.criteria.items()
+        return known and self.model_dump(exclude=own) == earlier.model_dump(exclude=own)
+
 
 class GradedConfiguration(RecordPart):
     """A configuration and its mean LDS on the scoring points; null where it failed."""

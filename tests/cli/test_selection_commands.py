@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
 from attriboard.records.files import read_records
+from attriboard.records.model import AttributionRecord
 
 Run = Callable[..., Result]
 SMALL = ("--hp", "projection_dim=48", "--threads", "1")
@@ -53,6 +54,18 @@ def test_sweep_prints_one_document_and_goes_on_from_its_records(run: Run, tmp_pa
     by_value = {p["hyperparameters"]["regularization"]: p for p in wider["points"]}
     assert [by_value[p["hyperparameters"]["regularization"]] for p in points] == points
     assert len(list(read_records(tmp_path / "out"))) == 4
+
+
+def test_select_writes_no_point_of_a_sweep_that_is_on_record(run: Run, tmp_path: Path) -> None:
+    sweep(run, "--grid", "regularization=1e-4:1:3log")
+    swept = {record.id for record in read_records(tmp_path / "out")}
+    run("select", "digits_mlp", "iffim", *SMALL, "--grid", "regularization=1e-4:10:6log")
+    made = [record for record in read_records(tmp_path / "out") if record.id not in swept]
+    points = [r for r in made if isinstance(r, AttributionRecord)]
+    again = [r for r in points if r.variant == "sweep" and r.hyperparameters["regularization"] in (1e-4, 1e-2, 1.0)]
+    assert not again
+    assert {r.variant for r in points} == {"custom", "sweep"}  # it started from a size that is not the default
+    assert sum(r.variant == "sweep" for r in points) == 3
 
 
 def test_sweep_over_two_hyperparameters_draws_a_surface(run: Run, tmp_path: Path) -> None:
