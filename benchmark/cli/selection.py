@@ -134,7 +134,7 @@ def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
     chosen = ", ".join(f"{name} = {setting(found.hyperparameters[name])}" for name in names)
     print(f"chosen: {chosen} ({RULE_WORDS[found.rule]})")
     if found.xi_pick is not None:
-        omega = ""
+        omega = ", where ω cannot be estimated"
         if found.omega is not None and found.omega_ci95 is not None:
             low, high = found.omega_ci95
             omega = f", where ω = {found.omega:.2f} ({low:.2f} … {high:.2f}); one half: ξ is right"

@@ -79,7 +79,9 @@ def omega_at_pick(
     outputs: NDArray[np.float64],
     spreads: Mapping[int, NDArray[np.float64]],
 ) -> Omega | None:
-    """ω at the λ that ξ chose; `None` where the grid has no neighbors close to it, or the models are too few.
+    """ω at the λ that ξ chose; `None` where there is none.
+
+    That is where the grid has no neighbors close to it, the models are too few, or scores do not shrink as λ grows.
 
     Args:
         choice: of `surrogate`.

@@ -67,7 +67,9 @@ class SelectionCostRecord(GradedRecord):
     hidden: float | None = Field(
         default=None, description="LDS at the peak of the parabola through the best grid point of λ, above that point's"
     )
-    omega: OmegaAtPick | None = Field(default=None, description="null where the grid has no neighbors close to ξ's λ")
+    omega: OmegaAtPick | None = Field(
+        default=None, description="null where the grid has no neighbors close to ξ's λ, or scores do not shrink with λ"
+    )
     n_draws: Count
     n_failed: Count = Field(description="grid points that failed and are left out")
     retrain_seconds: Seconds = Field(description="of one retrain of the ground truth, on one core")

@@ -6,9 +6,10 @@ these sums with the retrained target,
 
     ω = ξ · (o₁ t₃/t₂) / o₂,    t₃/t₂ = −d log n/dλ,    o₂ = −d o₁/dλ,
 
-because t₂ = n² and dt₂/dλ = −2 t₃. So scores at three neighboring λ are enough, whatever the method. One retrained
-model says little about one test point; o₁ and o₂ are therefore summed over test points, each divided by n and by the
-standard deviation of its target, as in the LDS itself. The interval is a bootstrap over the k models.
+because t₂ = n² and dt₂/dλ = −2 t₃. So scores at three neighboring λ are enough, whatever the method, as long as they
+shrink while λ grows; cosines do not, and have no ω. One retrained model says little about one test point; o₁ and o₂ are
+therefore summed over test points, each divided by n and by the standard deviation of its target, as in the LDS
+itself. The interval is a bootstrap over the k models.
 """
 
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ def estimate_omega(
     *,
     n_resamples: int = 400,
     seed: int = 0,
-) -> Omega:
-    """ω at the middle of three λ.
+) -> Omega | None:
+    """ω at the middle of three λ; `None` where scores do not shrink as λ grows.
 
     Args:
         predictions: (3, k, n_test), scores at three ascending λ, summed over the subset of each model.
@@ -80,6 +81,8 @@ def estimate_omega(
     p, y = predictions[:, :, usable], np.asarray(outputs, dtype=np.float64)[:, usable]
     n, step = spreads[:, usable], (decades[2] - decades[0]) * np.log(10.0)
     fall = -(np.log(n[2]) - np.log(n[0])) / step  # λ t₃/t₂
+    if not fall.size or fall.mean() <= 0:
+        return None
     scale = 1.0 / (n[1] * deviations[usable])
     weights = np.vstack([np.ones((1, k)), _resamples(k, n_resamples, seed)])
 

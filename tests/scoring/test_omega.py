@@ -90,6 +90,20 @@ def test_the_warning_fires_where_the_best_lambda_lies_far_from_xis(shift, side):
     assert np.mean(fired) >= 0.8
 
 
+class Cosines(Linear):
+    """Scores of unit length, whatever λ."""
+
+    def scores(self, value):
+        scores = super().scores(value)
+        return scores / np.linalg.norm(scores, axis=1, keepdims=True)
+
+
+def test_scores_that_do_not_shrink_with_lambda_have_no_omega():
+    model = Cosines(0, n_test=40)
+    value = model.pick()
+    assert model.estimate(value, Linear(0, n_test=40).scores(value), k=16, noise=1.0) is None
+
+
 def test_the_warning_stays_silent_where_xi_is_right():
     silent = []
     for seed in range(40):
