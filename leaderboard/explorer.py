@@ -81,6 +81,7 @@ def _costs(method: MethodStudy) -> list[dict[str, Any]]:
                 "seconds": seconds,
                 "bytes": record.peak_bytes,
                 "threads": record.provenance.threads,
+                "cpu": record.provenance.hardware.cpu,
                 "lds": lds.mean,
                 "low": lds.ci95[0],
                 "high": lds.ci95[1],

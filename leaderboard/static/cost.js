@@ -11,7 +11,7 @@
   const rowsOf = (data) =>
     Object.entries(data.methods)
       .flatMap(([name, method]) => method.costs.filter((run) => run.variant !== "oracle").map((run) => ({ ...run, name, family: method.control ? "control" : method.family || "other" })))
-      .map((row) => ({ ...row, cost: cost.value === "seconds" ? Math.max(row.seconds, 0.001) : row.bytes / 1e6 }))
+      .map((row) => ({ ...row, timed: `${row.threads} thread${row.threads === 1 ? "" : "s"} of ${row.cpu}`, cost: cost.value === "seconds" ? Math.max(row.seconds, 0.001) : row.bytes / 1e6 }))
       .filter((row) => row.cost > 0)
       .sort((a, b) => a.cost - b.cost || b.lds - a.lds);
 
@@ -52,10 +52,11 @@
     const data = await load(task.value);
     remember({ task: task.value, cost: cost.value === "seconds" ? "" : cost.value });
     const rows = rowsOf(data);
-    // Times of other thread counts cannot be compared: those of the most frequent one make the frontier.
-    const counted = rows.map((row) => row.threads);
-    const usual = counted.sort((a, b) => counted.filter((n) => n === b).length - counted.filter((n) => n === a).length)[0];
-    const comparable = (row) => cost.value !== "seconds" || row.threads === usual;
+    // Times of other machines or thread counts cannot be compared: those of the most frequent pair make the frontier.
+    const ways = rows.map((row) => row.timed);
+    const often = (one) => ways.filter((way) => way === one).length;
+    const usual = ways.reduce((best, way) => (often(way) > often(best) ? way : best), ways[0]);
+    const comparable = (row) => cost.value !== "seconds" || row.timed === usual;
     const front = frontier(rows.filter(comparable));
     const c = colors();
     const inside = rows.filter((row) => row.family !== "control" || row.lds >= -0.1); // far below zero lies what is wrong on purpose
@@ -66,10 +67,10 @@
     const unit = cost.value === "seconds" ? "seconds" : "MB";
     const x = { field: "cost", type: "quantitative", scale: { type: "log", domain: xs, nice: false }, title: unit === "seconds" ? "seconds (log)" : "peak memory, MB (log)", axis: { grid: false, labelOverlap: true, format: "~g" } };
     const y = (field) => ({ field, type: "quantitative", title: "LDS", scale: { domain: ys, nice: false, zero: false } });
-    const tooltip = [{ field: "name", type: "nominal", title: "attributor" }, { field: "variant", type: "nominal", title: "hyperparameters" }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" }, { field: "cost", type: "quantitative", title: unit, format: ".3~g" }, { field: "threads", type: "quantitative", title: "threads" }];
+    const tooltip = [{ field: "name", type: "nominal", title: "attributor" }, { field: "variant", type: "nominal", title: "hyperparameters" }, { field: "lds", type: "quantitative", title: "LDS", format: ".4f" }, { field: "cost", type: "quantitative", title: unit, format: ".3~g" }, { field: "timed", type: "nominal", title: "on" }];
     const named = (some) => some.map((row) => `${row.name} (${row.variant}, ${fixed(row.lds)})`).join(", ");
-    reading.textContent = rows.length ? `On the frontier of LDS and ${unit}: ${named(front)}.${rows.every(comparable) ? "" : ` Timed on ${usual} thread${usual === 1 ? "" : "s"}; faint points were timed on another number and are not compared.`}${outside.length ? ` Below the frame: ${named(outside)}.` : ""}` : "No measured record on this task yet.";
-    fillTable(["attributor", "hyperparameters", unit, "threads", "LDS", "95 % interval", "on the frontier", "record"], rows.map((row) => [row.name, row.variant, Number(row.cost.toPrecision(3)).toString(), String(row.threads), fixed(row.lds), `${fixed(row.low)} to ${fixed(row.high)}`, front.includes(row) ? "yes" : "", { text: row.id.slice(0, 10), href: `records/${row.id}.html` }]));
+    reading.textContent = rows.length ? `On the frontier of LDS and ${unit}: ${named(front)}.${rows.every(comparable) ? "" : ` Timed on ${usual}; faint points were timed otherwise and are not compared.`}${outside.length ? ` Below the frame: ${named(outside)}.` : ""}` : "No measured record on this task yet.";
+    fillTable(["attributor", "hyperparameters", unit, "timed on", "LDS", "95 % interval", "on the frontier", "record"], rows.map((row) => [row.name, row.variant, Number(row.cost.toPrecision(3)).toString(), row.timed, fixed(row.lds), `${fixed(row.low)} to ${fixed(row.high)}`, front.includes(row) ? "yes" : "", { text: row.id.slice(0, 10), href: `records/${row.id}.html` }]));
     const variants = ["default", "selected", "custom"].filter((variant) => rows.some((row) => row.variant === variant));
     const wide = width();
     const text = (align, dx, dy) => ({ data: { values: written.filter((row) => row.align === align && row.dx === dx && row.dy === dy) }, mark: { type: "text", align, dx, dy }, encoding: { x, y: y("lds"), text: { field: "name", type: "nominal" }, color: { condition: { test: "datum.strong", value: c.ink }, value: c.soft } } });
@@ -82,7 +83,7 @@
         { data: { values: ceilingOf(data) }, mark: { type: "text", align: "left", x: 6, dy: 10 }, encoding: { y: y("lds"), text: { field: "text", type: "nominal" } } },
         { data: { values: front }, mark: { type: "line", interpolate: "step-after", color: c.accent, strokeWidth: 2, opacity: 0.6 }, encoding: { x, y: y("lds"), order: { field: "cost", type: "quantitative" } } },
         { data: { values: inside }, mark: { type: "rule", opacity: 0.5, color: c.soft }, encoding: { x, y: y("low"), y2: { field: "high" } } },
-        { data: { values: inside }, mark: { type: "point", filled: true, size: 100 }, encoding: { opacity: { condition: { test: `datum.threads === ${usual} || "${unit}" !== "seconds"`, value: 1 }, value: 0.3 }, x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },
+        { data: { values: inside }, mark: { type: "point", filled: true, size: 100 }, encoding: { opacity: { condition: { test: unit === "seconds" ? `datum.timed === ${JSON.stringify(usual)}` : "true", value: 1 }, value: 0.3 }, x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },
         ...sides.map((side) => text(...side)),
       ],
     });
