@@ -13,11 +13,11 @@ A model that is trained until its gradients vanish is near a stationary point, F
 nothing. So where tr F at the end is less than a tenth of its mean over the run, the choice is that of `surrogate`.
 """
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
 
 from attriboard.contracts.card import Recipe
+from attriboard.contracts.schedule import learning_rate, n_steps, steps_per_epoch
 from attriboard.contracts.selector import REGULARIZATION, Choice, Evidence, Selector
 from attriboard.toolkit.regularization import pick_by_xi
 
@@ -75,12 +75,6 @@ def training_time(recipe: Recipe, n_train: int, epochs: int) -> float:
         n_train: number of training examples.
         epochs: at most the recipe's.
     """
-    per_epoch = math.ceil(n_train / recipe.batch_size)
-    total = per_epoch * recipe.epochs
-    rising = round(recipe.warmup * total)
-    time = 0.0
-    for step in range(per_epoch * epochs):
-        progress = (step - rising) / max(total - rising, 1)
-        fall = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
-        time += (step + 1) / (rising + 1) if step < rising else fall[recipe.schedule]
-    return recipe.learning_rate * time / (1 - recipe.momentum)
+    total = n_steps(recipe, n_train)
+    rates = (learning_rate(recipe, step, total) for step in range(steps_per_epoch(recipe, n_train) * epochs))
+    return sum(rates) / (1 - recipe.momentum)

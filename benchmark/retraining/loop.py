@@ -5,16 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from attriboard.contracts.run import TrainingState
+from attriboard.contracts.schedule import learning_rate, n_steps, steps_per_epoch
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.optimisation import (
-    SGD,
-    AdamW,
-    build_optimizer,
-    finished_epochs,
-    learning_rate,
-    n_steps,
-    steps_per_epoch,
-)
+from attriboard.retraining.optimisation import SGD, AdamW, build_optimizer, finished_epochs
 from attriboard.retraining.randomness import drawing_from
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, blank_model, new_model, state_parts

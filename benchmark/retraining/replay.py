@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.context import Context
 from attriboard.contracts.run import Run, TrainingState
+from attriboard.contracts.schedule import learning_rate, n_steps
 from attriboard.contracts.task import Task
 from attriboard.retraining.choosing import opened
-from attriboard.retraining.optimisation import learning_rate, n_steps
 from attriboard.retraining.request import RetrainRequest, epoch_order
 
 

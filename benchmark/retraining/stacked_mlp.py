@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 from attriboard.contracts.run import TrainingState
+from attriboard.contracts.schedule import learning_rate, n_steps, steps_per_epoch
 from attriboard.contracts.task import Dataset, Task
-from attriboard.retraining.optimisation import finished_epochs, learning_rate, n_steps, steps_per_epoch
+from attriboard.retraining.optimisation import finished_epochs
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.stacking import stacked_weights
 from attriboard.retraining.trainer import State, blank_model, initial_parameters, state_parts

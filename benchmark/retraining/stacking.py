@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from attriboard.contracts.run import TrainingState
+from attriboard.contracts.schedule import learning_rate, n_steps, steps_per_epoch
 from attriboard.contracts.task import Task
-from attriboard.retraining.optimisation import build_optimizer, finished_epochs, learning_rate, n_steps, steps_per_epoch
+from attriboard.retraining.optimisation import build_optimizer, finished_epochs
 from attriboard.retraining.request import RetrainRequest, batches
 from attriboard.retraining.trainer import State, new_model
 

@@ -24,9 +24,9 @@ from plain_training import (
 from tiny import NormedTinyTask, tiny_card, tiny_task
 from torch import nn
 
+from attriboard.contracts.schedule import learning_rate
 from attriboard.retraining.choosing import trainer_class
 from attriboard.retraining.loop import LoopTrainer
-from attriboard.retraining.optimisation import learning_rate
 from attriboard.retraining.stacked_mlp import StackedMLPTrainer
 from attriboard.retraining.trainer import Trainer, initial_parameters, state_parts
 from attriboard.retraining.vmapped import VmapTrainer
