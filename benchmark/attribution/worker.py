@@ -227,7 +227,9 @@ class _Run:
             require_time(need, self.context, self.job.time_limit)
 
     def _fit(self, values: Configuration) -> Any:
-        """Fit, unless that takes more memory than there is."""
+        """Fit, unless that takes more memory than there is, or tokens are asked of a method that has none."""
+        if self.job.tokens is not None and type(self.attributor).directions is Attributor.directions:
+            self.attributor.directions(self.context, None, self.job.tokens.tests)  # says so, before a long fit
         need = self.attributor.memory_need(self.context, **values)
         require_memory(need, self.context.device, self.job.memory_limit)
         state = self.attributor.fit(self.context, **values)
