@@ -200,12 +200,13 @@ class Site:
 
     @cached_property
     def showcase(self) -> list[Curve]:
-        """LDS against λ for the headline attributors, on the task with most of them and then the largest models."""
-        found: list[tuple[int, int, list[Curve]]] = []
+        """LDS against λ for the headline attributors, on the task with most of them and then where λ matters most."""
+        found: list[tuple[int, float, list[Curve]]] = []
         for study in self.tasks.values():
-            every = [c for name in HEADLINE_ORDER if name in study.methods for c in _along(study, study.methods[name])]
-            found.append((len(every), _model_size(study), every))
-        return max(found, key=lambda task: task[:2], default=(0, 0, []))[2]
+            methods = [study.methods[name] for name in HEADLINE_ORDER if name in study.methods]
+            every = [curve for method in methods for curve in _along(study, method)]
+            found.append((len(every), sum(map(_gain, methods)), every))
+        return max(found, key=lambda task: task[:2], default=(0, 0.0, []))[2]
 
     @cached_property
     def news(self) -> list[News]:
@@ -228,9 +229,10 @@ def _along(study: TaskStudy, method: MethodStudy) -> list[Curve]:
     return [curve for curve in every if curve.axis.name == "regularization"][:1]
 
 
-def _model_size(study: TaskStudy) -> int:
-    """Bytes of the task's checkpoints, or zero."""
-    return study.bundles["checkpoints"].listing.bytes if "checkpoints" in study.bundles else 0
+def _gain(method: MethodStudy) -> float:
+    """LDS of the oracle above the default's: what there is to choose."""
+    best, default = method.lds("oracle"), method.lds("default")
+    return best.mean - default.mean if best and default else 0.0
 
 
 def read_documents(folder: Path | None) -> dict[str, Document]:

@@ -17,6 +17,7 @@ _FORMS = (
     "give (inputs, targets), a dataset whose items are such pairs, a DataLoader without shuffling, or a "
     "datasets.Dataset with two columns"
 )
+_ONE_TENSOR = "a model of several inputs takes them side by side in one tensor, and splits it in forward()"
 
 
 def read_examples(side: str, given: Any) -> Examples:
@@ -53,7 +54,10 @@ def read_examples(side: str, given: Any) -> Examples:
         raise InputError(f"{side} of type {type(given).__name__}: {_FORMS}")
     inputs, targets = _plain(side, "inputs", pair[0]), _plain(side, "targets", pair[1])
     if len(inputs) != len(targets):
-        raise InputError(f"{side}: {len(inputs)} inputs and {len(targets)} targets; give one target for each input")
+        several = f"; {_ONE_TENSOR}" if len(inputs) < len(targets) else ""
+        raise InputError(
+            f"{side}: {len(inputs)} inputs and {len(targets)} targets; give one target for each input{several}"
+        )
     if len(inputs) < 2:
         raise InputError(f"{side}: {len(inputs)} examples; needs at least 2")
     return Examples(inputs, targets)
@@ -85,6 +89,8 @@ def _tensor(side: str, name: str, part: Any) -> torch.Tensor:
 
     if isinstance(part, torch.Tensor):
         return part
+    if isinstance(part, dict):
+        raise InputError(f"{side}: {name} are a dictionary; {_ONE_TENSOR}")
     if isinstance(part, (list, tuple)) and part and all(isinstance(row, torch.Tensor) for row in part):
         return _joined(side, lambda: torch.stack(list(part)))
     if hasattr(part, "toarray"):  # SciPy's sparse matrices
@@ -105,7 +111,7 @@ def _joined(side: str, join: Callable[[], torch.Tensor]) -> torch.Tensor:
         return join()
     except (RuntimeError, TypeError) as error:
         raise InputError(
-            f"{side}: examples differ in shape or are no tensors; pad or crop them to one shape"
+            f"{side}: examples differ in shape or are no tensors; pad or crop them to one shape; {_ONE_TENSOR}"
         ) from error
 
 

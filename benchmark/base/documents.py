@@ -35,7 +35,7 @@ def read_bounded(path: Path, limit: int, what: str) -> bytes:
     """
     try:
         if not path.is_file():
-            raise FormatError(f"{path}: not a file")
+            raise FormatError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL

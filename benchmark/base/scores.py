@@ -87,7 +87,8 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = None) -> Scores:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise FormatError(f"{path}: not a readable safetensors file ({error}); it {rule}") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
+        raise FormatError(f"{path}: {why}; it {rule}") from error
     if start.startswith(b"\x93NUMPY"):
         scores = _read_npy(path, shape, rule.replace("one tensor 'scores'", "one array"))
     elif start.startswith(b"PK") and is_torch(path):

@@ -71,17 +71,21 @@ class Check:
         rule: as a sentence.
         remedy: what to do where it is broken.
         find: what is wrong, or `None`.
+        compares: whether it compares scores; of NaN it would say nothing true.
     """
 
     rule: str
     remedy: str
     find: Callable[[Subject], str | None]
+    compares: bool = True
 
 
 def failures(subject: Subject) -> list[dict[str, str]]:
     """Every rule that an attributor breaks: `where` the rule, `message` what was seen and how to fix it."""
-    found, raised = [], set()
+    found, raised, comparable = [], set(), True
     for check in CHECKS:
+        if check.compares and not comparable:
+            continue
         try:
             # A copy each time: what one check sees an attributor break must not spoil the next.
             problem = check.find(replace(subject, context=copy.deepcopy(subject.context)))
@@ -95,6 +99,7 @@ def failures(subject: Subject) -> list[dict[str, str]]:
             continue
         if problem:
             found.append({"where": check.rule, "message": f"{problem}. {check.remedy}"})
+            comparable &= check.find is not _finite
     return found
 
 
@@ -208,7 +213,10 @@ def _sign(subject: Subject) -> str | None:
     rows = torch.arange(len(subject.context.test))
     train = subject.context.train
     twins = replace(subject.context, test=Examples(train.inputs[rows], train.targets[rows]))
-    own = subject.scores(twins, settled=True)[rows, rows]
+    scores = subject.scores(twins, settled=True)
+    if scores.shape != (len(rows), len(train)):
+        return None  # the first rule says so
+    own = scores[rows, rows]
     harmed = int((own <= 0).sum())
     return f"{harmed} of {len(rows)} test points are not helped by their own copy in training" if harmed else None
 
@@ -216,13 +224,20 @@ def _sign(subject: Subject) -> str | None:
 _CONTRACT = "See the docstring of attriboard.contracts.attributor.Attributor"
 _BY_CONTENT = "Scores must be a function of the examples, not of their positions"
 CHECKS: tuple[Check, ...] = (
-    Check("scores are (n_test, n_train) float32 tensors", _CONTRACT, _shape),
-    Check("scores are finite at the defaults", "Raise NotApplicableError with a reason instead", _finite),
+    Check("scores are (n_test, n_train) float32 tensors", _CONTRACT, _shape, compares=False),
+    Check(
+        "scores are finite at the defaults", "Raise NotApplicableError with a reason instead", _finite, compares=False
+    ),
     Check("scores repeat under one seed", "Draw from a torch.Generator seeded with context.seed", _repeats),
     Check("score leaves the state alone", "Return a new tensor, and do not work in place on the state", _state),
-    Check("fit leaves the context alone", "Work on copies, and remove hooks", _context),
-    Check("memory stays within the declared need", "Count what is held at once in memory_need, or do without", _memory),
-    Check("unknown hyperparameters are refused", "Do not override configure", _unknown),
+    Check("fit leaves the context alone", "Work on copies, and remove hooks", _context, compares=False),
+    Check(
+        "memory stays within the declared need",
+        "Count what is held at once in memory_need, or do without",
+        _memory,
+        compares=False,
+    ),
+    Check("unknown hyperparameters are refused", "Do not override configure", _unknown, compares=False),
     Check("every value of the score-stage grids gives finite scores", "Narrow the grid, or raise", _grids),
     Check("permuting training examples permutes the columns", _BY_CONTENT, _train_order),
     Check("permuting test examples permutes the rows", _BY_CONTENT, _test_order),

@@ -137,7 +137,7 @@ def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
         omega = ", where ω cannot be estimated"
         if found.omega is not None and found.omega_ci95 is not None:
             low, high = found.omega_ci95
-            omega = f", where ω = {found.omega:.2f} ({low:.2f} … {high:.2f}); one half: ξ is right"
+            omega = f", where ω = {found.omega:.2f} ({low:.2f} … {high:.2f}); ξ would be right at ω = 0.5"
         print(f"ξ picks λ = {setting(found.xi_pick)}{omega}")
     if found.warning:
         print(f"warning: {found.warning}")
@@ -207,6 +207,7 @@ def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str]
 def show_selections(selections: "Sequence[SelectionRecord]") -> None:
     """Print selections of one attributor, one line for each selector."""
     from attriboard.contracts.question import Question
+    from attriboard.evaluation.selection import EDGE, at_edge
 
     first = selections[0]
     headings = ("selector", "chosen", "default LDS", "selected LDS", "oracle LDS", "regret", "95 % interval",
@@ -233,6 +234,8 @@ def show_selections(selections: "Sequence[SelectionRecord]") -> None:
         best = first.oracle.hyperparameters.get(first.hyperparameter)
         title += f", oracle at {first.hyperparameter} = {setting(best)}"
     show_table(title, headings, rows, numeric=(2, 3, 4, 5, 6, 7))
+    if any(map(at_edge, selections)):
+        print(f"warning: {EDGE}")
 
 
 def _changes(record: "SelectionRecord") -> str:

@@ -132,7 +132,7 @@ def _show(
         print(title)
         show_tokens(lines)
     else:
-        show_table(title, ("", "example", "score", "target", "inputs"), list(map(_cells, listed)), numeric=(1, 2, 3))
+        show_table(title, ("", "example", "score", "label", "inputs"), list(map(_cells, listed)), numeric=(1, 2, 3))
     if found.hyperparameters:
         print("with " + ", ".join(f"{name} = {setting(value)}" for name, value in found.hyperparameters.items()))
 

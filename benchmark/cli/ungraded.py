@@ -90,7 +90,8 @@ def _show(found: "Ungraded") -> None:
     for text in outcome.notes:
         print(f"note: {text}")
     if outcome.hyperparameters:
-        print("with " + ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items()))
+        values = ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items())
+        print(f"{'before the choice:' if found.choices else 'with'} {values}")
     if outcome.fit_seconds is not None and outcome.score_seconds is not None:
         memory = f", peak memory {outcome.peak_bytes / 1e6:,.0f} MB" if outcome.peak_bytes else ""
         print(f"fit {outcome.fit_seconds:.2f} s, score {outcome.score_seconds:.2f} s{memory}")
@@ -100,6 +101,8 @@ def _show(found: "Ungraded") -> None:
 
 def show_choices(choices: "Sequence[Selected]") -> None:
     """Print what selectors chose, one line for each."""
+    from attriboard.evaluation.selection import EDGE, at_edge
+
     rows = []
     for choice in choices:
         value = choice.values.get(choice.hyperparameter)
@@ -116,3 +119,5 @@ def show_choices(choices: "Sequence[Selected]") -> None:
         )
     headings = ("selector", choices[0].hyperparameter, "criterion there", "candidates", "seconds")
     show_table("chosen without retraining; the criterion of surrogate is the mean ξ", headings, rows, numeric=(2, 3, 4))
+    if any(map(at_edge, choices)):
+        print(f"warning: {EDGE}")

@@ -174,7 +174,9 @@ def _say(work: "Work | None", where: str, figure: Path | None) -> None:
 
 def say_work(work: "Work") -> None:
     """Print what retraining took."""
-    print(f"{work.asked} retrains needed, {work.done} trained in {work.seconds:.1f} s, the others came from the store")
+    rest = work.asked - work.done
+    kept = f", {rest} came from the store" if rest else ""
+    print(f"{work.asked} retrains needed, {work.done} trained in {work.seconds:.1f} s{kept}")
 
 
 def parse_rates(texts: Sequence[str]) -> tuple[float, ...]:

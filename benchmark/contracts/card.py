@@ -282,7 +282,7 @@ def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
         try:
             raw = parse_yaml(read_bounded(Path(source), MAX_BYTES, "a card"))
         except (FormatError, ValueError) as error:
-            raise CardError(f"{origin}: not a readable YAML card: {error}") from error
+            raise CardError(f"{origin}: not a readable YAML card: {str(error).removeprefix(f'{source}: ')}") from error
         if not isinstance(raw, dict):
             raise CardError(f"{origin}: a card is a YAML mapping, this is {type(raw).__name__}")
     try:

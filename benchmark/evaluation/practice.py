@@ -13,7 +13,7 @@ from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
-from attriboard.evaluation.selection import study_selection
+from attriboard.evaluation.selection import at_edge, study_selection
 from attriboard.evaluation.sweeps import grid_configurations
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.variants import VARIANTS
@@ -39,6 +39,8 @@ class SurrogateChoice:
         hyperparameters: the configuration with it, complete.
         candidates: the λ that were compared, ascending.
         xi: mean ξ of each over the calibration points.
+        at_edge: whether ξ̄ does not rise through one half within the candidates. Then ξ does not settle λ: give
+            `budget=8`, or candidates of your own.
         transferred: whether the spectrum is another method's, of the matrix that λ is added to.
         note: what the selector says.
     """
@@ -48,14 +50,16 @@ class SurrogateChoice:
     hyperparameters: dict[str, HyperparameterValue]
     candidates: tuple[float, ...]
     xi: tuple[float, ...]
+    at_edge: bool
     transferred: bool
     note: str
 
     def __repr__(self) -> str:
         at = self.candidates.index(self.regularization) if self.regularization in self.candidates else None
         xi = "" if at is None else f", mean ξ = {self.xi[at]:.2f}"
-        borrowed = ", spectrum of another method" if self.transferred else ""
-        return f"<{self.attributor}: λ = {self.regularization:.3g} of {len(self.candidates)} candidates{xi}{borrowed}>"
+        edge = ", at the edge: ξ does not settle λ" if self.at_edge else ""
+        rest = f"{edge}{', spectrum of another method' if self.transferred else ''}"
+        return f"<{self.attributor}: λ = {self.regularization:.3g} of {len(self.candidates)} candidates{xi}{rest}>"
 
     def figure(self) -> "Figure":
         """Mean ξ against λ, with the pick."""
@@ -140,6 +144,7 @@ def _by_surrogate(
         hyperparameters=found.outcome.hyperparameters | choice.values,
         candidates=choice.candidates,
         xi=choice.criterion or (),
+        at_edge=at_edge(choice),
         transferred=choice.transferred,
         note=choice.note,
     )

@@ -179,15 +179,20 @@ def train_checkpoints(
     task: Task, *, executor: Callable[[], Executor], progress: Progress = lambda done, total: None
 ) -> Path:
     """This machine's own checkpoints of a task, trained once and kept in the cache."""
-    card = task.card
-    # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
-    kept = card.checkpoints.model_dump(mode="json", exclude={"stored"} if card.checkpoints.stored == "exact" else None)
-    which = digest({"task": card.fingerprint, "checkpoints": kept})
-    path = cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"
+    path = own_checkpoints(task)
     store = open_store(task, None)
     if not path.exists():
         build_checkpoints(task, path, store, executor=executor(), progress=progress)
     return path
+
+
+def own_checkpoints(task: Task) -> Path:
+    """Where this machine keeps its own checkpoints of a task, once they are trained."""
+    card = task.card
+    # Which checkpoints there are is no part of the fingerprint, so it is part of the name.
+    kept = card.checkpoints.model_dump(mode="json", exclude={"stored"} if card.checkpoints.stored == "exact" else None)
+    which = digest({"task": card.fingerprint, "checkpoints": kept})
+    return cache_folder() / "checkpoints" / f"{card.name}-{which[:12]}.safetensors"
 
 
 def origin(task: Task, code: Provenance, seconds: float) -> dict[str, Any]:

@@ -109,16 +109,18 @@ class TaskBundles:
         self.start()  # they may be differences to it
         if self.registry.find(self.task.card, "checkpoints"):
             return self._obtain("checkpoints").resolve()
-        from attriboard.groundtruth.build import keep_checkpoints, train_checkpoints  # PyTorch, not for grading
+        # PyTorch, not for grading
+        from attriboard.groundtruth.build import keep_checkpoints, own_checkpoints, train_checkpoints
 
         if self.task.trained:
             return keep_checkpoints(self.task).resolve()
         name = self.task.card.name
         models = self.task.card.checkpoints
-        self.display.note(
-            f"models of {name}: {models.full} on all training examples, {models.half} on random subsets; trained here "
-            "once, then kept"
-        )
+        if not own_checkpoints(self.task).exists():
+            self.display.note(
+                f"models of {name}: {models.full} on all training examples, {models.half} on random subsets; trained "
+                "here once, then kept"
+            )
         with self.display.progress(f"checkpoints of {name}") as progress:
             return train_checkpoints(self.task, executor=lambda: executor(progress.say), progress=progress).resolve()
 

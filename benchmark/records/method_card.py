@@ -97,7 +97,7 @@ def load_method_card(path: Path) -> MethodCard:
         raw = parse_yaml(read_bounded(path, MAX_BYTES, "a method card"))
     except (FormatError, ValueError) as error:
         remedy = "" if path.exists() else "; attriboard submit --template prints one to fill in"
-        raise CardError(f"method card {path}: {error}{remedy}") from error
+        raise CardError(f"method card {path}: {str(error).removeprefix(f'{path}: ')}{remedy}") from error
     if not isinstance(raw, dict):
         raise CardError(f"method card {path}: must be a YAML mapping, this is {type(raw).__name__}")
     # A field of the template without a value has not been filled in.

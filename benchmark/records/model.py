@@ -89,6 +89,9 @@ class RecordPart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def __str__(self) -> str:
+        return repr(self)
+
 
 class TaskInfo(RecordPart):
     """Which task, by name, version and the fingerprint of its card."""

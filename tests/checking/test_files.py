@@ -115,6 +115,23 @@ def test_a_bad_plugin_is_imported_elsewhere_and_says_why(tmp_path, monkeypatch, 
     assert problem in report.errors[0].message
 
 
+@pytest.mark.parametrize(
+    ("scores", "rule"),
+    [
+        ("s.fill_(float('nan'))", "scores are finite at the defaults"),
+        ("s.T", "scores are (n_test, n_train) float32 tensors"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_one_error_and_no_more(tmp_path, scores, rule):
+    plugin = tmp_path / "my_method.py"
+    plugin.write_text(
+        "from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = 'mine'\n"
+        f"    def score(self, state):\n        s = super().score(state)\n        return {scores}\n"
+    )
+    report = check_file(plugin)
+    assert [problem.where for problem in report.errors] == [rule]
+
+
 @pytest.mark.parametrize(("name", "odd"), [("mine", 0), ("random", 1)])
 def test_a_plugin_with_a_known_name_passes_with_a_warning(tmp_path, name, odd):
     plugin = tmp_path / "my_method.py"

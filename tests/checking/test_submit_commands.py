@@ -63,7 +63,7 @@ def test_submit_says_everything_that_is_missing_at_once(tmp_path):
     said = run("attriboard submit --method method.yaml --scores missing.safetensors", tmp_path, 2)
     assert "authors: is missing: a list of names" in said
     assert "records: attriboard-results: no such file or folder" in said
-    assert "scores: missing.safetensors: not a readable safetensors file" in said
+    assert "scores: missing.safetensors: no such file" in said
 
 
 def test_a_folder_that_is_somebodys_home_is_neither_read_through_nor_listed(tmp_path, monkeypatch):

@@ -272,7 +272,7 @@ def test_a_torn_array_file_is_refused_at_every_length(task, signal, tmp_path):
 def broken(kind, signal, path):
     match kind:
         case "missing":
-            return "not a readable safetensors file"
+            return "no such file"
         case "foreign":
             path.write_bytes(b"PK\x03\x04 pickled things")
             return "not a readable safetensors file"
@@ -285,7 +285,7 @@ def broken(kind, signal, path):
             return "not a readable safetensors file"
         case "folder":
             path.mkdir()
-            return "not a readable safetensors file"
+            return "cannot be read: Is a directory"
         case "bfloat16":
             import torch
 

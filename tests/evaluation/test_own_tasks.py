@@ -95,6 +95,11 @@ def test_selecting_takes_no_retrain_or_a_few():
     choice = ab.select(task, "iffim", threads=1)
     assert choice.regularization in choice.candidates
     assert len(choice.xi) == len(choice.candidates)
+    high = ab.select(task, "iffim", grid={"regularization": [1e6, 1e7]}, threads=1)
+    assert high.at_edge
+    assert "at the edge: ξ does not settle λ" in repr(high)
+    assert not choice.at_edge
+    assert "at the edge" not in repr(choice)
     few = ab.select(task, "iffim", budget=3, grid={"regularization": [1e-3, 1.0]}, threads=1)
     assert few.hyperparameters["regularization"] in (1e-3, 1.0)
     assert repr(few).startswith("<regularization = ")

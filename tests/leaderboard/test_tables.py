@@ -293,6 +293,14 @@ def test_the_showcase_is_of_the_task_with_most_of_the_headline_attributors():
     assert [(curve.task, curve.attributor) for curve in site.showcase] == [("a", "iffim"), ("a", "trak")]
 
 
+def test_of_several_such_tasks_the_showcase_is_of_the_one_where_lambda_matters_most():
+    studies = [*make_study("iffim", 0.5, task__name="a"), *make_study("iffim", 0.5, task__name="b")]
+    better = {"variant": "oracle", "selector": "oracle", "created": "2027-01-01T00:00:00Z"}
+    for task in ("a", "b"):
+        site = site_of(*studies, make_record("iffim", 0.6, task__name=task, **better))
+        assert site.showcase[0].task == task
+
+
 def test_what_cannot_be_right_is_shown_and_never_ranks():
     sound = make_record("iffim", 0.5)
     bound = sound.lds.ci95[0] - 0.1
