@@ -79,10 +79,19 @@ def build_board(
     if groundtruth and copies:
         (out / "groundtruth").mkdir(exist_ok=True)
         for source in (*copies, groundtruth / "registry.json"):
-            shutil.copyfile(source, out / "groundtruth" / source.name)
+            _place(source, out / "groundtruth" / source.name)
     n_superseded = len(site.superseded)
     n_mine = sum(entry.mine for entry in site.entries)
     return BoardSummary(out / "index.html", tuple(site.tasks), len(site.entries) - n_superseded, n_superseded, n_mine)
+
+
+def _place(source: Path, target: Path) -> None:
+    """Put a published file into the site without a second copy of it, where the file system can."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _folder_url(url: str) -> str:

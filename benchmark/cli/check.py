@@ -55,6 +55,7 @@ def check(
     ],
     task: Annotated[str | None, typer.Option(help="For a score matrix: the task it is for.")] = None,
     again: RunAgain = RunAgain(),
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print every warning.")] = False,
     json: Json = False,
 ) -> None:
     """Validate a file and say what is wrong with it; exit code 2 where something is, 1 where it is of another kind.
@@ -81,8 +82,8 @@ def check(
     if json:
         emit(report.document())
     else:
-        for problem in report.warnings:
-            print(f"{file}: warning: {problem.where}: {problem.message}")
+        for line in _warnings(report.warnings, verbose):
+            print(f"{file}: warning: {line}")
         for problem in report.errors:
             print(f"{file}: {problem.where}: {problem.message}")
         for problem in report.run_again:
