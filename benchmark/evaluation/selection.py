@@ -37,7 +37,7 @@ MIN_GAP = 0.005  # LDS between oracle and default, under which a fraction of it 
 
 def at_edge(choice: Selected | SelectionRecord) -> bool:
     """Whether ξ̄ does not rise through one half within the candidates, so that the pick is one end of them."""
-    xi = choice.criterion if choice.selector == HEADLINE_SELECTOR else None
+    xi = choice.criterion or () if choice.selector == HEADLINE_SELECTOR else ()
     return bool(xi) and not min(xi) <= HALF <= xi[-1]
 
 
