@@ -44,7 +44,7 @@ class Metric:
 
 
 LDS_COLUMNS = (
-    Column("rank", "Rank", "Of the selected hyperparameters where the method has any to select, else of the default's. "
+    Column("rank", "Rank", "Of the selected hyperparameters if there are any to select, otherwise of the defaults. "
            "Methods whose paired difference is not significant share a rank"),
     Column("rank_default", "Rank, default", "Of the default hyperparameters alone", shown=False),
     Column("default", "Default", "LDS at the defaults of the method's paper or library", best_first="desc"),

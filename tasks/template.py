@@ -22,7 +22,7 @@ train, test = (x[:342], y[:342]), (x[342:], y[342:])
 
 
 # Model: a function (or a class) without arguments that builds a new one. Its outputs must be one tensor with a row for
-# each example. Of a model that returns something else, write a module whose forward returns, say, .logits.
+# each example. If the model returns something else, wrap it in a module whose forward returns, say, .logits.
 def build():
     return nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 1))
 
