@@ -28,7 +28,6 @@ from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord, Variant
-from attriboard.toolkit.regularization import HALF
 
 ORACLE = "oracle"
 EDGE = "ξ̄ does not pass one half on the candidates, so ξ does not settle λ; spend a few retrains: --budget 8"
@@ -38,7 +37,7 @@ MIN_GAP = 0.005  # LDS between oracle and default, under which a fraction of it 
 def at_edge(choice: Selected | SelectionRecord) -> bool:
     """Whether ξ̄ does not rise through one half within the candidates, so that the pick is one end of them."""
     xi = choice.criterion or () if choice.selector == HEADLINE_SELECTOR else ()
-    return bool(xi) and not min(xi) <= HALF <= xi[-1]
+    return bool(xi) and not min(xi) <= 0.5 <= xi[-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -325,6 +325,9 @@ class Liar(Attributor):
 
     def score(self, state):
         return state
+
+    def directions(self, context, state, tests):
+        return []
 """
 
 
