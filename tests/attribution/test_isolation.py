@@ -142,20 +142,20 @@ HANG = "(here / 'pid.txt').write_text(str(os.getpid()))\ntime.sleep(600)"
 
 
 def test_an_interrupt_of_the_runner_ends_the_process(make_job, tmp_path, monkeypatch):
-    original = executors._Process._lines
+    original, pid = executors._Process._lines, tmp_path / "pid.txt"
 
     def interrupted(*arguments):
         for line in original(*arguments):
             yield line
             if b'"began"' in line:
-                wait_until((tmp_path / "pid.txt").exists)
+                wait_until(lambda: pid.exists() and pid.read_text())  # a file is there before its content
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(executors._Process, "_lines", interrupted)
     before = spawned(os.getpid())  # an earlier test may have left Python's resource tracker
     with pytest.raises(KeyboardInterrupt):
         list(Runner().run(make_job(constant(HANG))))
-    assert not alive(int((tmp_path / "pid.txt").read_text()))
+    assert not alive(int(pid.read_text()))
     assert spawned(os.getpid()) == before, "no zombie either"
 
 
