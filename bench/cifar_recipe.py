@@ -51,7 +51,6 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lr05wd02e6b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6, "batch_size": 32},
     "lr05wd02e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 4, "batch_size": 32},
     "lr05wd03e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.03, "epochs": 4, "batch_size": 32},
-    "lr1wd02e4b32": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.02, "epochs": 4, "batch_size": 32},
     "lr05wd02e20": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 20},
     "lr05wd03": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.03},
     "lr05wd05": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.05},

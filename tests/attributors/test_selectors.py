@@ -19,6 +19,7 @@ from attriboard.attributors.selectors.surrogate import Surrogate
 from attriboard.attributors.selectors.training_horizon import TrainingHorizon
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.card import Recipe
+from attriboard.contracts.schedule import learning_rate, n_steps
 from attriboard.contracts.selector import Choice, Evidence, GroundTruthSelector, Selector
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.regularization import mean_xi, pick_by_xi
@@ -237,6 +238,15 @@ def test_early_stopping_is_the_surrogate_where_the_training_time_says_nothing(
     assert (choice.values, choice.criterion) == (plain.values, plain.criterion)
     assert choice.note.startswith("as surrogate: ")
     assert said in choice.note
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_the_training_time_adds_up_the_learning_rates_of_the_trainer(schedule: str, warmup: float) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": schedule, "warmup": warmup, "epochs": 6})
+    for epochs in (1, 4, 6):
+        rates = [learning_rate(recipe, step, n_steps(recipe, 100)) for step in range(4 * epochs)]
+        assert training_time(recipe, 100, epochs) == pytest.approx(sum(rates) / (1 - 0.9), rel=1e-12)
 
 
 def test_the_training_time_of_constant_and_linear_rates_is_the_closed_form() -> None:
