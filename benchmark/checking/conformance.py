@@ -26,9 +26,10 @@ from torch.profiler import ProfilerActivity, profile
 from attriboard.attribution.frames import own_frames
 from attriboard.base.digits import digits_table
 from attriboard.base.errors import AttriboardError, HyperparameterError, InputError, NotApplicableError
+from attriboard.checking.orders import PermutedOrder, ShuffledOrder
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
 from attriboard.contracts.card import Recipe
-from attriboard.contracts.run import Order, Run
+from attriboard.contracts.run import Run
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.replaying import PlainReplay
 
@@ -71,20 +72,18 @@ class Check:
         rule: as a sentence.
         remedy: what to do where it is broken.
         find: what is wrong, or `None`.
-        compares: whether it compares scores; of NaN it would say nothing true.
     """
 
     rule: str
     remedy: str
     find: Callable[[Subject], str | None]
-    compares: bool = True
 
 
 def failures(subject: Subject) -> list[dict[str, str]]:
     """Every rule that an attributor breaks: `where` the rule, `message` what was seen and how to fix it."""
     found, raised, comparable = [], set(), True
     for check in CHECKS:
-        if check.compares and not comparable:
+        if not comparable and check.find not in WITHOUT_SCORES:
             continue
         try:
             # A copy each time: what one check sees an attributor break must not spoil the next.
@@ -224,51 +223,20 @@ def _sign(subject: Subject) -> str | None:
 _CONTRACT = "See the docstring of attriboard.contracts.attributor.Attributor"
 _BY_CONTENT = "Scores must be a function of the examples, not of their positions"
 CHECKS: tuple[Check, ...] = (
-    Check("scores are (n_test, n_train) float32 tensors", _CONTRACT, _shape, compares=False),
-    Check(
-        "scores are finite at the defaults", "Raise NotApplicableError with a reason instead", _finite, compares=False
-    ),
+    Check("scores are (n_test, n_train) float32 tensors", _CONTRACT, _shape),
+    Check("scores are finite at the defaults", "Raise NotApplicableError with a reason instead", _finite),
     Check("scores repeat under one seed", "Draw from a torch.Generator seeded with context.seed", _repeats),
     Check("score leaves the state alone", "Return a new tensor, and do not work in place on the state", _state),
-    Check("fit leaves the context alone", "Work on copies, and remove hooks", _context, compares=False),
-    Check(
-        "memory stays within the declared need",
-        "Count what is held at once in memory_need, or do without",
-        _memory,
-        compares=False,
-    ),
-    Check("unknown hyperparameters are refused", "Do not override configure", _unknown, compares=False),
+    Check("fit leaves the context alone", "Work on copies, and remove hooks", _context),
+    Check("memory stays within the declared need", "Count what is held at once in memory_need, or do without", _memory),
+    Check("unknown hyperparameters are refused", "Do not override configure", _unknown),
     Check("every value of the score-stage grids gives finite scores", "Narrow the grid, or raise", _grids),
     Check("permuting training examples permutes the columns", _BY_CONTENT, _train_order),
     Check("permuting test examples permutes the rows", _BY_CONTENT, _test_order),
     Check("scores do not depend on the number of threads", "Avoid reductions in an order that varies", _threads),
     Check("positive means helpful", "Flip the sign: including the example must raise the target", _sign),
 )
-
-
-@dataclass(frozen=True)
-class ShuffledOrder:
-    """The order of a run's examples: another one in every epoch."""
-
-    rows: Tensor
-    seed: int
-
-    def __call__(self, epoch: int) -> Tensor:
-        """See `attriboard.contracts.run.Order`."""
-        generator = torch.Generator().manual_seed(1000 * epoch + self.seed)
-        return self.rows[torch.randperm(len(self.rows), generator=generator)]
-
-
-@dataclass(frozen=True)
-class PermutedOrder:
-    """The order of the same examples after they were moved: `places` (n_train,) says where each is now."""
-
-    order: Order
-    places: Tensor
-
-    def __call__(self, epoch: int) -> Tensor:
-        """See `attriboard.contracts.run.Order`."""
-        return self.places[self.order(epoch)]
+WITHOUT_SCORES = (_shape, _finite, _context, _memory, _unknown)  # the others compare scores, which NaN does not allow
 
 
 def small_context(*, tokens: bool = False, ordered: bool = False) -> Context:
