@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attriboard.base.errors import CardError
+from attriboard.base.schema import problems
 
 
 def lookup(field: str, name: str, table: Mapping[str, str]) -> str:
@@ -52,8 +53,5 @@ class Options(BaseModel):
         try:
             return cls.model_validate(dict(options))
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, (field, *item['loc'])))} = {item['input']!r}: {item['msg']}"
-                for item in error.errors()
-            )
-            raise CardError(f"{problems}; the options are: {', '.join(cls.model_fields)}") from error
+            found = "; ".join(problems(error, field))
+            raise CardError(f"{found}; the options are: {', '.join(cls.model_fields)}") from error

@@ -17,7 +17,8 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from attriboard.base.errors import InputError
-from attriboard.contracts.card import NAME, UNTRAINED, Recipe, TaskCard, load_card
+from attriboard.base.schema import TASK_NAME
+from attriboard.contracts.card import UNTRAINED, Recipe, TaskCard, load_card
 from attriboard.contracts.context import matching_parameters
 from attriboard.contracts.task import Dataset
 from attriboard.tasks.examples import read_examples
@@ -141,7 +142,7 @@ def define_task(
         InputError: a name, an example, a loss, a target or a model that does not fit the others; the message says
             what to change.
     """
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(TASK_NAME, name):
         raise InputError(f"name = {name!r}: must be lower-case letters, digits and underscores, as in my_task")
     build, states = read_models(model, checkpoints)
     check_recipe(recipe, model, len(states))

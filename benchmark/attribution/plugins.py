@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from attriboard.attribution.frames import own_frames
 from attriboard.base.errors import InputError, UnknownNameError
 from attriboard.base.modules import module_from_file
+from attriboard.base.schema import in_words
 from attriboard.contracts.attributor import Attributor, Curvature
 from attriboard.contracts.selector import Selector
 from attriboard.records.model import FORMER_NAMES, AttributorInfo
@@ -149,9 +150,7 @@ class PluginSpec(BaseModel):
         try:
             AttributorInfo(origin=self.origin, digest=None, **described)
         except ValidationError as error:
-            problem = error.errors()[0]
-            what = f"{loaded.__name__}.{problem['loc'][0]} = {problem['input']!r}"
-            raise InputError(f"attributor {self.name!r}: {what}: {problem['msg']}") from error
+            raise InputError(f"attributor {self.name!r}: {loaded.__name__}.{in_words(error)}") from error
         names = {hp.name for hp in loaded.hyperparameters}
         for former, name in FORMER_NAMES.items():
             if former in names and name not in names:

@@ -7,24 +7,21 @@ their default are left out too, so that a field added to the schema later does n
 that do not use it.
 """
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from attriboard.base.digests import digest
 from attriboard.base.documents import parse_yaml, read_bounded
 from attriboard.base.errors import CardError, FormatError, InputError
+from attriboard.base.schema import TASK_NAME, Sha256, TaskName, in_words, matching
 from attriboard.contracts.question import MILLION, Question
 
 MAX_BYTES = 256 << 10  # of a card's file
 
 Scalar = bool | int | float | str
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-NAME = r"^[a-z][a-z0-9_]{1,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
 
 
 class _Spec(BaseModel):
@@ -34,7 +31,7 @@ class _Spec(BaseModel):
 class DataSpec(_Spec):
     """Which examples a task has."""
 
-    dataset: Name = Field(description="name of the dataset loader")
+    dataset: TaskName = Field(description="name of the dataset loader")
     n_train: int = Field(gt=1)
     n_test: int = Field(gt=1)
     options: dict[str, Scalar] = Field(default_factory=dict, description="arguments of the loader")
@@ -47,8 +44,9 @@ class DataSpec(_Spec):
 class ModelSpec(_Spec):
     """Which architecture is trained."""
 
-    architecture: str = Field(
-        pattern=rf"{NAME}|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+    architecture: str = matching(
+        rf"{TASK_NAME}|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        "the name of an architecture, as in mlp, or a function of yours, as in my_package.networks:build",
         description="name of the model builder; or package.module:function of your own, beside the card or installed",
     )
     options: dict[str, Scalar | list[int]] = Field(default_factory=dict, description="arguments of the builder")
@@ -136,7 +134,7 @@ class CheckpointSpec(_Spec):
 class TaskCard(_Spec):
     """One task: data, model, training recipe, target function, evaluation protocol."""
 
-    name: Name
+    name: TaskName
     version: int = Field(default=1, gt=0)
     title: str
     description: str
@@ -288,10 +286,4 @@ def load_card(source: Path | str | dict[str, Any]) -> TaskCard:
     try:
         return TaskCard.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, item['loc']))} = {reprlib.repr(item['input'])}: {item['msg']}"
-            if item["loc"]
-            else item["msg"].removeprefix("Value error, ")  # of several fields together, which it names itself
-            for item in error.errors()
-        )
-        raise CardError(f"{origin}: {problems}") from error
+        raise CardError(f"{origin}: {in_words(error)}") from error

@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import Digits64
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.build import open_store, origin, read_outputs
@@ -40,7 +40,7 @@ class HeldOutCard(GroundTruthCard):
         secret: 256 bits, hexadecimal, from which masks and seeds follow.
     """
 
-    secret: str = Field(pattern=r"^[0-9a-f]{64}$")
+    secret: Digits64
 
 
 def held_out_requests(card: TaskCard, secret: str, n_masks: int, n_repeats: int) -> list[RetrainRequest]:

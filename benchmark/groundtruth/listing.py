@@ -24,6 +24,7 @@ from attriboard.base.digests import digest_file
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import DataError, FormatError, InputError
 from attriboard.base.paths import cache_folder, leaderboard_folder, start_path, write_atomically
+from attriboard.base.schema import Sha256, TaskName, in_words, matching
 from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 
@@ -32,9 +33,13 @@ Progress = Callable[[int, int], None]
 BundleKind = Literal["groundtruth", "checkpoints", "models", "start"]
 """Ground truth; the models that attributors are given; more models, of the last epoch, to average scores over; the
 weights that every retrain starts from."""
-_TaskName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _FILE = r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors"
+_Url = Annotated[
+    str,
+    matching(
+        r"^(https?|file|hf)://[!-~]+$", "a link that begins with https://, http://, file:// or hf://", max_length=2000
+    ),
+]
 MAX_BYTES = 4 << 20  # of a list
 
 
@@ -52,15 +57,15 @@ class BundleEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    task: _TaskName
+    task: TaskName
     version: int = Field(gt=0, le=2**53)
-    fingerprint: _Sha256
+    fingerprint: Sha256
     kind: BundleKind
-    file: Annotated[str, Field(pattern=f"^{_FILE}$", max_length=200)]
-    sha256: _Sha256
+    file: Annotated[str, matching(f"^{_FILE}$", "the name of a file that ends with .safetensors", max_length=200)]
+    sha256: Sha256
     bytes: int = Field(gt=0, le=2**53)
-    urls: tuple[Annotated[str, Field(pattern=r"^(https?|file|hf)://[!-~]+$", max_length=2000)], ...] = ()
-    question: Annotated[str, Field(pattern=r"^[a-z0-9.-]{0,40}$")] = ""
+    urls: tuple[_Url, ...] = ()
+    question: Annotated[str, matching(r"^[a-z0-9.-]{0,40}$", "the name of a question, as in 10pct-fresh")] = ""
 
     @property
     def key(self) -> tuple[str, int, str, str]:
@@ -84,13 +89,13 @@ class Commitment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    task: _TaskName
+    task: TaskName
     version: int = Field(gt=0, le=2**53)
-    fingerprint: _Sha256
-    sha256: _Sha256
+    fingerprint: Sha256
+    sha256: Sha256
     n_masks: int = Field(gt=0, le=2**53)
     n_repeats: int = Field(gt=0, le=2**53)
-    created: Annotated[str, Field(pattern=r"^[0-9TZ:-]{10,40}$")]
+    created: Annotated[str, matching(r"^[0-9TZ:-]{10,40}$", "a date, or a time in UTC, as in 2026-01-31T12:00:00Z")]
 
 
 class _Listing(BaseModel):
@@ -180,7 +185,7 @@ class BundleRegistry:
                 listing = _Listing.model_validate_json(content, strict=True)
                 self.entries, self.held_out = listing.bundles, listing.held_out
             except (FormatError, ValueError) as error:
-                raise FormatError(f"{path}: not a registry of bundles: {error}") from error
+                raise FormatError(f"{path}: not a registry of bundles: {in_words(error)}") from error
 
     def find(self, card: TaskCard, kind: BundleKind, question: Question | None = None) -> BundleEntry | None:
         """The entry of exactly this task, by fingerprint, and of a question, the usual one by default.

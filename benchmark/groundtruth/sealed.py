@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from attriboard.base.documents import parse_json
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import in_words
 from attriboard.base.tensors import read_header
 from attriboard.contracts.card import TaskCard
 from attriboard.groundtruth.listing import BundleRegistry
@@ -124,7 +125,7 @@ def read_sealed(path: Path, card_type: type[CardT], form: str) -> tuple[dict[str
             raise FormatError(f"{path}: format {raw.get('format')!r}, expected {form!r}; {REMEDY}")
         card = card_type.model_validate_json(metadata["card"], strict=True)
     except (AttributeError, ValueError) as error:
-        raise FormatError(f"{path}: its card does not validate: {error}; {REMEDY}") from error
+        raise FormatError(f"{path}: its card does not validate: {in_words(error)}; {REMEDY}") from error
     if card.fingerprint != card.task.fingerprint:
         raise FormatError(
             f"{path}: fingerprint {card.fingerprint[:12]}… is not that of its own task card, "

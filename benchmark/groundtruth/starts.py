@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from attriboard.base.documents import parse_json
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import Sha256, Timestamp, in_words, matching
 from attriboard.base.tensors import read_layout
 from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.records.model import Provenance
@@ -47,7 +48,7 @@ class TrainingText(_Facts):
     """What was read: a file's name in the folder of data, and its SHA-256."""
 
     file: Annotated[str, Field(min_length=1, max_length=200)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class HeldBack(_Facts):
@@ -106,9 +107,9 @@ class StartCard(_Facts):
     """
 
     format: Literal["attriboard-start/1"]
-    content_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    created: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-    architecture: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    content_sha256: Sha256
+    created: Timestamp
+    architecture: Annotated[str, matching(r"^[a-z][a-z0-9_]{0,63}$", "the name of an architecture, as in gpt2")]
     size: Annotated[dict[str, _Count], Field(min_length=1)]
     parameters: _Count
     tokens: _Count
@@ -205,7 +206,7 @@ def _card_for(packed: Tensors, facts: Mapping[str, Any]) -> StartCard:
         made = json.dumps({**own, **facts}, allow_nan=False)
         card = StartCard.model_validate_json(made, strict=True)
     except (TypeError, ValueError) as error:
-        raise InputError(f"facts of a start: {error}") from error
+        raise InputError(f"facts of a start: {in_words(error)}") from error
     if (card.content_sha256, card.parameters) != (own["content_sha256"], own["parameters"]):
         raise InputError("facts of a start: content_sha256 and parameters follow from the tensors; leave them out")
     return card
@@ -236,7 +237,7 @@ def read_start(path: Path) -> StartCard:
     except FormatError as error:
         raise FormatError(f"{error}; {_REMEDY}") from error
     except (OSError, SafetensorError, AttributeError, ValueError) as error:
-        raise FormatError(f"{path}: not a readable start bundle: {error}; {_REMEDY}") from error
+        raise FormatError(f"{path}: not a readable start bundle: {in_words(error)}; {_REMEDY}") from error
     if broken := [name for name, (line, values) in tensors.items() if not _finite(line, values)]:
         raise FormatError(f"{path}: {', '.join(broken)[:200]} has NaN or infinity; {_REMEDY}")
     if (n := sum(math.prod(line.shape) for line in lines.values())) != card.parameters:

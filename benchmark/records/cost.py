@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from attriboard.base.schema import Sha256
 from attriboard.records.model import (
     Correlation,
     Count,
@@ -16,7 +17,6 @@ from attriboard.records.model import (
     Name,
     RecordPart,
     Seconds,
-    Sha256,
     Text,
 )
 

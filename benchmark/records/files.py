@@ -7,8 +7,7 @@ was altered after it was written. The fields are in `attriboard.records.model` a
 
 import json
 import re
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import in_words
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.model import (
     AttributionRecord,
@@ -30,7 +30,6 @@ from attriboard.records.uses import (
 )
 
 MAX_BYTES = 2 << 20  # a record with 500 test points and 200 masks takes about 20 kB
-MAX_PROBLEMS = 20  # of one file that are named
 
 AnyUse = RemovalRecord | BrittlenessRecord | QldRecord | MislabelRecord
 """A record of what attributions are used for."""
@@ -78,11 +77,7 @@ def read_record(path: Path) -> AnyRecord:
         parse_json(content)
         return _ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False)
-        problems = "; ".join(map(_problem, errors[:MAX_PROBLEMS]))
-        if len(errors) > MAX_PROBLEMS:
-            problems += f"; and {len(errors) - MAX_PROBLEMS} more"
-        raise FormatError(f"{path}: {problems}") from error
+        raise FormatError(f"{path}: {in_words(error)}") from error
     except ValueError as error:
         raise FormatError(f"{path}: not a readable JSON record: {error}") from error
 
@@ -127,13 +122,6 @@ def _reviewable(data: dict[str, Any]) -> str:
     text = json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     # A raw line break never stands inside a JSON string, so that this cannot touch one.
     return re.sub(r'\[\n([^\[\]{}"]*)\n *\]', lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part)[:80] for part in error["loc"]) or "record"
-    if error["type"] == "missing" or where == "record":
-        return f"{where}: {error['msg']}"
-    return f"{where} = {reprlib.repr(error['input'])}: {error['msg']}"
 
 
 if __name__ == "__main__":

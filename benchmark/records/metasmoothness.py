@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from attriboard.base.digests import digest
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import in_words
 from attriboard.records.model import Correlation, Created, Provenance, RecordPart, TaskInfo
 
 SUFFIX = ".metasmoothness"
@@ -77,8 +78,8 @@ def read_metasmoothness(folders: Sequence[Path]) -> dict[str, Metasmoothness]:
         try:
             parse_json(content)
             one = Metasmoothness.model_validate_json(content, strict=True)
-        except (ValidationError, ValueError) as error:
-            raise FormatError(f"{path}: no measurement of metasmoothness: {error}") from error
+        except ValueError as error:
+            raise FormatError(f"{path}: not a measurement of metasmoothness: {in_words(error)}") from error
         if path.name != one.path.name:
             raise FormatError(f"{path}: altered or renamed; its content belongs to {one.path.name}")
         found.append(one)

@@ -118,8 +118,8 @@ def _problem(error: Any) -> str:
     if not where:
         return str(error["msg"]).removeprefix("Value error, ")
     shown = repr(error["input"])
-    hint = f": {HINTS[where]}" if where in HINTS else ""
-    return f"{where} = {shown if len(shown) < 80 else shown[:77] + '…'}: {error['msg']}{hint}"
+    said = f"must be {HINTS[where]}" if where in HINTS else error["msg"]
+    return f"{where} = {shown if len(shown) < 80 else shown[:77] + '…'}: {said}"
 
 
 HINTS = {

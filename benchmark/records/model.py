@@ -12,8 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
 from attriboard.base.digests import digest
+from attriboard.base.schema import RecordId, Sha256, Timestamp, matching
 
-Code = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+)$")]
+Code = Annotated[
+    str,
+    matching(r"^([0-9a-f]{64}|[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+)$", "a SHA-256, or a package as in attriboard==0.2.0"),
+]
 
 
 def _readable(text: str) -> str:
@@ -21,9 +25,18 @@ def _readable(text: str) -> str:
     return text.replace("\ufffd", "?")
 
 
-Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(: [\s\S]+)?$", max_length=2000), AfterValidator(_readable)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+Reason = Annotated[
+    str,
+    matching(r"^[a-z][a-z0-9_]*(: [\s\S]+)?$", "the kind of failure, as in out_of_memory: …", max_length=2000),
+    AfterValidator(_readable),
+]
+Name = Annotated[
+    str,
+    matching(
+        r"^[a-z][a-z0-9_-]{0,63}$",
+        "1 to 64 lower-case letters, digits, - or _, a letter first, as in my_method",
+    ),
+]
 Text = Annotated[str, Field(max_length=2000), AfterValidator(_readable)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -81,7 +94,7 @@ def _as_written(value: Any) -> Any:
 
 Hyperparameters = Annotated[Values, AfterValidator(_renamed), PlainSerializer(_as_written)]
 HyperparameterName = Annotated[Name, AfterValidator(_renamed_text), PlainSerializer(_as_written)]
-Created = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"), AfterValidator(_a_date)]
+Created = Annotated[Timestamp, AfterValidator(_a_date)]
 
 
 class RecordPart(BaseModel):
@@ -107,9 +120,10 @@ class GroundTruthInfo(RecordPart):
     sha256: Sha256 = Field(description="digest of the bundle file")
     n_masks: int = Field(gt=1, le=2**53)
     n_repeats: int = Field(gt=0, le=2**53)
-    question: str = Field(
+    question: str = matching(
+        r"^((one|\d{1,2}(\.\d{1,4})?pct)-(same|fresh))?$",
+        "the name of a question, as in 10pct-fresh",
         default="",
-        pattern=r"^((one|\d{1,2}(\.\d{1,4})?pct)-(same|fresh))?$",
         description="what was removed, and under which seeds; empty for the usual question",
     )
 
@@ -192,7 +206,7 @@ def above_ceiling(lds: LdsResult, ceiling: float | None) -> str | None:
 class GitState(RecordPart):
     """The checkout that the code ran from."""
 
-    commit: str = Field(pattern=r"^[0-9a-f]{40,64}$")
+    commit: str = matching(r"^[0-9a-f]{40,64}$", "a whole commit: 40 to 64 lower-case hexadecimal digits")
     dirty: bool = Field(description="whether tracked files differed from the commit")
 
 
@@ -262,7 +276,7 @@ class Record(RecordPart):
 class Negated(RecordPart):
     """The record whose scores, made again, were negated; boards now derive this control, its records stay readable."""
 
-    record: str = Field(pattern=r"^[0-9a-f]{16}$", description="its id")
+    record: RecordId = Field(description="its id")
     attributor: Name
     hyperparameters: Hyperparameters
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from attriboard.base.schema import Sha256
 from attriboard.records.model import (
     Count,
     GroundTruthInfo,
@@ -18,7 +19,6 @@ from attriboard.records.model import (
     Record,
     RecordPart,
     Seconds,
-    Sha256,
     Variant,
 )
 

@@ -17,6 +17,7 @@ from attriboard.base.digests import digest
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import FormatError
 from attriboard.base.paths import write_atomically
+from attriboard.base.schema import RecordId, in_words
 from attriboard.records.model import (
     AttributionRecord,
     Correlation,
@@ -41,7 +42,7 @@ class Verification(RecordPart):
 
     schema_version: Literal[1] = 1
     created: Created
-    record: str = Field(pattern=r"^[0-9a-f]{16}$", description="id of the record")
+    record: RecordId = Field(description="id of the record")
     task: Name
     attributor: Name
     by: Annotated[str, Field(min_length=1, max_length=200)] = Field(description="who ran it")
@@ -226,8 +227,7 @@ def read_verification(path: Path) -> Verification:
         parse_json(content)
         verification = Verification.model_validate_json(content, strict=True)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        raise FormatError(f"{path}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
+        raise FormatError(f"{path}: {in_words(error)}") from error
     except ValueError as error:
         raise FormatError(f"{path}: not a readable verification: {error}") from error
     if path.name != verification.path.name:

@@ -102,7 +102,7 @@ def test_a_bundle_of_another_format_is_named(tmp_path):
         ("import neighbor", "must define exactly one Attributor subclass, found none"),
         (
             "from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = 'Mine!'",
-            "Mine.name = 'Mine!': String should match pattern",
+            "Mine.name = 'Mine!': must be 1 to 64 lower-case letters, digits",
         ),
     ],
 )

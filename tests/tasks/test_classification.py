@@ -153,7 +153,7 @@ def test_layers_alternate_and_the_last_is_linear():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_inputs": 4, "n_classes": 2}, r"model\.options\.hidden .* Field required"),
+        ({"n_inputs": 4, "n_classes": 2}, r"model\.options\.hidden: is missing"),
         ({"n_inputs": 4, "hidden": [0], "n_classes": 2}, r"model\.options\.hidden\.0 = 0"),
         ({"n_inputs": 4, "hidden": [], "n_classes": 1}, r"model\.options\.n_classes = 1"),
         ({"n_inputs": "4", "hidden": [], "n_classes": 2}, r"model\.options\.n_inputs = '4'"),

@@ -338,7 +338,7 @@ def with_data(card: TaskCard, **fields) -> TaskCard:
     ("fields", "message"),
     [
         ({"dataset": "mnits"}, r"data\.dataset = 'mnits': no such name; did you mean mnist\?"),
-        ({"options": {"scale": 255.0, "mean": 0.1}}, r"data\.options\.std .* Field required"),
+        ({"options": {"scale": 255.0, "mean": 0.1}}, r"data\.options\.std: is missing"),
         ({"options": {"scale": 0.0, "mean": 0.1, "std": 1.0}}, r"data\.options\.scale = 0\.0"),
         ({"options": {"scale": 1.0, "mean": "x", "std": 1.0}}, r"data\.options\.mean = 'x'"),
         ({"options": {"scale": 1.0, "mean": 0.0, "std": 1.0, "crop": 2}}, r"data\.options\.crop = 2"),
