@@ -15,9 +15,11 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress_bar(description: str, unit: Unit = "") -> Iterator[Progress]:
-    """How far work is, on standard error: a bar on a terminal, else a line now and then."""
+    """How far work is, on standard error: a bar on a terminal, else a line now and then, and one at its end."""
     if not sys.stderr.isatty():
-        yield _Lines(description, unit)
+        lines = _Lines(description, unit)
+        yield lines
+        lines.end()
         return
     from rich import progress
     from rich.console import Console
@@ -107,12 +109,13 @@ class _Bar:
 
 
 class _Lines:
-    """Progress for logs: at most one line in ten seconds, and the last one."""
+    """Progress for logs: at most one line in ten seconds, and one at the end."""
 
     def __init__(self, description: str, unit: Unit) -> None:
         self._description, self._state = description, State(unit)
         self._counted = self._said = ""
         self._written = float("-inf")
+        self._ended = True
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -123,7 +126,12 @@ class _Lines:
         self._said = text
         self._write(time.monotonic(), False)
 
+    def end(self) -> None:
+        """Say that the work is done, where the last line does not."""
+        if not self._ended:
+            note(f"{self._description}: done")
+
     def _write(self, now: float, last: bool) -> None:
         if last or now - self._written >= 10:
-            self._written = now
+            self._written, self._ended = now, last
             note(f"{self._description}: {'; '.join(filter(None, (self._counted, self._said)))}")

@@ -139,7 +139,7 @@ def _show(
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     score = "" if row["score"] is None else f"{row['score']:+.3g}"
-    return row["side"], str(row["example"]), score, row["target"], row["inputs"]
+    return row["side"], str(row["example"]), score, row["label"], row["inputs"]
 
 
 def show_tokens(lines: "Sequence[TokenLine]") -> None:

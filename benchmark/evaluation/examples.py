@@ -49,17 +49,17 @@ def written(task: Task, example: Any, form: Form) -> str:
     return ", ".join(f"{value:.4g}" for value in values[:MAX_VALUES]) + (", …" if len(values) > MAX_VALUES else "")
 
 
-def target_of(examples: Examples, position: int) -> str:
-    """An example's target in words; of several numbers, nothing."""
-    target = examples.targets[position]
-    return "" if target.numel() != 1 else f"{float(target):g}"
+def label_of(examples: Examples, position: int) -> str:
+    """An example's label in words; of several numbers, nothing."""
+    label = examples.targets[position]
+    return "" if label.numel() != 1 else f"{float(label):g}"
 
 
 def rows(task: Task, found: Proponents) -> list[dict[str, Any]]:
     """The test examples, then the helpful and the harmful training examples, one row each.
 
     Returns:
-        Rows with `side` (test, helpful, harmful), `example` (position), `score`, `target`, `inputs` in words.
+        Rows with `side` (test, helpful, harmful), `example` (position), `score`, `label`, `inputs` in words.
     """
     data = task.load_data()
     form = form_of(task, data.train)
@@ -73,7 +73,7 @@ def rows(task: Task, found: Proponents) -> list[dict[str, Any]]:
             "side": side,
             "example": at,
             "score": score,
-            "target": target_of(examples, at),
+            "label": label_of(examples, at),
             "inputs": written(task, examples.inputs[at], form),
         }
         for side, examples, at, score in listed
@@ -105,11 +105,13 @@ def contact_sheet(task: Task, found: Proponents) -> "Figure":
         line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right")
         for axis, position, score in zip(line, positions, scores, strict=False):
             axis.imshow(pixels(examples.inputs[position].numpy()), cmap="gray")
-            shown = f"{position}: {target_of(examples, position)}" + ("" if score is None else f"\n{score:+.2g}")
+            label = label_of(examples, position)
+            shown = f"{position}" + f", label {label}" * bool(label) + ("" if score is None else f"\n{score:+.2g}")
             axis.set_title(shown, fontsize=7)
     settings = ", ".join(
         f"{name} = {value:.3g}" if isinstance(value, float) else f"{name} = {value}"
         for name, value in found.hyperparameters.items()
+        if value is not None
     )
     figure.suptitle(f"{found.method} on {task.card.name}" + (f", {settings}" if settings else ""), fontsize=8)
     return figure

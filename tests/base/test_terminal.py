@@ -71,3 +71,16 @@ def test_logs_get_at_most_one_line_in_ten_seconds_and_the_last_one(
         "work: 29 of 30, about 1 s left; gradients",
         "work: 30 of 30; gradients",
     ]
+
+
+def test_work_that_ends_before_its_last_step_is_said_to_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal().progress("work") as progress:
+        progress(3, 30)
+    assert capsys.readouterr().err.splitlines() == ["work: 3 of 30", "work: done"]
+
+
+def test_work_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="broken"), Terminal().progress("work") as progress:
+        progress(3, 30)
+        raise ValueError("broken")
+    assert capsys.readouterr().err.splitlines() == ["work: 3 of 30"]
