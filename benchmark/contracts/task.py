@@ -242,7 +242,8 @@ class TaskSpec(BaseModel):
         """The live task.
 
         Raises:
-            InputError: it lives in another process, its script cannot be run, or begins work before it defines it.
+            InputError: it lives in another process, its script cannot be run, or begins work before it defines it, or
+                its file defines another task each time.
         """
         if self.reference.startswith(LIVE):
             live = _LIVE.get(self.reference)
@@ -254,7 +255,13 @@ class TaskSpec(BaseModel):
             return live
         if self.reference.startswith(FILE):
             path, _, name = self.reference.removeprefix(FILE).rpartition(":")
-            return task_in_file(Path(path), name)
+            again = task_in_file(Path(path), name)
+            if again.card.fingerprint != self.card.fingerprint:
+                raise InputError(
+                    f"task file {path}: every process runs it, and this one got another task than the first: its data "
+                    "or card differs each time; seed what it draws at random, as in torch.manual_seed(0)"
+                )
+            return again
         name = self.reference.partition(":")[2]
         kind: Any = (
             pkgutil.resolve_name(self.reference)

@@ -80,7 +80,11 @@ def test_work_that_ends_before_its_last_step_is_said_to_be_done(capsys: pytest.C
 
 
 def test_work_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match="broken"), Terminal().progress("work") as progress:
-        progress(3, 30)
-        raise ValueError("broken")
+    def broken() -> None:
+        with Terminal().progress("work") as progress:
+            progress(3, 30)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        broken()
     assert capsys.readouterr().err.splitlines() == ["work: 3 of 30"]

@@ -144,3 +144,32 @@ def test_a_task_file_may_go_on_to_work_and_is_run_up_to_there(tmp_path: Path) ->
     from attriboard.evaluation.catalog import load_task
 
     assert load_task(path).card.name == "mine"
+
+
+RANDOM_DATA = """
+    import attriboard as ab
+    import torch
+    from torch import nn
+
+    x = torch.randn(30, 3)
+
+    def build():
+        return nn.Linear(3, 1)
+
+    task = ab.define_task(
+        "drawn", model=build, train=(x[:20], x[:20, 0]), test=(x[20:], x[20:, 0]), loss="squared_error",
+        recipe=ab.Recipe(optimizer="sgd", learning_rate=0.1, epochs=2, batch_size=5),
+    )
+"""
+
+
+def test_a_task_file_that_draws_other_data_each_time_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.py"
+    path.write_text(textwrap.dedent(RANDOM_DATA))
+    program = "import sys; from attriboard.contracts.task import TaskSpec, task_in_file; from pathlib import Path; "
+    program += "print(TaskSpec.of(task_in_file(Path(sys.argv[1]))).model_dump_json())"
+    # Another process, as a worker is: within one the file is run once.
+    written = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    spec = TaskSpec.model_validate_json(written.stdout)
+    with pytest.raises(InputError, match=r"drawn\.py: every process runs it.*seed what it draws at random"):
+        spec.load()
