@@ -24,6 +24,7 @@ from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.leaderboard.reading import read_bundles
 from attriboard.records.files import AnyRecord, read_named, write_record
 from attriboard.records.published import published_results
+from bench.code_digest import History
 from bench.records_plan import Bundles, Confirmed, Due, Unit, current_records, plan, unit_code, units
 
 Maker = Callable[[Unit], Sequence[AnyRecord]]
@@ -51,6 +52,7 @@ class Remaking:
     ) -> None:
         self._results, self._confirmed, self._bundles = results, Confirmed(confirmed), bundles
         self._retrain_seconds, self._options = retrain_seconds, options
+        self._history = History(Path(__file__).parent)
 
     @cached_property
     def _committed(self) -> list[AnyRecord]:
@@ -67,7 +69,7 @@ class Remaking:
 
     def due(self, every: Sequence[Unit]) -> list[Due]:
         """What of the selected is to be made again."""
-        found = plan(every, self._confirmed, self._bundles, self._options.before)
+        found = plan(every, self._confirmed, self._bundles, self._history, self._options.before)
         return [due for due in found if not self._options.kind or due.unit.kind in self._options.kind]
 
     def make(self, maker: Maker, hours: float, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:

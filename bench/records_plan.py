@@ -5,12 +5,12 @@ due where
 
 - *inputs*: its task, ground truth or checkpoints are others than those of its records;
 - *scores moved*: it is a use, and scores of its method on its task moved after it was made;
-- *code*: nobody has run its scores again with today's code of the method.
+- *code*: its scores were neither made nor run again with today's code of the method.
 
-What was run again with which code is in `leaderboard/confirmed.json`. Records before that file say only which file
-their method was in, so for them nothing is assumed: running their scores again shows whether they hold. Uses take hours
-of retraining and follow their scores; those that have no scores beside them (tasks without ground truth) are due like
-scores.
+A record names the commit that it was made with, and the repository has that commit's code. What was run again with
+which code is in `leaderboard/confirmed.json`. Where neither is known, running the scores again shows whether they hold.
+Uses take hours of retraining and follow their scores; those that have no scores beside them (tasks without ground
+truth) are due like scores.
 """
 
 import json
@@ -30,7 +30,7 @@ from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
 from attriboard.records.uses import ASKED, BrittlenessRecord, QldRecord, RemovalRecord
-from bench.code_digest import GRADING, code_digest
+from bench.code_digest import GRADING, Find, History, code_digest
 
 SCORES = "scores"
 START_SECONDS = 4.0  # of one core: a process that imports PyTorch
@@ -202,8 +202,13 @@ def retrains(record: AnyRecord) -> int:
     return 0
 
 
-def unit_code(unit: Unit) -> str:
-    """Digest of the code that a unit's scores and grades come from; of installed packages, their version."""
+def unit_code(unit: Unit, find: Find | None = None) -> str:
+    """Digest of the code that a unit's scores and grades come from; of installed packages, their version.
+
+    Args:
+        unit: whose.
+        find: the code; by default today's.
+    """
     first = unit.records[0].attributor
     if first.origin != "builtin":
         return str(first.digest)
@@ -211,13 +216,25 @@ def unit_code(unit: Unit) -> str:
     chosen = {record.selector for record in unit.records if isinstance(record, SelectionRecord)}
     references |= SELECTORS
     names = [first.name, *sorted(chosen & set(SELECTORS))]
-    return code_digest([*(references.get(name, "").partition(":")[0] for name in names), *GRADING])
+    return code_digest([*(references.get(name, "").partition(":")[0] for name in names), *GRADING], find)
+
+
+def made_with_todays_code(unit: Unit, history: History) -> bool:
+    """Whether all attributions of a unit come from commits whose code of the method is today's."""
+    states = {record.provenance.git for record in unit.records if not isinstance(record, SelectionRecord)}
+    today = unit_code(unit)
+    for state in states:
+        find = history.at(state.commit) if state and not state.dirty else None
+        if find is None or unit_code(unit, find) != today:
+            return False
+    return bool(states)
 
 
 def plan(
     every: Sequence[Unit],
     confirmed: Confirmed,
     bundles: Bundles,
+    history: History,
     before: str = "",
 ) -> list[Due]:
     """What is due, the certain first and then the cheapest.
@@ -226,6 +243,7 @@ def plan(
         every: all units.
         confirmed: what was made again.
         bundles: today's.
+        history: the code of the past.
         before: a time; units with older records are due in any case.
     """
     scored = {(unit.task, unit.method) for unit in every if unit.kind == SCORES and not unit.question}
@@ -239,10 +257,11 @@ def plan(
             known = confirmed.get(f"{unit.task}/{unit.method}/{SCORES}")
             if known and known.moved and unit.oldest < known.moved:
                 found.append(Due(unit, "scores moved", True))
-        elif (known := confirmed.get(unit.name)) is None:
-            found.append(Due(unit, "code: not run again yet", False))
-        elif known.code != unit_code(unit):
-            found.append(Due(unit, f"code: changed since {known.when}", False))
+        else:
+            known = confirmed.get(unit.name)
+            if (known and known.code == unit_code(unit)) or made_with_todays_code(unit, history):
+                continue
+            found.append(Due(unit, f"code: changed since {known.when if known else unit.oldest}", False))
     return sorted(found, key=lambda due: (not due.certain, due.unit.seconds, due.unit.name))
 
 

@@ -1,12 +1,15 @@
 """`python -m bench.records`: what is due, what supersedes, what a check finds, and where it goes on after a stop."""
 
 import argparse
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from generated import ROOT
 from leaderboard_records import LAMBDAS, make_record, make_removal, make_selection, make_use
 from selecting import few_resamples, run_inline
 
@@ -16,7 +19,7 @@ from attriboard.leaderboard.reading import read_entries
 from attriboard.leaderboard.study import studies
 from attriboard.records.files import AnyRecord, read_records, write_record
 from attriboard.records.model import AttributionRecord
-from bench.code_digest import code_digest, module_file
+from bench.code_digest import FOLDERS, History, code_digest, installed
 from bench.records import Remaking, parse
 from bench.records_plan import (
     SCORES,
@@ -33,6 +36,7 @@ from bench.records_run import TOLERANCE, compared, make, outcome, sample, tolera
 
 TASK = "digits_mlp"
 TRUTH, CHECKPOINTS = "c0" * 32, "cd" * 32
+HISTORY = History(Path(__file__).parent)
 OLD, NEW = "2025-11-24T21:05:00Z", "2026-01-01T00:00:00Z"
 
 
@@ -188,7 +192,7 @@ def test_changed_inputs_are_due_first_and_for_sure(
 ) -> None:
     bundles = BUNDLES | {(TASK, kind, ""): bundle(kind, **({"sha256": BUNDLES[TASK, kind, ""].sha256} | changes))}
     every = units(read_records(results), {})
-    found = plan(every, Confirmed(tmp_path / "confirmed.json"), bundles)
+    found = plan(every, Confirmed(tmp_path / "confirmed.json"), bundles, HISTORY)
     assert {due.reason for due in found} == {reason}
     assert all(due.certain for due in found)
     assert len(found) == len(every)  # uses, too
@@ -199,9 +203,9 @@ def test_other_code_is_due_again_and_what_was_made_with_it_is_not(results: Path,
     (unit,) = units([make_record("grad_dot")], {})
     confirmed = Confirmed(tmp_path / "confirmed.json")
     confirmed.add(unit.name, unit_code(unit), NEW, moved=False)
-    assert plan([unit], Confirmed(tmp_path / "confirmed.json"), BUNDLES) == []
+    assert plan([unit], Confirmed(tmp_path / "confirmed.json"), BUNDLES, HISTORY) == []
     confirmed.add(unit.name, "0" * 64, NEW, moved=False)
-    (due,) = plan([unit], confirmed, BUNDLES)
+    (due,) = plan([unit], confirmed, BUNDLES, HISTORY)
     assert (due.reason, due.certain) == (f"code: changed since {NEW}", False)
 
 
@@ -216,8 +220,8 @@ def test_records_on_the_ground_truths_of_two_questions_are_two_units_each_with_i
 
 
 def test_uses_without_scores_beside_them_are_due_like_scores(tmp_path: Path) -> None:
-    (due,) = plan([unit_of(make_use("mislabel"))], Confirmed(tmp_path / "confirmed.json"), BUNDLES)
-    assert due.reason == "code: not run again yet"
+    (due,) = plan([unit_of(make_use("mislabel"))], Confirmed(tmp_path / "confirmed.json"), BUNDLES, HISTORY)
+    assert due.reason.startswith("code: changed since 20")
 
 
 def test_the_newest_record_of_a_question_counts_and_choices_are_one_question() -> None:
@@ -334,7 +338,7 @@ def f(x):
         place.mkdir()
         (place / "method.py").write_text(method)
         (place / "tool.py").write_text(tool)
-        return code_digest(["method"], lambda name: place / f"{name}.py" if name in ("method", "tool") else None)
+        return code_digest(["method"], {path.stem: path.read_text() for path in place.iterdir()}.get)
 
     here = digest(method, "RATE = 2")
     other_words = method.replace("Words", "Other words").replace("'x'", "'x is negative'") + "# the end"
@@ -343,8 +347,36 @@ def f(x):
     assert digest(method.replace("x < 0", "x < 1"), "RATE = 2") != here
 
 
-def test_modules_outside_what_computes_have_no_file_here() -> None:
-    assert module_file("attriboard.toolkit.averaging") is not None
-    assert module_file("attriboard.base.errors") is None
-    assert module_file("torch.nn") is None
-    assert module_file("attriboard") is None
+def test_modules_outside_what_computes_do_not_count() -> None:
+    assert installed("attriboard.toolkit.averaging") is not None
+    assert installed("attriboard.contracts.spectrum") is not None
+    for name in ("attriboard.contracts.card", "attriboard.base.errors", "attriboard.toolkit", "torch.nn", "attriboard"):
+        assert installed(name) is None
+
+
+def test_records_of_a_commit_with_todays_code_are_not_due(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(tmp_path / "repository"), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, tmp_path / "repository" / folder)
+    git("init", "-q")
+    commits = []
+    for text in ("# another comment", "EXTRA = 1"):
+        with (tmp_path / "repository" / "benchmark" / "scoring" / "lds.py").open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+        git("add", ".")
+        git("commit", "-q", "-m", text)
+        commits.append(git("rev-parse", "HEAD"))
+
+    def due(commit: str, *, dirty: bool = False) -> list[str]:
+        record = make_record("grad_dot", provenance__git={"commit": commit, "dirty": dirty})
+        history = History(tmp_path / "repository" / "attributors")
+        return [d.reason for d in plan([unit_of(record)], Confirmed(tmp_path / "none.json"), BUNDLES, history)]
+
+    assert due(commits[0]) == []
+    changed = f"code: changed since {make_record().created}"
+    assert due(commits[1]) == [changed]
+    assert due(commits[0], dirty=True) == [changed]
+    assert due("0" * 40) == [changed]
