@@ -9,21 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.base.digests import digest
-from attriboard.base.errors import InputError
+from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import cache_folder, store_root
+from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth import checkpoints
-from attriboard.groundtruth.bundle import write_ground_truth
+from attriboard.groundtruth.bundle import read_ground_truth, write_ground_truth
 from attriboard.groundtruth.identity import check_identity
+from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.groundtruth.plan import as_masks, checkpoint_requests, planned, truth_requests
-from attriboard.groundtruth.sealed import content_digest, write_sealed
+from attriboard.groundtruth.sealed import Tensors, content_digest, read_sealed, write_sealed
 from attriboard.records.model import Provenance
 from attriboard.records.provenance import provenance
 from attriboard.retraining.engine import Progress, retrain
 from attriboard.retraining.executors import Executor
 from attriboard.retraining.opening import has_batch_norm
-from attriboard.retraining.store import RetrainStore
+from attriboard.retraining.store import RetrainStore, Shard
 from attriboard.retraining.trainer import blank_model, state_parts
 
 
@@ -56,6 +58,8 @@ def build_ground_truth(
 ) -> None:
     """Retrain on every mask with every repeat, as far as the store does not have it, and write the bundle.
 
+    A published bundle is extended: its retrains are taken from it, and none of its rows changes.
+
     Args:
         task: the task.
         path: the bundle's file.
@@ -67,7 +71,8 @@ def build_ground_truth(
         progress: see `retrain`.
 
     Raises:
-        InputError: sizes out of range, or the same seed is asked for where batch norm sees removed examples.
+        InputError: sizes out of range, or the same seed is asked for where batch norm sees removed examples; or a
+            published bundle has other rows, or more.
     """
     card = task.card
     check_question(task, question)
@@ -76,12 +81,37 @@ def build_ground_truth(
     n_repeats = size.n_repeats if n_repeats is None else n_repeats
     requests = truth_requests(card, n_masks, n_repeats, question)
     code = provenance()  # now: hours may pass, and the checkout may change
+    _take_published(task, path, store, question)
     retrain(task, requests, store, executor, progress)
     digests = [r.digest(card.fingerprint) for r in requests]
     outputs = read_outputs(task, store, digests, n_masks)
     masks, seeds = planned(requests, n_masks, card.data.n_train)
     asked = question.name if question else ""
     write_ground_truth(path, masks, seeds, outputs, question=asked, **origin(task, code, store.seconds(digests)))
+
+
+def _take_published(task: Task, path: Path, store: RetrainStore, question: Question | None) -> None:
+    """Add the retrains of the published bundle that is to be extended, as far as the store does not have them."""
+    card = task.card
+    if BundleRegistry(path.parent).listed(path) is None or not path.is_file():
+        return
+    try:
+        truth = read_ground_truth(path)
+    except FormatError:  # damaged: it is built anew
+        return
+    names = {f"outputs/{name}": name for name in task.measurements}
+    same = truth.card.fingerprint == card.fingerprint and truth.question == question
+    if not same or set(names.values()) - set(truth.outputs):
+        return
+    n_masks, n_repeats = truth.seeds.shape
+    digests = [r.digest(card.fingerprint) for r in truth_requests(card, n_masks, n_repeats, question)]
+    rows = [row for row, digest in enumerate(digests) if not store.has(digest, names)]
+    if not rows:
+        return
+    # As requests go: repeat by repeat.
+    arrays = {key: truth.outputs[name].swapaxes(0, 1).reshape(len(digests), -1)[rows] for key, name in names.items()}
+    seconds = truth.card.retrain_seconds * len(rows) / len(digests)
+    store.add(Shard(card.fingerprint, tuple(digests[row] for row in rows), arrays, seconds).to_bytes())
 
 
 def check_question(task: Task, question: Question | None) -> None:
@@ -115,7 +145,7 @@ def build_checkpoints(
     executor: Executor | None = None,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Train the models that attributors are given and write their bundle.
+    """Train the models that attributors are given and write their bundle; a published one that has them stays.
 
     Args:
         task: the task.
@@ -127,13 +157,16 @@ def build_checkpoints(
     card = task.card
     requests = checkpoint_requests(card)
     code = provenance()  # now: hours may pass, and the checkout may change
-    retrain(task, requests, store, executor, progress)
-    digests = [request.digest(card.fingerprint) for request in requests]
     seen = as_masks([request.indices for request in requests], card.data.n_train)
     tensors = {
         "subsets": np.packbits(seen, axis=1),
         "seeds": np.array([request.seed for request in requests]),
     }
+    if BundleRegistry(path.parent).listed(path) and _has_models(path, card, tensors):
+        progress(len(requests), len(requests))
+        return
+    retrain(task, requests, store, executor, progress)
+    digests = [request.digest(card.fingerprint) for request in requests]
     compact = card.checkpoints.stored == "bfloat16"
     start = (task.pretrained() if compact else None) or {}
     for epoch in card.checkpoints.epochs:
@@ -150,6 +183,16 @@ def build_checkpoints(
         **origin(task, code, store.seconds(digests)),
     )
     write_sealed(path, tensors, sealed)
+
+
+def _has_models(path: Path, card: TaskCard, models: Tensors) -> bool:
+    """Whether a bundle has the models of these subsets and seeds, at the epochs of a card."""
+    try:
+        tensors, found = read_sealed(path, checkpoints.CheckpointCard, checkpoints.FORMAT)
+    except FormatError:
+        return False
+    same = all(np.array_equal(tensors[name], wanted) for name, wanted in models.items())
+    return same and found.fingerprint == card.fingerprint and found.task.checkpoints.epochs == card.checkpoints.epochs
 
 
 def keep_checkpoints(task: Task) -> Path:

@@ -144,13 +144,33 @@ def write_ground_truth(
     mode: int = 0o644,
     **card: Any,
 ) -> None:
-    """Write a bundle with the permissions `mode`; `card` has the fields of its card that the arrays do not give."""
+    """Write a bundle with the permissions `mode`; `card` has the fields of its card that the arrays do not give.
+
+    A published one is replaced only where it is extended: more masks or repeats, and no row of it changes.
+    """
     tensors: dict[str, NDArray[Any]] = {"masks": np.packbits(masks, axis=1), "seeds": seeds}
     tensors |= {f"outputs/{name}": array for name, array in outputs.items()}
     n_masks, n_repeats, n_test = next(iter(outputs.values())).shape
     sizes = {"n_masks": n_masks, "n_repeats": n_repeats, "n_test": n_test}
     sealed = card_type(format=form, content_sha256=content_digest(tensors), **sizes, **card)
-    write_sealed(path, tensors, sealed, mode)
+    made = GroundTruth(masks, seeds, outputs, sealed, path)
+    write_sealed(path, tensors, sealed, mode, extends=path.is_file() and _extends(made, card_type, form))
+
+
+def _extends(made: GroundTruth, card_type: type[GroundTruthCard], form: str) -> bool:
+    """Whether the file that is there has the first masks and repeats of the one that was made, and nothing else."""
+    try:
+        old = read_ground_truth(made.path, card_type, form)
+    except FormatError:
+        return False
+    n, r = old.seeds.shape
+    return (
+        (old.card.fingerprint, old.card.question) == (made.card.fingerprint, made.card.question)
+        and old.outputs.keys() == made.outputs.keys()
+        and np.array_equal(made.masks[:n], old.masks)
+        and np.array_equal(made.seeds[:n, :r], old.seeds)
+        and all(np.array_equal(made.outputs[name][:n, :r], old.outputs[name]) for name in old.outputs)
+    )
 
 
 def read_ground_truth(

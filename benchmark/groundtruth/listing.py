@@ -332,6 +332,18 @@ class BundleRegistry:
             self.entries = BundleRegistry(self.folder).entries
         return entry
 
+    def listed(self, path: Path) -> BundleEntry | None:
+        """The entry of a file of the folder."""
+        return next((entry for entry in self.entries if path == self.folder / entry.file), None)
+
+    def relist(self, path: Path) -> None:
+        """List the bytes that a file has now: its ground truth was extended. URLs, which have the old ones, go."""
+        before = self.listed(path)
+        assert before is not None, "only what is listed is extended"
+        now = before.model_copy(update={"sha256": digest_file(path), "bytes": path.stat().st_size, "urls": ()})
+        write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
+        self.entries = BundleRegistry(self.folder).entries
+
     def commit(self, commitment: Commitment) -> None:
         """Name a held-out ground truth in the list, and write the list."""
         write_listing(self.folder, self.entries, (*self.held_out, commitment))

@@ -1,13 +1,16 @@
 """The list of published bundles."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from tiny import Published, tiny_card
 
 from attriboard.base.errors import DataError, FormatError, InputError
-from attriboard.groundtruth.build import build_ground_truth, open_store
-from attriboard.groundtruth.bundle import read_ground_truth
+from attriboard.groundtruth import build
+from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
+from attriboard.groundtruth.bundle import read_ground_truth, write_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.groundtruth.opening import open_bundles
 from attriboard.retraining.executors import InProcess
@@ -63,6 +66,72 @@ def test_building_again_leaves_what_is_published_as_it_is(folder: Path, publishe
     assert path.read_bytes() == before
     with pytest.raises(InputError, match=r"is published, .* raise the card's version"):
         build_ground_truth(published.task, path, store, n_masks=7)
+    assert path.read_bytes() == before
+
+
+def test_a_published_ground_truth_is_extended_and_none_of_its_rows_changes(
+    folder: Path, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, path = published.task.card, folder / published.truth.name
+    before = BundleRegistry(folder).register(card, "groundtruth")
+    old = read_ground_truth(path)
+    asked: list[int] = []
+    train = build.retrain
+
+    def counted(task: Any, requests: Any, store: Any, *rest: Any) -> Any:
+        names = [f"outputs/{name}" for name in task.measurements]
+        asked.append(sum(not store.has(request.digest(card.fingerprint), names) for request in requests))
+        return train(task, requests, store, *rest)
+
+    monkeypatch.setattr(build, "retrain", counted)
+    elsewhere = open_store(published.task, tmp_path / "another machine")
+    build_ground_truth(published.task, path, elsewhere, n_masks=10, executor=InProcess())
+    new = read_ground_truth(path)
+    assert asked == [2 * new.seeds.shape[1]]
+    assert (len(old.masks), len(new.masks)) == (8, 10)
+    for name, values in old.outputs.items():
+        assert np.array_equal(new.outputs[name][:8], values)
+    registry = BundleRegistry(folder)
+    assert registry.locate(card, "groundtruth") == path
+    assert registry.find(card, "groundtruth") == registry.register(card, "groundtruth") != before
+    # What was extended says how long all of it took.
+    assert new.card.retrain_seconds > old.card.retrain_seconds
+
+
+def test_what_has_other_rows_is_no_extension(folder: Path, published: Published) -> None:
+    path = folder / published.truth.name
+    BundleRegistry(folder).register(published.task.card, "groundtruth")
+    truth, before = read_ground_truth(path), path.read_bytes()
+    more = {name: np.concatenate([values, values[:2]]) for name, values in truth.outputs.items()}
+    masks, seeds = np.concatenate([truth.masks, truth.masks[:2]]), np.concatenate([truth.seeds, truth.seeds[:2]])
+    more["loss"][3, 0, 5] += 1e-6
+    facts = truth.card.model_dump(exclude={"format", "content_sha256", "n_masks", "n_repeats", "n_test"})
+    with pytest.raises(InputError, match="is published, and what was built differs from it"):
+        write_ground_truth(path, masks, seeds, more, **facts)
+    assert path.read_bytes() == before
+
+
+def test_a_list_that_was_not_written_after_an_extension_is_written_by_the_next_build(
+    folder: Path, published: Published
+) -> None:
+    card, path = published.task.card, folder / published.truth.name
+    BundleRegistry(folder).register(card, "groundtruth")
+    old_list = (folder / "registry.json").read_bytes()
+    store = open_store(published.task, published.store)
+    build_ground_truth(published.task, path, store, n_masks=10, executor=InProcess())
+    (folder / "registry.json").write_bytes(old_list)  # as after a kill between the two
+    build_ground_truth(published.task, path, store, n_masks=10, executor=InProcess())
+    assert BundleRegistry(folder).locate(card, "groundtruth") == path
+
+
+def test_published_models_are_not_trained_again(
+    folder: Path, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / published.checkpoints.name
+    BundleRegistry(folder).register(published.task.card, "checkpoints")
+    before = path.read_bytes()
+    monkeypatch.setattr(build, "retrain", lambda *_: pytest.fail("trained"))
+    build_checkpoints(published.task, path, open_store(published.task, tmp_path / "another machine"))
     assert path.read_bytes() == before
 
 
