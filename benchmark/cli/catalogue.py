@@ -23,6 +23,7 @@ def tasks(
         print(task_template(), end="")
         return
     from attriboard.evaluation.catalog import load_task, task_names
+    from attriboard.groundtruth.bundle import read_sizes
     from attriboard.groundtruth.listing import BundleRegistry
 
     registry = BundleRegistry()
@@ -30,7 +31,9 @@ def tasks(
     for name in task_names():
         task = load_task(name)
         card, entry = task.card, registry.find(task.card, "groundtruth")
-        present = entry is not None and (registry.folder / entry.file).is_file()
+        path = registry.place(entry) if entry else None
+        planned = card.ground_truth.n_masks, card.ground_truth.n_repeats
+        n_masks, n_repeats = read_sizes(path) if path else planned
         documents.append(
             {
                 "name": name,
@@ -38,9 +41,9 @@ def tasks(
                 "n_train": card.data.n_train,
                 "n_test": card.data.n_test,
                 "data": "available" if task.data_available() else "missing",
-                "groundtruth": "available" if present else "missing",
-                "n_masks": card.ground_truth.n_masks,
-                "n_repeats": card.ground_truth.n_repeats,
+                "groundtruth": "available" if path else "missing",
+                "n_masks": n_masks,
+                "n_repeats": n_repeats,
                 "fingerprint": card.fingerprint,
             }
         )

@@ -18,6 +18,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from attriboard.base.digests import digest_file
 from attriboard.base.errors import FormatError, InputError
+from attriboard.base.tensors import read_header
 from attriboard.contracts.question import Question
 from attriboard.groundtruth.plan import split_of
 from attriboard.groundtruth.sealed import (
@@ -171,6 +172,19 @@ def _extends(made: GroundTruth, card_type: type[GroundTruthCard], form: str) -> 
         and np.array_equal(made.seeds[:n, :r], old.seeds)
         and all(np.array_equal(made.outputs[name][:n, :r], old.outputs[name]) for name in old.outputs)
     )
+
+
+def read_sizes(path: Path) -> tuple[int, int]:
+    """Masks and repeats of a bundle, from its header; nothing else is read or checked.
+
+    Raises:
+        FormatError: it has no readable header, or no seeds.
+    """
+    seeds = read_header(path).get("seeds")
+    if seeds is None or len(seeds["shape"]) != 2:
+        raise FormatError(f"{path}: not a ground-truth bundle: it has no seeds, (n_masks, n_repeats); {REMEDY}")
+    n_masks, n_repeats = seeds["shape"]
+    return n_masks, n_repeats
 
 
 def read_ground_truth(

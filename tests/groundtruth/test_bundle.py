@@ -15,7 +15,7 @@ from tiny import N_TEST, N_TRAIN, NormedTinyTask, Published, tiny_card, tiny_tas
 
 from attriboard.base.errors import AttriboardError, FormatError, InputError
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store, train_checkpoints
-from attriboard.groundtruth.bundle import read_ground_truth
+from attriboard.groundtruth.bundle import read_ground_truth, read_sizes
 from attriboard.groundtruth.checkpoints import read_checkpoints
 from attriboard.groundtruth.listing import BundleRegistry
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed
@@ -375,3 +375,9 @@ def test_every_flipped_byte_of_a_bundle_is_noticed(published: Published, tmp_pat
         path.write_bytes(altered)
         with pytest.raises(AttriboardError):
             read_ground_truth(path)
+
+
+def test_the_sizes_of_a_bundle_are_those_of_its_arrays(published: Published) -> None:
+    assert read_sizes(published.truth) == read_ground_truth(published.truth).seeds.shape
+    with pytest.raises(FormatError, match="not a ground-truth bundle: it has no seeds"):
+        read_sizes(published.checkpoints)
