@@ -25,6 +25,7 @@ from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.layers import LayerFactors, LayerGradients, module_of
+from attriboard.toolkit.memory import free_memory
 
 BLOCK_ROWS = 512
 """Rows of K per product: two temporaries of 512 × n instead of two of n × n."""
@@ -34,6 +35,9 @@ BLOCK_COLUMNS = 4096
 
 DENSE_BYTES = 2 * 2**30
 """The most that stored gradients of all examples may take at once."""
+
+HELD_BYTES = 10 * 2**30
+"""The most that gradients of test points may take while the training gradients pass."""
 
 MOST_PASSES = 128
 """Passes over all examples that a kernel may cost."""
@@ -194,12 +198,12 @@ def gradient_products(
 ) -> Tensor:
     """Inner products r = G g' (n_train, n_test), float64, for any model; G is never stored whole.
 
-    Test gradients are held for as many test points as `DENSE_BYTES` allows; the training gradients are
-    computed once for each such group.
+    Test gradients are held for `held_points` test points at a time; the training gradients are computed once for each
+    such group.
     """
     n_test, functions = len(context.test), (train_function, test_function)
     products = torch.zeros(len(context.train), n_test, dtype=torch.float64, device=context.device)
-    group = max(1, DENSE_BYTES // (8 * count_parameters(context)))
+    group = held_points(context)
     for first in range(0, n_test, group):
         points = slice(first, first + group)
         test = collect(context, checkpoint, test_function, context.test[points], beside=functions)
@@ -210,6 +214,21 @@ def gradient_products(
                 add_products(products[rows, points], store(layer), other)
             start = rows.stop
     return products
+
+
+def held_points(context: Context) -> int:
+    """How many test points' gradients are held at once: in half of the memory that is free, up to `HELD_BYTES`.
+
+    Each group of them costs a pass over the training examples, which for a large model is nearly all of the work.
+    """
+    room = max(DENSE_BYTES, min(HELD_BYTES, free_memory(context.device, context.memory_bytes) // 2))
+    return max(1, min(len(context.test), room // gradient_bytes(context)))
+
+
+def gradient_bytes(context: Context) -> int:
+    """Of one example's gradient, written out."""
+    number = max(parameter.element_size() for parameter in context.checkpoints[0].parameters.values())
+    return number * count_parameters(context)
 
 
 def _groups(

@@ -14,7 +14,7 @@ from attriboard.toolkit import factored as factored_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.factored import FactoredGradients
 from attriboard.toolkit.gradients import layer_gradients, per_example_gradients
-from attriboard.toolkit.kernel import gradient_kernels, gradient_products
+from attriboard.toolkit.kernel import gradient_bytes, gradient_kernels, gradient_products, held_points
 from attriboard.toolkit.running import evaluate
 
 N, N_TEST, D = 23, 7, 6
@@ -158,9 +158,21 @@ def test_products_do_not_depend_on_groups_of_test_points(
 ) -> None:
     context = build(make)
     expected = gradient_products(context, context.checkpoints[0], context.loss, context.target)
+    assert held_points(context) == N_TEST
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(kernel_module, "HELD_BYTES", 1)
+    assert held_points(context) == 1
     actual = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_test_gradients_take_at_most_half_of_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(mlp)
+    one = gradient_bytes(context)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one)
+    for free, points in ((6 * one, 3), (7 * one, 3), (0, 1), (100 * N_TEST * one, N_TEST)):
+        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        assert held_points(context) == points
 
 
 def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
