@@ -1,14 +1,15 @@
 """A digest of the code that a method's scores and grades come from, whatever comments and messages say.
 
-It covers the method's module and what that imports, directly or not, of what computes (`COUNTED`). Of each module, the
-syntax tree counts: comments, docstrings, formatting and the texts of exceptions do not. The engine around it
-(processes, retraining, data sets, cards) is left out: its bits have tests of their own, and a sample of records that is
-run again sees it.
+It covers the method's module and whatever that reaches, definition by definition, in what computes (`COUNTED`): a
+function that the method does not use may change. Of each definition, the syntax tree counts: comments, docstrings,
+formatting and the texts of exceptions do not. The engine around it (processes, retraining, data sets, cards) is left
+out: its bits have tests of their own, and a sample of records that is run again sees it.
 """
 
 import ast
 import subprocess
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,28 +19,52 @@ from attriboard.base.digests import digest, digest_bytes
 COUNTED = ("attributors", "contracts.schedule", "contracts.spectrum", "scoring", "toolkit")
 FOLDERS = ("attributors", "benchmark/contracts", "benchmark/scoring", "benchmark/toolkit")
 """Where a checkout has them."""
+WHOLE = "*"
+Target = tuple[str, str]
+"""A module and a name in it, or `WHOLE`."""
 Find = Callable[[str], str | None]
 """Dotted name of a module → its text; `None` for one that does not count."""
 GRADING = tuple(f"attriboard.scoring.{name}" for name in ("bootstrap", "ceiling", "influence", "lds", "split"))
 
 
 def code_digest(modules: Iterable[str], find: Find | None = None) -> str:
-    """SHA-256 of some modules and all that they import of `COUNTED`.
+    """SHA-256 of some modules and of all definitions of `COUNTED` that they reach.
 
     Args:
         modules: dotted names.
         find: see `Find`; by default as this installation has them.
     """
     find = find or installed
-    parts: dict[str, str] = {}
-    left = list(modules)
+    parts: dict[str, list[str]] = {}
+    left: list[Target] = [(name, WHOLE) for name in modules]
     while left:
-        name = left.pop()
-        if name in parts or (text := find(name)) is None:
+        module, name = left.pop()
+        if f"{module}:{name}" in parts or (text := find(module)) is None:
             continue
-        parts[name], imported = _essence(text)
-        left += [module if find(whole) is None else whole for module, whole in imported]
+        found, imports = _statements(text)
+        if name in imports:  # it is passed on
+            left.append(_reached(imports[name], "", find))
+            continue
+        used = [one for one in found if name in (WHOLE, *one.binds) or not one.binds]
+        parts[f"{module}:{name}"] = [one.digest for one in used]
+        bound = {bound for one in found for bound in one.binds}
+        for one in used:
+            inside = imports | dict(one.imports)
+            for reference in one.names:
+                alias, _, attribute = reference.partition(".")
+                if alias in inside:
+                    left.append(_reached(inside[alias], attribute, find))
+                elif alias in bound:
+                    left.append((module, alias))
     return digest(parts)
+
+
+def _reached(target: Target, attribute: str, find: Find) -> Target:
+    """What an imported name leads to: a definition, a module's attribute, or a whole module."""
+    module, name = target
+    if name == WHOLE or find(f"{module}.{name}") is None:
+        return target
+    return f"{module}.{name}", attribute or WHOLE
 
 
 @cache
@@ -110,14 +135,60 @@ class _Essence(ast.NodeTransformer):
         return ast.Pass() if ast.unparse(node.test).endswith("TYPE_CHECKING") else self.generic_visit(node)
 
 
+@dataclass(frozen=True)
+class _Statement:
+    """One statement of a module.
+
+    Attributes:
+        digest: of its code.
+        binds: top-level names that it defines; none for one that acts: it counts for all.
+        names: those that it refers to, with their first attribute: "knobs.GRID".
+        imports: name → what it stands for, of the imports in it.
+    """
+
+    digest: str
+    binds: tuple[str, ...]
+    names: tuple[str, ...]
+    imports: tuple[tuple[str, Target], ...]
+
+
 @cache
-def _essence(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Digest of a module's code, and of each name that it imports the module and the name in full."""
+def _statements(text: str) -> tuple[tuple[_Statement, ...], dict[str, Target]]:
+    """A module's statements, and what its imports stand for."""
     tree = _Essence().visit(ast.parse(text))
-    imported = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [(alias.name, alias.name) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [(node.module, f"{node.module}.{alias.name}") for alias in node.names]
-    return digest_bytes(ast.unparse(tree).encode()), tuple(imported)
+    own = [node for node in tree.body if not isinstance(node, ast.Pass | ast.Import | ast.ImportFrom)]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return tuple(map(_statement, own)), dict(found for node in imports for found in _imported(node))
+
+
+def _imported(node: ast.AST) -> list[tuple[str, Target]]:
+    if isinstance(node, ast.Import):
+        return [(alias.asname or alias.name.partition(".")[0], (alias.name, WHOLE)) for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [(alias.asname or alias.name, (node.module, alias.name)) for alias in node.names]
+    return []
+
+
+def _statement(node: ast.stmt) -> _Statement:
+    parts = list(ast.walk(node))
+    # A name before a dot reaches what is looked up in it, not all of it.
+    dotted = {id(part.value): part for part in parts if isinstance(part, ast.Attribute)}
+    names = {
+        f"{part.id}.{dotted[id(part)].attr}" if id(part) in dotted else part.id
+        for part in parts
+        if isinstance(part, ast.Name)
+    }
+    return _Statement(
+        digest_bytes(ast.unparse(node).encode()),
+        _bound(node),
+        tuple(sorted(names)),
+        tuple(found for part in parts for found in _imported(part)),
+    )
+
+
+def _bound(node: ast.stmt) -> tuple[str, ...]:
+    """Top-level names that a statement defines."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return (node.name,)
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return tuple(part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
