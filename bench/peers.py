@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Key → attributor and hyperparameters."""
 
 SECTIONS = (
-    ("Defaults", "Everybody's own defaults, so that hyperparameters differ too.",
+    ("Defaults", "Each library's own defaults, so hyperparameters differ too.",
      ("grad_dot", "tracin dattri", "cg", "cg dattri", "ekfac", "ekfac dattri", "ekfac kronfluence", "trak",
       "trak dattri", "trak traker"), None),
     ("EK-FAC, the same settings", "Empirical Fisher matrix, λ = .001. The oracle is the exact empirical Fisher matrix.",
@@ -59,7 +59,7 @@ SECTIONS = (
     ("TRAK, the same settings", "One half-data model, λ = 3.16, 512 dimensions. The oracle does not project.",
      ("trak same", "trak same dattri", "trak same traker", "trak same oracle"), "trak same oracle"),
 )  # fmt: skip
-"""Tables: title, what is compared, cases, and the one that says who is right."""
+"""Tables: title, what is compared, cases, and the one that shows which is right."""
 
 
 def run_case(key: str) -> None:
