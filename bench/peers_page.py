@@ -14,9 +14,9 @@ Section = tuple[str, str, Sequence[str], str | None]
 
 HEAD = """# Side by side with other libraries
 
-Made by `python -m bench peers` (dattri 0.3.0, kronfluence 1.0.1 and traker 0.3.2 installed); numbers are from one run. Every
-library's own code runs behind our adapters on the same checkpoints with the same λ (see [methods](methods.md)). Where they
-differ, a dense float64 oracle shows which is right: the formula written out with explicit matrices.
+Made by `python -m bench peers` (dattri 0.3.0, kronfluence 1.0.1 and traker 0.3.2 installed); numbers are from one run.
+Every library's own code runs behind our adapters on the same checkpoints with the same λ (see [methods](methods.md)).
+Where they differ, a dense float64 oracle shows which is right: the formula written out with explicit matrices.
 """
 
 TOY = """
@@ -35,14 +35,14 @@ itself.
 
 ### Conjugate gradients against the explicit Hessian
 
-λ = .2, 12 iterations, the training set in one batch or in several. *Size* is the norm of the scores divided by that of the
-oracle's.
+λ = .2, 12 iterations, the training set in one batch or in several. *Size* is the norm of the scores divided by
+that of the oracle's.
 
 {cg}
 
-dattri adds up the inverses of its cache batches' Hessians. Ours adds up Hessian products: between batches of 16, of 64 and
-of all examples, our scores differ by {between} of the largest. After 50 iterations, long after convergence, {many_dattri} of dattri's
-scores are NaN or infinite, because its tolerance is not used; of ours, {many_ours} are.
+dattri adds up the inverses of its cache batches' Hessians. Ours adds up Hessian products: between batches of 16, of
+64 and of all examples, our scores differ by {between} of the largest. After 50 iterations, long after convergence,
+{many_dattri} of dattri's scores are NaN or infinite, because its tolerance is not used; of ours, {many_ours} are.
 
 ### TRAK against the dense formula
 
@@ -114,9 +114,9 @@ def _outcome(value: float | str) -> str:
 def _intro(points: int) -> str:
     return (
         f"## mnist_mlp\n\n109,386 parameters, 5,000 training examples; only the first {points} scoring points, because "
-        "some libraries are slow for each\npoint. All runs use one thread of a shared machine, so seconds are comparable only "
-        "within a factor of about two. *Memory* is\nthe peak resident memory minus what was resident before the fit. LDS is "
-        "on the task's ground truth, at these points."
+        "some libraries are slow for each\npoint. All runs use one thread of a shared machine, so seconds are comparable "
+        "only within a factor of about two. *Memory*\nis the peak resident memory minus what was resident before the fit. "
+        "LDS is on the task's ground truth, at these points."
     )
 
 
