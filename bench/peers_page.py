@@ -114,9 +114,9 @@ def _outcome(value: float | str) -> str:
 def _intro(points: int) -> str:
     return (
         f"## mnist_mlp\n\n109,386 parameters, 5,000 training examples; only the first {points} scoring points, because "
-        "some libraries are slow for each\npoint. All runs use one thread of a shared machine, so seconds are comparable "
-        "only within a factor of about two. *Memory*\nis the peak resident memory minus what was resident before the fit. "
-        "LDS is on the task's ground truth, at these points."
+        "some libraries are slow for each\npoint. All runs use one thread of a shared machine, so seconds are "
+        "comparable only within a factor of about two. *Memory* is\nthe peak resident memory minus what was resident "
+        "before the fit. LDS is on the task's ground truth, at these points."
     )
 
 
