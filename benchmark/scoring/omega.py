@@ -22,6 +22,7 @@ from attriboard.scoring.budget import draw_models, multiplicities
 
 _STREAM = 7  # second key word of Philox
 _LARGEST = 10.0  # of ω: the LDS rises whatever ξ is, which is at most 1
+_LEAST_FALL = 1e-5  # of log n over log λ, 1 at most: less may be rounding of float32 scores
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def estimate_omega(
     p, y = predictions[:, :, usable], np.asarray(outputs, dtype=np.float64)[:, usable]
     n, step = spreads[:, usable], (decades[2] - decades[0]) * np.log(10.0)
     fall = -(np.log(n[2]) - np.log(n[0])) / step  # λ t₃/t₂
-    if not fall.size or fall.mean() <= 0:
+    if not fall.size or fall.mean() < _LEAST_FALL:
         return None
     scale = 1.0 / (n[1] * deviations[usable])
     weights = np.vstack([np.ones((1, k)), _resamples(k, n_resamples, seed)])
