@@ -209,7 +209,7 @@ def test_tables_are_rows_and_text_has_its_tokens() -> None:
     assert [row["side"] for row in shown] == ["test", "helpful", "helpful", "harmful", "harmful"]
     first = task.load_data().test.inputs[2].tolist()
     assert shown[0]["inputs"] == ", ".join(f"{value:.4g}" for value in first)
-    assert shown[0]["target"] == "0"
+    assert shown[0]["label"] == "0"
     tokens = torch.tensor([[0, 1], [1, 2], [2, 0], [2, 2]])
     words = ["<pad>", "good", "bad"]
     text = small_task(

@@ -1,0 +1,101 @@
+"""The table of docs/findings/mini-and-full.md is that of the committed records.
+
+`python tests/repository/test_mini_and_full.py` writes it anew.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from generated import ROOT, Passage
+from scipy.stats import spearmanr
+
+from attriboard.contracts.selector import REGULARIZATION
+from attriboard.leaderboard.reading import read_bundles, read_entries
+from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, studies
+from attriboard.records.published import published_folders
+
+MINI, FULL = "cifar2_resnet9_mini", "cifar2_resnet9"
+SURROGATE, DEFLATED = "surrogate", "deflated_surrogate"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one task: LDS and λ of the default, of ξ, of ξ without outlying eigenvalues, and of the oracle."""
+
+    lds: tuple[float | None, ...]
+    strengths: tuple[float | None, ...] = ()
+
+    @property
+    def headline(self) -> float:
+        """Without retraining: of ξ's λ where it chooses one, else of the default."""
+        default, selected = self.lds[:2]
+        found = default if selected is None else selected
+        assert found is not None
+        return found
+
+
+def row(method: MethodStudy) -> Row | None:
+    """From the selections where there are any, whatever other hyperparameters they start from."""
+    found = {name: entry.record for name, entry in method.selections.items() if entry.record.status == "ok"}
+    if SURROGATE not in found:
+        result = method.lds("default")
+        return Row((result.mean, None, None, None)) if result else None
+    chosen = found[SURROGATE]
+    graded = chosen.default, chosen.selected, found[DEFLATED].selected if DEFLATED in found else None, chosen.oracle
+    strengths = (one.hyperparameters.get(REGULARIZATION) if one else None for one in graded)
+    return Row(
+        tuple(one.lds if one else None for one in graded),
+        tuple(value if isinstance(value, float) else None for value in strengths),
+    )
+
+
+@cache
+def both() -> tuple[TaskStudy, TaskStudy]:
+    found = studies(read_entries(published_folders()), read_bundles(ROOT / "leaderboard" / "groundtruth"))
+    return found[MINI], found[FULL]
+
+
+@cache
+def rows() -> dict[str, tuple[Row, Row]]:
+    """Method → its row on the mini and on the full task, the best on the full task first."""
+    mini, full = both()
+    pairs = {name: (row(mini.methods[name]), row(full.methods[name])) for name in full.methods if name in mini.methods}
+    known = {name: (one, other) for name, (one, other) in pairs.items() if one and other and name != SIGN_FLIPPED}
+    return dict(sorted(known.items(), key=lambda item: -(item[1][1].lds[-1] or item[1][1].headline)))
+
+
+def table() -> str:
+    """LDS in per cent of the ceiling, and λ."""
+    lines = ["| method | mini, LDS in % of the ceiling | full | mini, λ | full |", "|---" * 5 + "|"]
+    for name, pair in rows().items():
+        shares = (_shares(one, study.ceiling or 1.0) for one, study in zip(pair, both(), strict=True))
+        lines.append(f"| `{name}` | {' | '.join([*shares, *map(_strengths, pair)])} |")
+    ceilings = " and ".join(f"{study.ceiling:.3f}" for study in both())
+    headlines = [[one.headline for one in column] for column in zip(*rows().values(), strict=True)]
+    best = [[one.lds[-1] or one.headline for one in column] for column in zip(*rows().values(), strict=True)]
+    usual, possible = spearmanr(*headlines).statistic, spearmanr(*best).statistic
+    return (
+        "\n".join(lines)
+        + f"\n\nCeilings: {ceilings}. Spearman's correlation of the {len(rows())} methods' LDS on the two "
+        f"tasks: {usual:.2f} without retraining, {possible:.2f} with the oracle's λ.\n\n"
+    )
+
+
+def _shares(one: Row, ceiling: float) -> str:
+    shown = ["–" if lds is None else str(round(100 * lds / ceiling)).replace("-", "−") for lds in one.lds]
+    return " / ".join(shown) if one.strengths else shown[0]
+
+
+def _strengths(one: Row) -> str:
+    return " / ".join("–" if value is None else f"{value:.2g}" for value in one.strengths[1:]) or "–"
+
+
+PASSAGE = Passage("findings/mini-and-full.md", "<!-- records -->\n", "<!-- end -->\n", table)
+
+
+def test_the_table_is_that_of_the_records() -> None:
+    assert PASSAGE.found() == table(), "run: python tests/repository/test_mini_and_full.py"
+
+
+if __name__ == "__main__":
+    PASSAGE.write()
