@@ -14,7 +14,7 @@ parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,9 @@ DENSE_BYTES = 2 * 2**30
 
 HELD_BYTES = 10 * 2**30
 """The most that gradients of test points may take while the training gradients pass."""
+
+JOINED_ROWS = 48
+"""Training examples per product with held test gradients, at least."""
 
 MOST_PASSES = 128
 """Passes over all examples that a kernel may cost."""
@@ -208,12 +211,43 @@ def gradient_products(
         points = slice(first, first + group)
         test = collect(context, checkpoint, test_function, context.test[points], beside=functions)
         start = 0
-        for chunk in layer_gradients(context, checkpoint, train_function, context.train, beside=functions):
-            rows = slice(start, start + len(chunk[0]))
+        for chunk in _joined(layer_gradients(context, checkpoint, train_function, context.train, beside=functions)):
+            rows = slice(start, start + _count(chunk))
             for layer, other in zip(chunk, test, strict=True):
-                add_products(products[rows, points], store(layer), other)
+                add_products(products[rows, points], layer, other)
             start = rows.stop
     return products
+
+
+def _joined(chunks: Iterable[list[LayerGradients]]) -> Iterator[list[Stored]]:
+    """Chunks of at least `JOINED_ROWS` examples, but for the last.
+
+    Of a large model a chunk has a dozen, and a product reads and widens all gradients of the other side again.
+    """
+    waiting: list[list[Stored]] = []
+    for chunk in chunks:
+        waiting.append([store(layer) for layer in chunk])
+        if sum(map(_count, waiting)) >= JOINED_ROWS:
+            yield [_join(parts) for parts in zip(*waiting, strict=True)]
+            waiting = []
+    if waiting:
+        yield [_join(parts) for parts in zip(*waiting, strict=True)]
+
+
+def _join(parts: Sequence[Stored]) -> Stored:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    joined = [torch.cat(tensors) for tensors in zip(*map(_tensors, parts), strict=True)]
+    if isinstance(first, DenseGradients):
+        return DenseGradients(joined[0])
+    inputs, deltas = joined
+    return LayerFactors(inputs, deltas, first.bias)
+
+
+def _count(chunk: list[Stored]) -> int:
+    """How many examples it has."""
+    return len(_tensors(chunk[0])[0])
 
 
 def held_points(context: Context) -> int:

@@ -12,7 +12,7 @@ from attriboard.contracts.context import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
 from attriboard.toolkit.factored import GRADIENT_BYTES
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES, gradient_bytes, held_points
+from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES, JOINED_ROWS, gradient_bytes, held_points
 from attriboard.toolkit.plan import plan_kernel
 
 FLOAT, DOUBLE = 4, 8
@@ -68,7 +68,7 @@ def making(context: Context) -> int:
 
 def gradient_similarity(context: Context, projection_dim: int | None = None) -> dict[str, int]:
     """Gradients, projected or a part of the test gradients whole, and inner products."""
-    whole = held_points(context) * gradient_bytes(context)
+    whole = (held_points(context) + JOINED_ROWS) * gradient_bytes(context)
     kept = whole if projection_dim is None else features(context, projection_dim)
     return {"gradients": gradients(context), "kept gradients": kept, "inner products": 7 * pairs(context, DOUBLE)}
 

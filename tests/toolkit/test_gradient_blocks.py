@@ -162,6 +162,8 @@ def test_products_do_not_depend_on_groups_of_test_points(
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
     monkeypatch.setattr(kernel_module, "HELD_BYTES", 1)
     assert held_points(context) == 1
+    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 5)
+    monkeypatch.setattr(factored_module, "GRADIENT_BYTES", 8 * factored_module.INTERMEDIATES * 23 * 2)
     actual = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
