@@ -14,6 +14,7 @@ parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ BLOCK_COLUMNS = 4096
 DENSE_BYTES = 2 * 2**30
 """The most that stored gradients of all examples may take at once."""
 
-HELD_BYTES = 10 * 2**30
+HELD_BYTES = 8 * 2**30
 """The most that gradients of test points may take while the training gradients pass."""
 
 JOINED_ROWS = 48
@@ -256,7 +257,8 @@ def held_points(context: Context) -> int:
     Each group of them costs a pass over the training examples, which for a large model is nearly all of the work.
     """
     room = max(DENSE_BYTES, min(HELD_BYTES, free_memory(context.device, context.memory_bytes) // 2))
-    return max(1, min(len(context.test), room // gradient_bytes(context)))
+    n_test, most = len(context.test), max(1, room // gradient_bytes(context))
+    return math.ceil(n_test / math.ceil(n_test / most))  # groups of nearly one size
 
 
 def gradient_bytes(context: Context) -> int:

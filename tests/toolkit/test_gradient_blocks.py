@@ -172,7 +172,7 @@ def test_test_gradients_take_at_most_half_of_the_memory_that_is_free(monkeypatch
     context = build(mlp)
     one = gradient_bytes(context)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", one)
-    for free, points in ((6 * one, 3), (7 * one, 3), (0, 1), (100 * N_TEST * one, N_TEST)):
+    for free, points in ((6 * one, 3), (7 * one, 3), (0, 1), (8 * one, 4), (100 * N_TEST * one, N_TEST)):
         monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
         assert held_points(context) == points
 
