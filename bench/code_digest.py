@@ -112,13 +112,10 @@ class History:
 def _places(name: str) -> tuple[str, ...]:
     """Where a module may be below the package's folder; nowhere if it does not count."""
     inside = name.removeprefix("attriboard.")
-    if inside == name or "." not in inside or not f"{inside}.".startswith(_PREFIXES):
+    if inside == name or "." not in inside or not f"{inside}.".startswith(tuple(f"{part}." for part in COUNTED)):
         return ()
     path = inside.replace(".", "/")
     return (f"{path}.py", f"{path}/__init__.py")
-
-
-_PREFIXES = tuple(f"{part}." for part in COUNTED)
 
 
 class _Essence(ast.NodeTransformer):

@@ -63,14 +63,15 @@ def problems(error: ValidationError, field: str = "") -> list[str]:
 
 def _problem(item: ErrorDetails, field: str) -> str:
     where = ".".join(filter(None, (field, *(str(part)[:80] for part in item["loc"]))))
-    said = _in_words(item)
+    said = rule(item)
     if not item["loc"]:  # of several fields together, which the message names itself
         return said
     value = "" if item["type"] == "missing" else f" = {reprlib.repr(item['input'])}"
     return f"{where}{value}: {said}"
 
 
-def _in_words(item: ErrorDetails) -> str:
+def rule(item: ErrorDetails) -> str:
+    """The rule that one error is about, without field and value."""
     if item["type"] == "string_pattern_mismatch" and (meaning := _MEANING.get(item["ctx"]["pattern"])):
         return f"must be {meaning}"
     message = item["msg"].removeprefix("Value error, ")

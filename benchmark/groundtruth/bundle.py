@@ -155,7 +155,7 @@ def write_ground_truth(
     sizes = {"n_masks": n_masks, "n_repeats": n_repeats, "n_test": n_test}
     sealed = card_type(format=form, content_sha256=content_digest(tensors), **sizes, **card)
     made = GroundTruth(masks, seeds, outputs, sealed, path)
-    write_sealed(path, tensors, sealed, mode, extends=path.is_file() and _extends(made, card_type, form))
+    write_sealed(path, tensors, sealed, mode, lambda: _extends(made, card_type, form))
 
 
 def _extends(made: GroundTruth, card_type: type[GroundTruthCard], form: str) -> bool:

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from attriboard.base.digests import digest_file
+from attriboard.base.digests import digest_bytes, digest_file
 from attriboard.base.documents import parse_json, read_bounded
 from attriboard.base.errors import DataError, FormatError, InputError
 from attriboard.base.paths import cache_folder, leaderboard_folder, start_path, write_atomically
@@ -336,11 +336,9 @@ class BundleRegistry:
         """The entry of a file of the folder."""
         return next((entry for entry in self.entries if path == self.folder / entry.file), None)
 
-    def relist(self, path: Path) -> None:
-        """List the bytes that a file has now: its ground truth was extended. URLs, which have the old ones, go."""
-        before = self.listed(path)
-        assert before is not None, "only what is listed is extended"
-        now = before.model_copy(update={"sha256": digest_file(path), "bytes": path.stat().st_size, "urls": ()})
+    def relist(self, before: BundleEntry, content: bytes) -> None:
+        """List the bytes with which a ground truth is extended. URLs, which have the old ones, go."""
+        now = before.model_copy(update={"sha256": digest_bytes(content), "bytes": len(content), "urls": ()})
         write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
         self.entries = BundleRegistry(self.folder).entries
 

@@ -5,7 +5,7 @@ builds of the same numbers can be compared although their cards name different d
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from attriboard.base.digests import digest_file
 from attriboard.base.documents import parse_json
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import write_atomically
@@ -68,7 +67,9 @@ def content_digest(tensors: Tensors) -> str:
     return state.hexdigest()
 
 
-def write_sealed(path: Path, tensors: Tensors, card: SealedCard, mode: int = 0o644, *, extends: bool = False) -> None:
+def write_sealed(
+    path: Path, tensors: Tensors, card: SealedCard, mode: int = 0o644, extends: Callable[[], bool] = lambda: False
+) -> None:
     """Write a bundle atomically; a file that has the same task and tensors already is left as it is.
 
     Args:
@@ -76,23 +77,25 @@ def write_sealed(path: Path, tensors: Tensors, card: SealedCard, mode: int = 0o6
         tensors: what is in it.
         card: what it says of itself.
         mode: the file's permissions.
-        extends: whether the file that is there has nothing else than this one, but less: it may be published.
+        extends: whether a published file has nothing else than this one, but less, so that this one may replace it.
 
     Raises:
         InputError: another bundle of this name is published in the folder; published files are never replaced.
     """
+    if _same_already(path, card):
+        return
     registry = BundleRegistry(path.parent)
     listed = registry.listed(path)
-    if not _same_already(path, card):
-        if listed and not extends:
-            raise InputError(
-                f"{path}: is published, and what was built differs from it; raise the card's version, or build "
-                "elsewhere with --out"
-            )
-        plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-        write_atomically(path, save(plain, {"card": card.model_dump_json(exclude_none=False)}), mode)
-    if listed and listed.sha256 != digest_file(path):
-        registry.relist(path)
+    if listed and not extends():
+        raise InputError(
+            f"{path}: is published, and what was built differs from it; raise the card's version, or build "
+            "elsewhere with --out"
+        )
+    plain = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    content = save(plain, {"card": card.model_dump_json(exclude_none=False)})
+    if listed:  # first the list: after a kill the old file is not the listed one, and the next build replaces it
+        registry.relist(listed, content)
+    write_atomically(path, content, mode)
 
 
 def _same_already(path: Path, card: SealedCard) -> bool:

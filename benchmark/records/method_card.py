@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from attriboard.base.digests import digest
 from attriboard.base.documents import parse_yaml, read_bounded
 from attriboard.base.errors import CardError, FormatError
+from attriboard.base.schema import rule
 from attriboard.records.model import Name
 
 MAX_BYTES = 64 << 10
@@ -116,9 +117,9 @@ def _problem(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: no such field; there are {', '.join(MethodCard.model_fields)}"
     if not where:
-        return str(error["msg"]).removeprefix("Value error, ")
+        return rule(error)
     shown = repr(error["input"])
-    said = f"must be {HINTS[where]}" if where in HINTS else error["msg"]
+    said = f"must be {HINTS[where]}" if where in HINTS else rule(error)
     return f"{where} = {shown if len(shown) < 80 else shown[:77] + '…'}: {said}"
 
 

@@ -111,17 +111,38 @@ def test_what_has_other_rows_is_no_extension(folder: Path, published: Published)
     assert path.read_bytes() == before
 
 
-def test_a_list_that_was_not_written_after_an_extension_is_written_by_the_next_build(
+def test_an_extension_that_was_killed_between_list_and_file_is_completed_by_the_next_build(
     folder: Path, published: Published
 ) -> None:
     card, path = published.task.card, folder / published.truth.name
     BundleRegistry(folder).register(card, "groundtruth")
-    old_list = (folder / "registry.json").read_bytes()
+    old = path.read_bytes()
     store = open_store(published.task, published.store)
     build_ground_truth(published.task, path, store, n_masks=10, executor=InProcess())
-    (folder / "registry.json").write_bytes(old_list)  # as after a kill between the two
+    path.write_bytes(old)  # as after a kill between the two
+    with pytest.raises(FormatError, match="torn or altered: fetch or build it again"):
+        BundleRegistry(folder).locate(card, "groundtruth")
     build_ground_truth(published.task, path, store, n_masks=10, executor=InProcess())
     assert BundleRegistry(folder).locate(card, "groundtruth") == path
+    assert read_ground_truth(path).card.n_masks == 10
+
+
+def test_a_published_file_whose_words_were_altered_is_not_listed_by_building_again(
+    folder: Path, published: Published
+) -> None:
+    card, path = published.task.card, folder / published.truth.name
+    BundleRegistry(folder).register(card, "groundtruth")
+    before = (folder / "registry.json").read_bytes()
+    content = path.read_bytes()
+    altered = content.replace(b"2.", b"3.", 1)
+    assert altered != content
+    path.write_bytes(altered)
+    build_ground_truth(published.task, path, open_store(published.task, published.store))
+    with pytest.raises(InputError, match="has a published groundtruth already"):
+        BundleRegistry(folder).register(card, "groundtruth")
+    assert (folder / "registry.json").read_bytes() == before
+    with pytest.raises(FormatError, match="torn or altered"):
+        BundleRegistry(folder).locate(card, "groundtruth")
 
 
 def test_published_models_are_not_trained_again(
