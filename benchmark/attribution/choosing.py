@@ -2,7 +2,8 @@
 
 A method that offers its spectrum is asked for it. One that has no cheap spectrum gets the λ found on a *donor*: another
 attributor's spectrum on the same models, of the matrix that λ is added to, Fisher's or the Hessian. Such a choice is
-marked as transferred. Selectors see coefficients of calibration points alone.
+marked as transferred; where no selector needs a spectrum, no donor is fitted. Selectors see coefficients of
+calibration points alone.
 """
 
 import math
@@ -155,7 +156,8 @@ class Chooser:
         own = self.attributor.spectrum(state)
         if own is not None:
             return _Spectra(tuple(spectrum.at(self._calibration) for spectrum in own))
-        if self.donor is None or REGULARIZATION not in configuration:
+        needed = any(selector.needs_spectrum for selector in self.selectors)  # a donor's fit can take hours
+        if self.donor is None or REGULARIZATION not in configuration or not needed:
             return _Spectra()
         epoch = configuration.get("epoch")
         if epoch not in self._donated:

@@ -209,6 +209,20 @@ def test_donor_that_does_not_work_is_the_reason(published: Published, context: C
     assert choice.reason == "not_applicable: the kernel is zero"
 
 
+def test_no_donor_is_fitted_for_selectors_that_need_no_spectrum(
+    published: Published, context: Context, tmp_path: Path
+) -> None:
+    class Slow(IFFIM):
+        def fit(self, context: Context, **values: Any) -> Any:
+            raise AssertionError("fitted although nobody needs its spectrum")
+
+    method = attributor_spec(write_ridge(tmp_path)).load_attributor()
+    choices = choose(published, context, method, ["default", "random_grid", "training_horizon"], donor=Slow)
+    assert [c.reason for c in choices] == [None, None, None]
+    (needing,) = choose(published, context, method, ["surrogate"], donor=Slow)
+    assert needing.reason == "not_applicable: AssertionError: fitted although nobody needs its spectrum"
+
+
 def test_spectrum_that_raises_is_the_reason(published: Published, context: Context) -> None:
     class Broken(IFFIM):
         def spectrum(self, state: Any) -> Any:
