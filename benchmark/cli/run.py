@@ -103,7 +103,7 @@ def run(
 
         found = run_ungraded(workspace, job)
         save(found.outcome)
-        finish_ungraded(workspace, job, found, scores=save_scores, json=json)
+        finish_ungraded(task, workspace, job, found, scores=save_scores, json=json)
 
 
 def _refuse_beside_a_record(

@@ -96,7 +96,7 @@ def select(
     if workspace.bundles.graded or sources.groundtruth is not None or question:
         _by_selectors(workspace, workspace.graders(question or ()), job, candidates, out, json=json)
     else:
-        _without_truth(workspace, job, candidates, json=json)
+        _without_truth(task, workspace, job, candidates, json=json)
 
 
 def _by_budget(
@@ -189,7 +189,9 @@ def _by_selectors(
     print(f"records in {out}")
 
 
-def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str] | None, *, json: bool) -> None:
+def _without_truth(
+    task: str, workspace: "Workspace", job: "Job", candidates: Sequence[str] | None, *, json: bool
+) -> None:
     """Let selectors choose, and show it.
 
     Raises:
@@ -201,7 +203,7 @@ def _without_truth(workspace: "Workspace", job: "Job", candidates: Sequence[str]
     found = run_ungraded(workspace, job, candidates)
     if not found.choices and found.outcome.reason is None:
         raise InputError(f"{found.outcome.attributor.name}: has no λ to choose; other hyperparameters need --budget 16")
-    finish_ungraded(workspace, job, found, json=json)
+    finish_ungraded(task, workspace, job, found, json=json)
 
 
 def show_selections(selections: "Sequence[SelectionRecord]") -> None:

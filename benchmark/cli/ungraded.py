@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -46,11 +47,12 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
 
 
 def finish_ungraded(
-    workspace: "Workspace", job: "Job", found: "Ungraded", *, scores: Path | None = None, json: bool = False
+    task: str, workspace: "Workspace", job: "Job", found: "Ungraded", *, scores: Path | None = None, json: bool = False
 ) -> None:
     """Show what was found; a failed run ends with exit code 1.
 
     Args:
+        task: its name or file, as it was given.
         workspace: the task.
         job: what was run.
         found: what came of it.
@@ -59,8 +61,6 @@ def finish_ungraded(
     """
     from attriboard.evaluation.ungraded import truth_estimate
 
-    place = workspace.task.home or workspace.task.card.name
-    name = place.removesuffix(":task") if workspace.task.saved() is None or workspace.task.home else "with its card"
     cost = truth_estimate(workspace, job)
     saved = None if scores is None or found.outcome.scores is None else str(scores)
     if json:
@@ -75,7 +75,7 @@ def finish_ungraded(
         if isinstance(cost, str):
             print(f"no ground truth, so no LDS: {cost}")
         else:
-            print(f"no ground truth, so no LDS; `attriboard groundtruth build {name}` would take {cost}")
+            print(f"no ground truth, so no LDS; `attriboard groundtruth build {quote(task)}` would take {cost}")
     if found.outcome.scores is None:
         raise typer.Exit(1)
 

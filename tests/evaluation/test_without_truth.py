@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import attriboard as ab
+import attriboard.tasks
 from attriboard.base.errors import InputError
 from attriboard.base.scores import read_matrix
 from attriboard.cli.app import app
@@ -96,6 +98,16 @@ def test_run_gives_scores_seconds_and_the_cost_of_a_ground_truth(file: Path, com
     assert selection["hyperparameters"]["regularization"] in selection["candidates"]
     np.testing.assert_array_equal(read_matrix(saved, (10, 20)), ab.attribute(file, "iffim", threads=1))
     assert not (tmp_path / "results").exists()
+
+
+def test_a_card_is_named_as_it_was_given(command: Any, tmp_path: Path) -> None:
+    raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "digits_mlp.yaml").read_text(encoding="utf-8"))
+    raw |= {"name": "digits_mine", "checkpoints": {"full": 1, "half": 0, "epochs": [raw["recipe"]["epochs"]]}}
+    card = tmp_path / "my card.yaml"
+    card.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    code, out, err = command("run", card, "random", "--threads", 1)
+    assert code == 0, err
+    assert f"`attriboard groundtruth build '{card}'` would take about" in out
 
 
 def test_run_and_select_say_what_is_missing_in_words(file: Path, command: Any) -> None:
