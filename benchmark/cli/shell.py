@@ -59,6 +59,7 @@ def command(function: F) -> F:
             note("interrupted; finished work is kept, the same command goes on from it")
             raise typer.Exit(INTERRUPTED) from None
 
+    run.__doc__ = _unwrapped(inspect.getdoc(function) or "")
     run.__signature__ = signature  # type: ignore[attr-defined]  # what Typer reads
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return cast("F", run)
@@ -77,6 +78,11 @@ def _flattened(signature: inspect.Signature, hints: Mapping[str, Any], groups: M
             for f in fields(groups[name])
         ]
     return inspect.Signature(parameters)
+
+
+def _unwrapped(text: str) -> str:
+    """Text with one line for each paragraph: Typer would keep a docstring's own line breaks after the first."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _fail(message: str, json: bool) -> None:

@@ -61,6 +61,7 @@ def test_help_of_every_command_names_each_option_and_says_what_it_is_for(attribo
         assert done.code == 0
         assert "--help -h" in " ".join(done.out.split()), path
         assert command.help, path
+        assert "\n" not in command.help.replace("\n\n", ""), "the terminal's width breaks lines, not the source's"
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 assert parameter.opts[0] in done.out, (path, parameter.opts)
