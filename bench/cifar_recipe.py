@@ -10,12 +10,15 @@ that any number of workers take from the top; it may be edited at any time, and 
 
     while OMP_NUM_THREADS=1 python -m bench.cifar_recipe work QUEUE; do :; done     # one worker; ends with the queue
     python -m bench.cifar_recipe report [CANDIDATE …]
+    python -m bench.cifar_recipe compare CANDIDATE CANDIDATE [SCORES.safetensors]
+
+`compare` is for precisions: two candidates on the masks that both have, and LDS of the same scores on either.
 """
 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,9 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lr05wd02e3": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 3},
     "lr1wd02e6b128": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.02, "epochs": 6, "batch_size": 128},
     "lr05wd02e6b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6, "batch_size": 32},
+    "lr05wd02e6b32f32": STUDY
+    | CYCLE
+    | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6, "batch_size": 32, "precision": "float32"},
     "lr05wd02e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 4, "batch_size": 32},
     "lr05wd03e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.03, "epochs": 4, "batch_size": 32},
     "lr05wd02e20": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 20},
@@ -151,6 +157,49 @@ def report(name: str) -> str:
     return text
 
 
+def compare(names: Sequence[str], scores: Path | None) -> str:
+    """One line for each candidate, on the masks of which both have both repeats, and how alike their margins are."""
+    tasks = [candidate(name) for name in names]
+    stores = [open_store(task, None) for task in tasks]
+    rows: list[list[NDArray[np.float64]]] = [[], []]
+    masks = []
+    for k in range(MAX_MASKS):
+        pairs = [[request_of(task, "mask", str(k), r).digest(task.card.fingerprint) for r in "01"] for task in tasks]
+        if all(s.has(digest, ["outputs/margin"]) for s, pair in zip(stores, pairs, strict=True) for digest in pair):
+            masks.append(mask_indices(tasks[0].card, k))
+            for found, store, pair in zip(rows, stores, pairs, strict=True):
+                found.append(store.read("outputs/margin", pair).astype(np.float64))
+    if len(masks) < 3:
+        return f"{len(masks)} masks that both have: too few"
+    margins = [np.stack(found) for found in rows]  # (n_masks, 2, n_test)
+    means = [found.mean(axis=1) - found.mean(axis=(0, 1)) for found in margins]
+    across = float((means[0] * means[1]).sum() / np.sqrt((means[0] ** 2).sum() * (means[1] ** 2).sum()))
+    lines = [f"{len(masks)} masks: correlation of mean margins over masks, pooled over test points, {across:.3f}"]
+    for name, of_two in zip(names, margins, strict=True):
+        low, value, high = reliability_interval(of_two)
+        lines.append(f"{name}: accuracy {(of_two > 0).mean():.3f}, noise within / between {noise_and_signal(of_two)}")
+        lines[-1] += f", reliability {value:.3f} [{low:.3f}, {high:.3f}]"
+        if scores is not None:
+            lines[-1] += f", LDS {plain_lds(read_scores(scores), masks, of_two.mean(axis=1)):.3f}"
+    return "\n".join(lines)
+
+
+def plain_lds(scores: NDArray[np.float32], masks: Sequence[NDArray[np.int64]], outputs: NDArray[np.float64]) -> float:
+    """Mean rank correlation over test points of outputs (n_masks, n_test) with sums of scores (n_test, n_train)."""
+    from scipy.stats import spearmanr
+
+    sums = np.stack([scores[:, indices].sum(axis=1) for indices in masks])
+    return float(np.mean([spearmanr(sums[:, t], outputs[:, t]).statistic for t in range(outputs.shape[1])]))
+
+
+def read_scores(path: Path) -> NDArray[np.float32]:
+    """The one matrix of a file that `run --save-scores` wrote."""
+    from safetensors.numpy import load_file
+
+    (matrix,) = load_file(path).values()
+    return matrix
+
+
 def noise_and_signal(margins: NDArray[np.float64]) -> str:
     """Standard deviations of margins between seeds of a mask and between masks, pooled over test points."""
     within, between = components(margins)
@@ -183,5 +232,7 @@ def reliability_interval(margins: NDArray[np.float64]) -> tuple[float, float, fl
 if __name__ == "__main__":
     if sys.argv[1] == "work":
         sys.exit(work(Path(sys.argv[2])))
+    elif sys.argv[1] == "compare":
+        print(compare(sys.argv[2:4], Path(sys.argv[4]) if len(sys.argv) > 4 else None))
     else:
         print("\n".join(report(name) for name in sys.argv[2:] or CANDIDATES))
