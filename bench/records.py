@@ -3,11 +3,13 @@
     python -m bench.records plan                             what is due, and hours of one core; makes nothing
     python -m bench.records make --hours 1                   the certain first, then the cheapest; stops in time
     python -m bench.records make --task digits_mlp --method iffim --before 2026-12-01T00:00:00Z
-    python -m bench.records check --sample 12                run a random sample again and compare
+    python -m bench.records make --sample 3                  run so many records of each unit again, and make none
+    python -m bench.records check --sample 12                run a random sample of all again and compare
 
 `make` runs a unit again (see `bench.records_plan`) and compares. Where its numbers hold, the records stay, and
 `leaderboard/confirmed.json` says with which code they did; where they moved, new records supersede them on the board,
-and the old ones stay readable. It resumes: what is done is not due any more.
+and the old ones stay readable. It resumes: what is done is not due any more. `make --sample` takes a fraction of the
+time: where a unit's sample holds, the file says so and the unit comes last; where it moved, all of it is worth making.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from attriboard.leaderboard.reading import read_bundles
 from attriboard.records.files import AnyRecord, read_named, write_record
 from attriboard.records.published import published_results
 from bench.code_digest import History
-from bench.records_plan import Bundles, Confirmed, Due, Unit, current_records, plan, unit_code, units
+from bench.records_plan import SCORES, Bundles, Confirmed, Due, Unit, current_records, plan, sampled, unit_code, units
 
 Maker = Callable[[Unit], Sequence[AnyRecord]]
 """Makes a unit's records again; see `bench.records_run.make`."""
@@ -72,6 +75,13 @@ class Remaking:
         found = plan(every, self._confirmed, self._bundles, self._history, self._options.before)
         return [due for due in found if not self._options.kind or due.unit.kind in self._options.kind]
 
+    def samples(self, every: Sequence[Unit]) -> list[Due]:
+        """Of each unit whose code alone makes it due, the records to run again; nothing where such a sample holds."""
+        asked = [due for due in self.due(every) if not due.certain and due.sample is None and due.unit.kind == SCORES]
+        parts = [(due, sampled(due.unit, self._options.sample, self._retrain_seconds)) for due in asked]
+        found = [replace(due, unit=part) for due, part in parts if part]
+        return sorted(found, key=lambda due: due.unit.seconds)
+
     def make(self, maker: Maker, hours: float, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
         """Make what is due, one unit after another; the lines that say what came of it.
 
@@ -83,8 +93,9 @@ class Remaking:
             clock: of the seconds.
         """
         end, tried = clock() + 3600 * hours, set[str]()
+        what, one = (self.samples, self._sample) if self._options.sample else (self.due, self._one)
         while True:
-            found = [due for due in self.due(self.units()) if due.unit.name not in tried]
+            found = [due for due in what(self.units()) if due.unit.name not in tried]
             fitting = [due for due in found if clock() + due.unit.seconds <= end]
             if not fitting:
                 left = sum(due.unit.seconds for due in found) / 3600
@@ -94,7 +105,7 @@ class Remaking:
             tried.add(due.unit.name)
             yield line(due)
             try:
-                yield from self._one(due.unit, maker)
+                yield from one(due.unit, maker)
             except AttriboardError as error:
                 yield f"          not made: {error}"
 
@@ -110,6 +121,16 @@ class Remaking:
         self._confirmed.add(unit.name, code, min(record.created for record in made), found.scores_moved)
         yield from (f"          moved: {what}" for what in found.moved)
         yield f"          {len(written)} new records" if written else "          the records hold"
+
+    def _sample(self, part: Unit, maker: Maker) -> Iterator[str]:
+        from bench.records_run import outcome
+
+        made = maker(part)
+        moved = outcome(part, made).moved
+        yield from (f"          moved: {what}" for what in moved)
+        if not moved:
+            self._confirmed.add_sample(part, min(record.created for record in made))
+            yield f"          {len(part.records)} records hold"
 
     def _wanted(self, task: str, method: str) -> bool:
         options = self._options
@@ -127,9 +148,11 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
     """The hours of a plan."""
     hours = sum(d.unit.seconds for d in due) / 3600
     every_hours = sum(unit.seconds for unit in every) / 3600
+    n_sampled = sum(d.sample is not None for d in due)
+    sampled_too = f"; of {n_sampled} a sample holds" if n_sampled else ""
     return (
-        f"{len(due)} of {len(every)} units are due, about {hours:.1f} of {every_hours:.1f} hours of one core; uses "
-        "whose scores move come on top"
+        f"{len(due)} of {len(every)} units are due, about {hours:.1f} of {every_hours:.1f} hours of one core"
+        f"{sampled_too}; uses whose scores move come on top"
     )
 
 
@@ -166,7 +189,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--before", default="", metavar="TIME", help="units with records from before are due anyway")
     parser.add_argument("--hours", type=float, default=float("inf"), help="make: time that it may take")
     parser.add_argument("--threads", type=int, default=1, help="make: of attributors, so that times can be compared")
-    parser.add_argument("--sample", type=int, default=12, help="check: how many records")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="check: how many records, by default 12; make: of each unit, and only these",
+    )
     parser.add_argument("--seed", default=None, help="check: of the sample; by default the commit")
     parser.add_argument("--max-seconds", type=float, default=60, help="check: leave out what took longer")
     parser.add_argument("--results", type=Path, default=published_results(), help="folder of records")
@@ -194,7 +222,7 @@ def _check(records: Sequence[AnyRecord], options: argparse.Namespace) -> int:
     from bench.records_run import check, sample
 
     seed = options.seed or _commit()
-    drawn = sample(records, options.sample, seed, options.max_seconds)
+    drawn = sample(records, options.sample or 12, seed, options.max_seconds)
     wrong = 0
     for checked in check(drawn):
         wrong += checked.problem is not None

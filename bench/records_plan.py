@@ -9,15 +9,18 @@ due where
 
 A record names the commit that it was made with, and the repository has that commit's code. What was run again with
 which code is in `leaderboard/confirmed.json`. Where neither is known, running the scores again shows whether they hold.
+A few of a unit's records can be run again first (`sampled`). Where these hold, the plan says so, and the unit stays due
+behind those of which nothing is known.
 Uses take hours of retraining and follow their scores; those that have no scores beside them (tasks without ground
 truth) are due like scores.
 """
 
 import json
+import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from attriboard.attributors import ATTRIBUTORS
@@ -86,12 +89,28 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A few records of a unit were run again, and held.
+
+    Attributes:
+        code: digest of the code that scored them.
+        when: UTC.
+        records: how many.
+    """
+
+    code: str
+    when: str
+    records: int
+
+
+@dataclass(frozen=True)
 class Due:
     """A unit that is to be made again, and why."""
 
     unit: Unit
     reason: str
     certain: bool
+    sample: Sample | None = None  # that holds with today's code
 
 
 class Confirmed:
@@ -104,7 +123,12 @@ class Confirmed:
     def __init__(self, path: Path) -> None:
         self._path = path
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self._known = {name: Confirmation(**fields) for name, fields in found.items()}
+        self._samples = {name: Sample(**fields["sample"]) for name, fields in found.items() if "sample" in fields}
+        self._known = {
+            name: Confirmation(**{key: value for key, value in fields.items() if key != "sample"})
+            for name, fields in found.items()
+            if "code" in fields
+        }
 
     def get(self, name: str) -> Confirmation | None:
         """The last of a unit."""
@@ -115,7 +139,25 @@ class Confirmed:
         before = self.get(name)
         at = when if moved else before.moved if before else None
         self._known[name] = Confirmation(code, when, at)
-        data = {name: asdict(self._known[name]) for name in sorted(self._known)}
+        self._samples.pop(name, None)
+        self._write()
+
+    def sample(self, unit: Unit) -> Sample | None:
+        """The records of a unit that held with today's code, where some were run again."""
+        found = self._samples.get(unit.name)
+        return found if found and found.code == scores_code(unit) else None
+
+    def add_sample(self, unit: Unit, when: str) -> None:
+        """Some records of a unit, given as a unit, were run again and held."""
+        self._samples[unit.name] = Sample(scores_code(unit), when, len(unit.records))
+        self._write()
+
+    def _write(self) -> None:
+        data: dict[str, dict[str, object]] = {}
+        for name in sorted({*self._known, *self._samples}):
+            data[name] = asdict(self._known[name]) if name in self._known else {}
+            if name in self._samples:
+                data[name]["sample"] = asdict(self._samples[name])
         write_atomically(self._path, (json.dumps(data, indent=1) + "\n").encode())
 
 
@@ -219,6 +261,28 @@ def unit_code(unit: Unit, find: Find | None = None) -> str:
     return code_digest([*(references.get(name, "").partition(":")[0] for name in names), *GRADING], find)
 
 
+def scores_code(unit: Unit) -> str:
+    """Digest of the code of a unit's scores and grades alone, without that of selectors."""
+    return unit_code(replace(unit, records=attributions(unit) or unit.records))
+
+
+def attributions(unit: Unit) -> tuple[AttributionRecord, ...]:
+    """The scores among a unit's records."""
+    return tuple(record for record in unit.records if isinstance(record, AttributionRecord))
+
+
+def sampled(unit: Unit, size: int, retrain_seconds: Mapping[str, float]) -> Unit | None:
+    """At most so many of a unit's scores: the default's, the best, and others drawn at random by the unit's name.
+
+    None where all of them ran into a time limit.
+    """
+    points = sorted((r for r in attributions(unit) if time_limit(r) is None), key=lambda record: record.id)
+    random.Random(unit.name).shuffle(points)
+    best = max((record.lds.mean for record in points if record.lds), default=None)
+    points.sort(key=lambda r: (r.variant != "default", not r.lds or r.lds.mean != best))
+    return units(points[:size], retrain_seconds)[0] if points else None
+
+
 def made_with_todays_code(unit: Unit, history: History) -> bool:
     """Whether all attributions of a unit come from commits whose code of the method is today's."""
     states = {record.provenance.git for record in unit.records if not isinstance(record, SelectionRecord)}
@@ -261,8 +325,11 @@ def plan(
             known = confirmed.get(unit.name)
             if (known and known.code == unit_code(unit)) or made_with_todays_code(unit, history):
                 continue
-            found.append(Due(unit, f"code: changed since {known.when if known else unit.oldest}", False))
-    return sorted(found, key=lambda due: (not due.certain, due.unit.seconds, due.unit.name))
+            reason = f"code: changed since {known.when if known else unit.oldest}"
+            if sample := confirmed.sample(unit):
+                reason += f"; {sample.records} of its records hold"
+            found.append(Due(unit, reason, False, sample))
+    return sorted(found, key=lambda due: (not due.certain, due.sample is not None, due.unit.seconds, due.unit.name))
 
 
 def changed_inputs(unit: Unit, bundles: Bundles) -> str | None:

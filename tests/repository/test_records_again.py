@@ -20,7 +20,7 @@ from attriboard.leaderboard.study import studies
 from attriboard.records.files import AnyRecord, read_records, write_record
 from attriboard.records.model import AttributionRecord
 from bench.code_digest import FOLDERS, GRADING, Find, History, code_digest, installed
-from bench.records import Remaking, parse
+from bench.records import Remaking, parse, summary
 from bench.records_plan import (
     SCORES,
     Confirmed,
@@ -29,6 +29,7 @@ from bench.records_plan import (
     current_records,
     paths_of_scores,
     plan,
+    sampled,
     unit_code,
     units,
 )
@@ -136,6 +137,50 @@ def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
     maker = Maker()
     list(remaking(results).make(maker, hours=1.0))
     assert maker.made == [f"{TASK}/iffim/scores"]
+
+
+def test_a_sample_of_a_unit_that_holds_puts_it_last_and_makes_no_record(results: Path) -> None:
+    for value in LAMBDAS:
+        write_record(make_record("iffim", variant="sweep", hyperparameters={"regularization": value}), results)
+    before = {path: path.read_bytes() for path in results.rglob("*.json")}
+    maker = Maker()
+    lines = list(remaking(results, "--sample", "2", "--method", "iffim").make(maker, hours=1.0))
+    assert maker.made == [f"{TASK}/iffim/scores"]
+    assert any("2 records hold" in line for line in lines)
+    assert {path: path.read_bytes() for path in results.rglob("*.json")} == before
+    first, last = remaking(results).due(remaking(results).units())
+    assert (first.unit.method, first.sample) == ("grad_dot", None)
+    assert last.reason.endswith("; 2 of its records hold")
+    assert "2 of 3 units are due" in summary([first, last], remaking(results).units())
+    assert "of 1 a sample holds" in summary([first, last], remaking(results).units())
+    again = Maker()
+    list(remaking(results, "--sample", "2", "--method", "iffim").make(again, hours=1.0))
+    assert not again.made
+    list(remaking(results, "--method", "iffim").make(again, hours=1.0))  # in full, it is not due any more
+    assert again.made == [f"{TASK}/iffim/scores"]
+    assert names(remaking(results, "--method", "iffim")) == []
+
+
+def test_a_sample_that_moved_says_so_and_leaves_the_unit_due(results: Path) -> None:
+    lines = list(remaking(results, "--sample", "3", "--method", "grad_dot").make(Maker(moved=0.1), hours=1.0))
+    assert any("LDS 0.3" in line and "→ 0.4" in line for line in lines)
+    (due,) = remaking(results, "--method", "grad_dot").due(remaking(results, "--method", "grad_dot").units())
+    assert due.sample is None
+    assert len(read_records(results)) == 3
+
+
+def test_a_sample_has_the_default_the_best_and_no_time_limits() -> None:
+    points = [make_record("iffim", level, variant="sweep", hyperparameters={"regularization": level})
+              for level in (0.1, 0.5, 0.2)]  # fmt: skip
+    hurried = make_record(status="failed", reason="timeout: not finished after 900 s", fit_seconds=None)
+    unit = unit_of(hurried, *points, make_record("iffim", 0.05), make_selection())
+    part = sampled(unit, 2, {})
+    assert part is not None
+    assert {r.variant for r in part.records} == {"default", "sweep"}
+    levels = sorted(r.lds.mean for r in part.records if isinstance(r, AttributionRecord) and r.lds)
+    assert levels == pytest.approx([0.05, 0.5], abs=0.01)
+    assert sampled(unit, 9, {}) == sampled(unit_of(*unit.records[::-1]), 9, {})
+    assert sampled(unit_of(hurried), 3, {}) is None
 
 
 def test_what_does_not_fit_into_the_hours_is_left(results: Path) -> None:
