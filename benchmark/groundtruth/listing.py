@@ -175,9 +175,13 @@ class BundleRegistry:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or published_folder()
-        path = self.folder / "registry.json"
         self.entries: tuple[BundleEntry, ...] = ()
         self.held_out: tuple[Commitment, ...] = ()
+        self._read()
+
+    def _read(self) -> None:
+        """Take over what the list says now."""
+        path = self.folder / "registry.json"
         if path.exists():
             try:
                 content = read_bounded(path, MAX_BYTES, "a registry")
@@ -313,6 +317,7 @@ class BundleRegistry:
             InputError: another bundle of this task is published already, and published files are never replaced; or the
                 weights of a start are not those that the card pins.
         """
+        self._read()  # building an extension has listed it
         path = self.folder / self.file_name(card, kind, question)
         entry = entry_of(card, kind, path, question)
         if kind == "start" and pinned_start(card) != (entry.file, entry.sha256):
@@ -329,7 +334,7 @@ class BundleRegistry:
             )
         if not others:
             write_listing(self.folder, (*self.entries, entry), self.held_out)
-            self.entries = BundleRegistry(self.folder).entries
+            self._read()
         return entry
 
     def listed(self, path: Path) -> BundleEntry | None:
@@ -340,12 +345,12 @@ class BundleRegistry:
         """List the bytes with which a ground truth is extended. URLs, which have the old ones, go."""
         now = before.model_copy(update={"sha256": digest_bytes(content), "bytes": len(content), "urls": ()})
         write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
-        self.entries = BundleRegistry(self.folder).entries
+        self._read()
 
     def commit(self, commitment: Commitment) -> None:
         """Name a held-out ground truth in the list, and write the list."""
         write_listing(self.folder, self.entries, (*self.held_out, commitment))
-        self.held_out = BundleRegistry(self.folder).held_out
+        self._read()
 
 
 def _remedy(card: TaskCard, kind: BundleKind, question: Question | None) -> str:

@@ -46,6 +46,15 @@ def test_several_tasks_are_built_by_one_command_that_says_first_what_they_take(a
     assert (again.code, "the first 2" in again.err) == (0, False)
 
 
+def test_a_built_ground_truth_is_extended_by_the_same_command_with_more_masks(attriboard, cards, tmp_path):
+    first = attriboard("groundtruth", "build", cards[0], "--masks", 3, "--out", tmp_path / "gt", "--json")
+    more = attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt", "--json")
+    assert (first.code, more.code) == (0, 0), more.err
+    entry = next(e for e in BundleRegistry(tmp_path / "gt").entries if e.kind == "groundtruth")
+    info = attriboard("groundtruth", "info", cards[0], "--groundtruth", tmp_path / "gt", "--json")
+    assert (info.document["n_masks"], info.document["sha256"]) == (4, entry.sha256)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
