@@ -6,12 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import selecting
+import pytest
 from faulty_server import serving
-from selecting import GRID, make_job, write_ridge
+from selecting import GRID, make_job, run_inline, write_ridge
 from tiny import PlainTinyTask, Published, tiny_card
 
-from attriboard.attribution import runner
 from attriboard.attribution.runner import Runner
 from attriboard.base.digests import digest_bytes
 from attriboard.base.errors import FormatError
@@ -104,12 +103,13 @@ def sweeping() -> Campaign:
     values = [{"regularization": value, "power": power} for power in (1, 2) for value in (*GRID, 1e-5, 100.0)]
 
     def work(folder: Path) -> None:
-        runner._Process = selecting._Inline  # type: ignore[misc]  # of this child
+        run_inline(pytest.MonkeyPatch())  # for good: it is a child's
         job = make_job(made, plugin, *values, selectors=())
-        described, results = Runner().describe(job), folder / "results"
+        results = folder / "results"
         finished = read_records(results) if results.is_dir() else []
-        for record in sweep(made.task, grader, job, finished, described=described):
-            write_record(record, results)
+        with Runner().open(job) as attribution:
+            for record in sweep(made.task, grader, attribution, finished):
+                write_record(record, results)
 
     def result(folder: Path) -> object:
         records = [r for r in read_records(folder / "results") if isinstance(r, AttributionRecord)]
@@ -138,7 +138,7 @@ def removing() -> Campaign:
     made, grader, plan = _published(), _grader(), RemovalPlan((0.2, 0.5), n_seeds=3)
 
     def work(folder: Path) -> None:
-        runner._Process = selecting._Inline  # type: ignore[misc]  # of this child
+        run_inline(pytest.MonkeyPatch())  # for good: it is a child's
         bench = RemovalBench(made.task, grader, plan, open_store(TASK, folder / "store"))
         found = list(attribute_parts(make_job(made, "grad_dot"), [Part("default", None, {})], bench.rank))
         bench.retrain([each.made for each in found if each.made is not None], InProcess())
