@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 import attriboard.tasks
 from attriboard.base.paths import cache_folder
+from attriboard.base.scores import read_matrix
 from attriboard.contracts.card import load_card
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.build import open_store
@@ -36,6 +37,7 @@ from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retra
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.request import RetrainRequest
 from attriboard.scoring.ceiling import noise_ceiling
+from attriboard.scoring.lds import lds
 from attriboard.tasks.catalogue import task_from_card
 
 STUDY = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "epochs": 10, "batch_size": 64}
@@ -52,9 +54,6 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lr05wd02e3": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 3},
     "lr1wd02e6b128": STUDY | CYCLE | {"learning_rate": 0.1, "weight_decay": 0.02, "epochs": 6, "batch_size": 128},
     "lr05wd02e6b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6, "batch_size": 32},
-    "lr05wd02e6b32f32": STUDY
-    | CYCLE
-    | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 6, "batch_size": 32, "precision": "float32"},
     "lr05wd02e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 4, "batch_size": 32},
     "lr05wd03e4b32": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.03, "epochs": 4, "batch_size": 32},
     "lr05wd02e20": STUDY | CYCLE | {"learning_rate": 0.05, "weight_decay": 0.02, "epochs": 20},
@@ -63,6 +62,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "lr03wd03": STUDY | CYCLE | {"learning_rate": 0.03, "weight_decay": 0.03},
     "lr02wd02": STUDY | CYCLE | {"learning_rate": 0.02, "weight_decay": 0.02},
 }
+CANDIDATES["lr05wd02e6b32f32"] = CANDIDATES["lr05wd02e6b32"] | {"precision": "float32"}
 SMALL = "/mini"
 """Behind a candidate's name: its recipe on the network of `cifar2_resnet9_mini`, a hint at a twentieth of the cost."""
 MAX_MASKS = 100
@@ -166,7 +166,7 @@ def compare(names: Sequence[str], scores: Path | None) -> str:
     for k in range(MAX_MASKS):
         pairs = [[request_of(task, "mask", str(k), r).digest(task.card.fingerprint) for r in "01"] for task in tasks]
         if all(s.has(digest, ["outputs/margin"]) for s, pair in zip(stores, pairs, strict=True) for digest in pair):
-            masks.append(mask_indices(tasks[0].card, k))
+            masks.append(np.isin(np.arange(tasks[0].card.data.n_train), mask_indices(tasks[0].card, k)))
             for found, store, pair in zip(rows, stores, pairs, strict=True):
                 found.append(store.read("outputs/margin", pair).astype(np.float64))
     if len(masks) < 3:
@@ -180,24 +180,8 @@ def compare(names: Sequence[str], scores: Path | None) -> str:
         lines.append(f"{name}: accuracy {(of_two > 0).mean():.3f}, noise within / between {noise_and_signal(of_two)}")
         lines[-1] += f", reliability {value:.3f} [{low:.3f}, {high:.3f}]"
         if scores is not None:
-            lines[-1] += f", LDS {plain_lds(read_scores(scores), masks, of_two.mean(axis=1)):.3f}"
+            lines[-1] += f", LDS {lds(read_matrix(scores), np.stack(masks), of_two).mean:.3f}"
     return "\n".join(lines)
-
-
-def plain_lds(scores: NDArray[np.float32], masks: Sequence[NDArray[np.int64]], outputs: NDArray[np.float64]) -> float:
-    """Mean rank correlation over test points of outputs (n_masks, n_test) with sums of scores (n_test, n_train)."""
-    from scipy.stats import spearmanr
-
-    sums = np.stack([scores[:, indices].sum(axis=1) for indices in masks])
-    return float(np.mean([spearmanr(sums[:, t], outputs[:, t]).statistic for t in range(outputs.shape[1])]))
-
-
-def read_scores(path: Path) -> NDArray[np.float32]:
-    """The one matrix of a file that `run --save-scores` wrote."""
-    from safetensors.numpy import load_file
-
-    (matrix,) = load_file(path).values()
-    return matrix
 
 
 def noise_and_signal(margins: NDArray[np.float64]) -> str:
