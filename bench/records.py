@@ -85,7 +85,8 @@ class Remaking:
     def make(self, maker: Maker, hours: float, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
         """Make what is due, one unit after another; the lines that say what came of it.
 
-        After every unit the plan is made anew: scores that moved make their uses due. What fails is not tried twice.
+        After every unit the plan is made anew: scores that moved make their uses due. Samples make nothing due, and are
+        planned once. What fails is not tried twice.
 
         Args:
             maker: see `Maker`.
@@ -93,9 +94,10 @@ class Remaking:
             clock: of the seconds.
         """
         end, tried = clock() + 3600 * hours, set[str]()
-        what, one = (self.samples, self._sample) if self._options.sample else (self.due, self._one)
+        samples = self.samples(self.units()) if self._options.sample else None
         while True:
-            found = [due for due in what(self.units()) if due.unit.name not in tried]
+            known = self.due(self.units()) if samples is None else samples
+            found = [due for due in known if due.unit.name not in tried]
             fitting = [due for due in found if clock() + due.unit.seconds <= end]
             if not fitting:
                 left = sum(due.unit.seconds for due in found) / 3600
@@ -105,7 +107,7 @@ class Remaking:
             tried.add(due.unit.name)
             yield line(due)
             try:
-                yield from one(due.unit, maker)
+                yield from (self._one if samples is None else self._sample)(due.unit, maker)
             except AttriboardError as error:
                 yield f"          not made: {error}"
 

@@ -11,6 +11,7 @@ A record names the commit that it was made with, and the repository has that com
 which code is in `leaderboard/confirmed.json`. Where neither is known, running the scores again shows whether they hold.
 A few of a unit's records can be run again first (`sampled`). Where these hold, the plan says so, and the unit stays due
 behind those of which nothing is known.
+
 Uses take hours of retraining and follow their scores; those that have no scores beside them (tasks without ground
 truth) are due like scores.
 """
@@ -122,13 +123,14 @@ class Confirmed:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: dict[str, Confirmation] = {}
+        self._samples: dict[str, Sample] = {}
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        self._samples = {name: Sample(**fields["sample"]) for name, fields in found.items() if "sample" in fields}
-        self._known = {
-            name: Confirmation(**{key: value for key, value in fields.items() if key != "sample"})
-            for name, fields in found.items()
-            if "code" in fields
-        }
+        for name, fields in found.items():
+            if sample := fields.pop("sample", None):
+                self._samples[name] = Sample(**sample)
+            if fields:
+                self._known[name] = Confirmation(**fields)
 
     def get(self, name: str) -> Confirmation | None:
         """The last of a unit."""
