@@ -9,7 +9,7 @@ from killing.works import WORKS
 from attriboard.base.paths import write_atomically
 
 
-@pytest.mark.parametrize("name", ["groundtruth build", "groundtruth pull"])
+@pytest.mark.parametrize("name", WORKS)
 def test_killed_work_goes_on_to_the_same_result(tmp_path: Path, name: str) -> None:
     outcome = kill_at_random(WORKS[name](), tmp_path, kills=3)
     assert (outcome.kills, outcome.differing, outcome.broken) == (3, 0, [])

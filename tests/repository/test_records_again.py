@@ -19,7 +19,7 @@ from attriboard.leaderboard.reading import read_entries
 from attriboard.leaderboard.study import studies
 from attriboard.records.files import AnyRecord, read_records, write_record
 from attriboard.records.model import AttributionRecord
-from bench.code_digest import FOLDERS, GRADING, Find, History, code_digest, installed
+from bench.code_digest import FOLDERS, History
 from bench.records import Remaking, parse, summary
 from bench.records_plan import (
     SCORES,
@@ -367,77 +367,6 @@ def test_a_sample_follows_from_its_seed_is_cheap_and_spreads_over_methods() -> N
     assert {tuple(r.id for r in sample(many, 3, str(seed), 60)) for seed in range(9)} != {()}
     assert {record.attributor.name for record in sample(records, 2, "b", 60)} == {"iffim", "grad_dot"}
     assert len(sample(records, 99, "c", 60)) == len(many) + 1
-
-
-def test_words_do_not_change_the_digest_of_code_and_numbers_of_what_is_imported_do(tmp_path: Path) -> None:
-    method = """from tool import RATE
-def f(x):
-    'Words.'
-    if x < 0:
-        raise ValueError('x')
-    return RATE * x
-"""
-
-    def digest(method: str, tool: str) -> str:
-        place = tmp_path / str(len(list(tmp_path.iterdir())))
-        place.mkdir()
-        (place / "method.py").write_text(method)
-        (place / "tool.py").write_text(tool)
-        return code_digest(["method"], {path.stem: path.read_text() for path in place.iterdir()}.get)
-
-    here = digest(method, "RATE = 2")
-    other_words = method.replace("Words", "Other words").replace("'x'", "'x is negative'") + "# the end"
-    assert digest(other_words, "RATE = 2  # per step") == here
-    assert digest(method, "RATE = 3") != here
-    assert digest(method.replace("x < 0", "x < 1"), "RATE = 2") != here
-
-
-def test_only_what_is_reached_changes_the_digest_of_code() -> None:
-    texts = {
-        "method": "from tool import used\nimport helpers as h\ndef f(x):\n    return used(x) + h.of(x)\n",
-        "tool": "from passed import on as passed\nLIMIT = 2\ndef used(x):\n    return passed(x, LIMIT)\n"
-        "def unused(x):\n    return 1\n",
-        "helpers": "def of(x):\n    return 3\n",
-        "passed": "def on(x, y):\n    return 4\n",
-    }
-
-    def digest(**changes: tuple[str, str]) -> str:
-        changed = {name: texts[name].replace(*pair) for name, pair in changes.items()}
-        assert all(changed[name] != texts[name] for name in changes)
-        return code_digest(["method"], (texts | changed).get)
-
-    here = digest()
-    assert digest(tool=("return 1", "return 2")) == here
-    for change in (
-        {"tool": ("LIMIT = 2", "LIMIT = 3")},
-        {"tool": ("LIMIT = 2", "print(1)\nLIMIT = 2")},  # it acts when it is imported
-        {"passed": ("return 4", "return 5")},
-        {"helpers": ("return 3", "return 5")},
-        {"method": ("+ h", "- h")},
-    ):
-        assert digest(**change) != here, change
-
-
-def test_the_digest_of_every_method_reaches_what_grades_and_what_it_computes_with() -> None:
-    def without(name: str, text: str) -> Find:
-        return lambda module: (
-            (installed(module) or "").replace(text, f"{text} + 0") if module == name else installed(module)
-        )
-
-    trak = ["attriboard.attributors.trak", *GRADING]
-    assert code_digest(trak) == code_digest(trak, installed)
-    rotated = without("attriboard.toolkit.projection", "return coordinates * self._scale.to(gradients.dtype)")
-    assert code_digest(trak, rotated) != code_digest(trak)
-    assert code_digest(["attriboard.attributors.random", *GRADING], rotated) == code_digest(
-        ["attriboard.attributors.random", *GRADING]
-    )
-
-
-def test_modules_outside_what_computes_do_not_count() -> None:
-    assert installed("attriboard.toolkit.averaging") is not None
-    assert installed("attriboard.contracts.spectrum") is not None
-    for name in ("attriboard.contracts.card", "attriboard.base.errors", "attriboard.toolkit", "torch.nn", "attriboard"):
-        assert installed(name) is None
 
 
 def test_records_of_a_commit_with_todays_code_are_not_due(tmp_path: Path) -> None:
