@@ -55,7 +55,7 @@ class Remaking:
     ) -> None:
         self._results, self._confirmed, self._bundles = results, Confirmed(confirmed), bundles
         self._retrain_seconds, self._options = retrain_seconds, options
-        self._history = History(Path(__file__).parent)
+        self.history = History(Path(__file__).parent)
 
     @cached_property
     def _committed(self) -> list[AnyRecord]:
@@ -72,7 +72,7 @@ class Remaking:
 
     def due(self, every: Sequence[Unit]) -> list[Due]:
         """What of the selected is to be made again."""
-        found = plan(every, self._confirmed, self._bundles, self._history, self._options.before)
+        found = plan(every, self._confirmed, self._bundles, self.history, self._options.before)
         return [due for due in found if not self._options.kind or due.unit.kind in self._options.kind]
 
     def samples(self, every: Sequence[Unit]) -> list[Due]:
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     confirmed = options.confirmed or leaderboard_folder() / "confirmed.json"
     remaking = Remaking(options.results, confirmed, bundles, _retrain_seconds(), options)
     if options.action == "check":
-        return _check(remaking.records(), options)
+        return _check(remaking.records(), remaking.history, options)
     if options.action == "make":
         from bench.records_run import make
 
@@ -220,13 +220,13 @@ def _commit() -> str:
     return git.stdout.strip() or "0"
 
 
-def _check(records: Sequence[AnyRecord], options: argparse.Namespace) -> int:
+def _check(records: Sequence[AnyRecord], history: History, options: argparse.Namespace) -> int:
     from bench.records_run import check, sample
 
     seed = options.seed or _commit()
     drawn = sample(records, options.sample or 12, seed, options.max_seconds)
     wrong = 0
-    for checked in check(drawn):
+    for checked in check(drawn, history):
         wrong += checked.problem is not None
         print(f"{'MOVED' if checked.problem else 'ok   '} {checked.record.path}: {checked.problem or checked.remark}",
               flush=True)  # fmt: skip

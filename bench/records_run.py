@@ -19,7 +19,17 @@ from attriboard.records.files import AnyRecord, read_named
 from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.verifications import verify_record
 from attriboard.retraining.executors import usable_cores
-from bench.records_plan import SCORES, Unit, asked, lambdas, paths_of_scores, time_limit
+from bench.code_digest import History
+from bench.records_plan import (
+    SCORES,
+    Unit,
+    asked,
+    lambdas,
+    made_with_todays_code,
+    paths_of_scores,
+    time_limit,
+    units,
+)
 
 TOLERANCE = 0.005
 TOLERANCES = {
@@ -233,23 +243,30 @@ def sample(records: Sequence[AnyRecord], size: int, seed: str, max_seconds: floa
     return [shuffled[at][turn] for turn, at in ranked[:size]]
 
 
-def check(records: Sequence[AttributionRecord]) -> Iterator[Checked]:
-    """Run records again with their seed and threads, and compare."""
+def check(records: Sequence[AttributionRecord], history: History) -> Iterator[Checked]:
+    """Run records again with their seed and threads, and compare.
+
+    Args:
+        records: what to run.
+        history: the code of the past.
+    """
     for record in records:
         workspace = _workspace(record, record.provenance.threads, [record])
         check_task(record, workspace)
         check_truth(record, workspace)
         job = workspace.job(method_of(record, None), [dict(record.hyperparameters)])
         (again,) = evaluate(workspace.task, grader_of(record, workspace), job, ["custom"], workspace.runner)
-        yield compared(record, again)
+        (unit,) = units([record], {})
+        yield compared(record, again, made_with_todays_code(unit, history))
 
 
-def compared(record: AttributionRecord, again: AttributionRecord) -> Checked:
+def compared(record: AttributionRecord, again: AttributionRecord, same_code: bool) -> Checked:
     """Judge a re-run: LDS within the method's tolerance; the same bits on the same CPU, with PyTorch, threads and code.
 
     Args:
         record: what is published.
         again: its configuration, run now.
+        same_code: whether the code that scores and grades come from is known to be the same.
     """
     allowed = tolerance(record.attributor.name)
     verdict = verify_record(record, again, "check", allowed)
@@ -260,20 +277,22 @@ def compared(record: AttributionRecord, again: AttributionRecord) -> Checked:
     if verdict.same_scores:
         return Checked(record, None, "the same bits")
     change = f"LDS moved by {abs(record.lds.mean - again.lds.mean):.1e}"
-    others = other_circumstances(record, again)
+    others = other_circumstances(record, again, same_code)
     if not others:
         return Checked(record, f"{change}, with other bits, and nothing that could explain them", "")
     return Checked(record, None, f"{change}; other {', '.join(others)}")
 
 
-def other_circumstances(record: AttributionRecord, again: AttributionRecord) -> list[str]:
-    """What may change the bits of scores, and differs between two runs."""
+def other_circumstances(record: AttributionRecord, again: AttributionRecord, same_code: bool) -> list[str]:
+    """What may change the bits of scores, and differs between two runs; see `compared`.
+
+    A CPU without its family and model, as records of earlier versions have it, may be another one.
+    """
     old, new = record.provenance, again.provenance
     pairs = {
         "CPU": (old.hardware.cpu, new.hardware.cpu),
         "PyTorch": (old.packages.get("torch"), new.packages.get("torch")),
         "NumPy": (old.packages.get("numpy"), new.packages.get("numpy")),
         "threads": (old.threads, new.threads),
-        "code": (record.attributor.digest, again.attributor.digest),
     }
-    return [name for name, (first, second) in pairs.items() if first != second]
+    return [*(name for name, (first, second) in pairs.items() if first != second), *([] if same_code else ["code"])]

@@ -70,12 +70,16 @@ def _git_state(package: Path) -> GitState | None:
 
 
 @functools.cache
-def _cpu_model() -> str:
+def _cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name, with family and model where the system has them: rented machines name many models alike."""
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        match = None
-    return match[1].strip() if match else platform.processor() or platform.machine()
+        lines = []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    exact = ("cpu family", "model")
+    return f"{name} (family {facts[exact[0]]}, model {facts[exact[1]]})" if facts.keys() >= {*exact} else name
 
 
 def _gpu() -> str | None:

@@ -169,14 +169,14 @@ class _Run:
             self.under_way[future] = stack
 
     def _shard(self, future: "Future[bytes]", result: Any) -> bytes:
-        if future.status != "finished":
-            raise _failure(result[1] if future.status == "error" else None)
+        # The result decides: the future of one that is here is pending again where its worker has died since.
+        if not isinstance(result, bytes):
+            raise _failure(result[1] if isinstance(result, tuple) else None)
         for copy in self.under_way[future].futures:
             del self.under_way[copy]
         self.done += 1
         self.last = time.monotonic()
-        content: bytes = result
-        return content
+        return result
 
     def _look(self) -> None:
         """Report the state of the cluster, and give idle workers copies of what others do not get done."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from attriboard.base.errors import InputError
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.listing import published_folder
 
+ROOT = Path(__file__).parents[2]
 TOOLS = {"bubblewrap": "bwrap", "crun": "crun"}
 with_each_tool = pytest.mark.parametrize(
     "tool",
@@ -127,6 +129,23 @@ def test_outside_of_the_sandbox_the_same_attempts_succeed(intruder):
     assert not failed, "attempts that fail everywhere show nothing"
 
 
+def open_to_all(*places: Path) -> list[str]:
+    """The beginning of a command that sees these folders although folders above them, such as /root, are root's alone.
+
+    Another sandbox, which hides nothing else, opens the way to interpreter and code.
+    """
+    view = ["bwrap", "--dev-bind", "/", "/"]
+    ways = {place: list(reversed(place.parents)) for place in sorted(set(places))}
+    closed = {place: [at for at in way if not at.stat().st_mode & stat.S_IXOTH] for place, way in ways.items()}
+    for top in sorted({found[0] for found in closed.values() if found}):
+        view += ["--perms", "0755", "--tmpfs", str(top)]
+    for place, found in closed.items():
+        for at in ways[place][ways[place].index(found[0]) + 1 :] if found else ():
+            view += ["--perms", "0755", "--dir", str(at)]
+        view += ["--ro-bind", str(place), str(place)] if found else []
+    return view
+
+
 @needs_bubblewrap
 @with_each_tool
 @pytest.mark.skipif(os.getuid() != 0, reason="takes root to become another user")
@@ -140,13 +159,7 @@ def test_an_ordinary_user_has_the_same_sandbox(intruder, open_folder, tool):
         "job = Job.model_validate_json(Path(sys.argv[1]).read_text()); "
         "print(json.dumps([os.getuid(), *(outcome.reason for outcome in Runner(Sandbox(tool=sys.argv[2])).run(job))]))"
     )
-    # An interpreter below /root is open to root alone; another sandbox, which hides nothing, opens the way to it.
-    view = ["bwrap", "--dev-bind", "/", "/", "--perms", "0755", "--tmpfs", str(Path.home())]
-    below = [prefix for prefix in {sys.prefix, sys.base_prefix} if Path(prefix).is_relative_to(Path.home())]
-    for prefix in map(Path, below):
-        outer = [parent for parent in reversed(prefix.parents) if parent.is_relative_to(Path.home())]
-        view += [word for parent in outer for word in ("--perms", "0755", "--dir", str(parent))]
-        view += ["--ro-bind", str(prefix), str(prefix)]
+    view = open_to_all(Path(sys.prefix), Path(sys.base_prefix), ROOT)
     done = subprocess.run(
         [*view, "setpriv", "--reuid=60000", "--regid=60000", "--clear-groups", "--",
          sys.executable, "-c", program, str(open_folder / "job.json"), tool],

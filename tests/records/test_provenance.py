@@ -26,6 +26,26 @@ def test_provenance_is_complete_and_needs_no_torch():
 
 
 @pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        (
+            "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n\n"
+            "processor\t: 1\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n",
+            "Xeon (family 6, model 143)",
+        ),
+        ("model name\t: Neoverse: N1\n", "Neoverse: N1"),
+        ("processor\t: 0\n", platform.processor() or platform.machine()),
+        (None, platform.processor() or platform.machine()),
+    ],
+)
+def test_a_cpu_has_its_family_and_model_where_they_are_known(tmp_path, cpuinfo, name):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert module._cpu_model(path) == name
+
+
+@pytest.mark.parametrize(
     ("argument", "kept"),
     [
         ("/home/ada/venv/bin/attriboard", "attriboard"),

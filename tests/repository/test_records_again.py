@@ -19,6 +19,7 @@ from attriboard.leaderboard.reading import read_entries
 from attriboard.leaderboard.study import studies
 from attriboard.records.files import AnyRecord, read_records, write_record
 from attriboard.records.model import AttributionRecord
+from attriboard.records.published import published_results
 from bench.code_digest import FOLDERS, History
 from bench.records import Remaking, parse, summary
 from bench.records_plan import (
@@ -33,7 +34,7 @@ from bench.records_plan import (
     unit_code,
     units,
 )
-from bench.records_run import TOLERANCE, compared, make, outcome, sample, tolerance
+from bench.records_run import TOLERANCE, check, compared, make, outcome, sample, tolerance
 
 TASK = "digits_mlp"
 TRUTH, CHECKPOINTS = "c0" * 32, "cd" * 32
@@ -340,22 +341,35 @@ def test_a_failure_is_compared_like_a_number() -> None:
 
 def test_a_check_wants_the_bits_where_nothing_explains_others() -> None:
     record, other_bits = make_record(), make_record(scores_sha256="ac" * 32)
-    assert compared(record, make_record()).remark == "the same bits"
-    assert "nothing that could explain them" in (compared(record, other_bits).problem or "")
+    assert compared(record, make_record(), same_code=True).remark == "the same bits"
+    assert "nothing that could explain them" in (compared(record, other_bits, same_code=True).problem or "")
+    assert compared(record, other_bits, same_code=False).remark.endswith("other code")
     for changes in (
         {"provenance__hardware__cpu": "Another"},
         {"provenance__threads": 1},
         {"provenance__packages": {"torch": "2.14.0", "numpy": "2.4.6"}},
-        {"attributor__digest": "2d" * 32},
     ):
-        checked = compared(record, make_record(scores_sha256="ac" * 32, **changes))
+        checked = compared(record, make_record(scores_sha256="ac" * 32, **changes), same_code=True)
         assert checked.problem is None
         assert "other" in checked.remark
 
 
 def test_a_check_refuses_what_moved_by_more_than_the_tolerance_on_any_machine() -> None:
     again = make_record("trak", 0.41, scores_sha256="ac" * 32, provenance__hardware__cpu="Another")
-    assert "lds.mean" in (compared(make_record("trak", 0.4), again).problem or "")
+    assert "lds.mean" in (compared(make_record("trak", 0.4), again, same_code=False).problem or "")
+
+
+def test_a_check_knows_the_code_of_the_commit_that_made_a_record() -> None:
+    """Not that of the attributor's own file: scores come from shared code too."""
+    published = next(
+        record
+        for record in read_records(published_results() / TASK / "random")
+        if isinstance(record, AttributionRecord) and not record.ground_truth.question
+    )
+    no_repository = History(Path("/"))
+    (checked,) = check([published.model_copy(update={"scores_sha256": "ac" * 32})], no_repository)
+    assert checked.problem is None
+    assert "code" in checked.remark.rpartition("other ")[2].split(", ")
 
 
 def test_a_sample_follows_from_its_seed_is_cheap_and_spreads_over_methods() -> None:

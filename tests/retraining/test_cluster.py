@@ -6,9 +6,11 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cluster_site import Site
+from distributed import CancelledError
 from tiny import N_TRAIN, PlainTinyTask, SmoothedTinyTask, TinyTask, UnavailableTask, tiny_card
 
 from attriboard.base.errors import AttriboardError, DataError, InputError
@@ -106,6 +108,28 @@ def test_a_worker_that_hangs_delays_nothing_but_its_own_stacks(site: Site, tmp_p
         hanging.send_signal(signal.SIGCONT)
     assert any("tried elsewhere" in text for text in said)
     assert everything(task, store, 16) == trained_here(task, tmp_path / "here", 16)
+
+
+@pytest.mark.parametrize(
+    ("status", "result", "raised"),
+    [
+        ("finished", b"a shard", None),
+        ("pending", b"a shard", None),  # its worker died after the result was handed over
+        ("cancelled", CancelledError(), ConnectionError),
+        ("error", (DataError, DataError("no data there"), None), DataError),
+    ],
+)
+def test_what_came_back_decides_and_not_what_became_of_its_future(
+    status: str, result: Any, raised: type[Exception] | None
+) -> None:
+    future: Any = type("Future", (), {"status": status})()
+    run = cluster._Run(Any, lambda payload: b"", lambda text: None, 1.0, {future: cluster._Stack("payload", [future])})
+    if raised is None:
+        assert run._shard(future, result) == result
+        assert (run.done, run.under_way) == (1, {})
+        return
+    with pytest.raises(raised):
+        run._shard(future, result)
 
 
 def test_what_a_killed_worker_had_is_trained_by_the_others(site: Site, tmp_path: Path) -> None:
