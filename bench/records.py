@@ -9,7 +9,8 @@
 `make` runs a unit again (see `bench.records_plan`) and compares. Where its numbers hold, the records stay, and
 `leaderboard/confirmed.json` says with which code they did; where they moved, new records supersede them on the board,
 and the old ones stay readable. It resumes: what is done is not due any more. `make --sample` takes a fraction of the
-time: where a unit's sample holds, the file says so and the unit comes last; where it moved, all of it is worth making.
+time: where a unit's sample holds, the file says so and the unit comes last, or is no longer due where all its records
+were in the sample; where it moved, all of it is worth making.
 """
 
 import argparse

@@ -327,8 +327,10 @@ def plan(
             known = confirmed.get(unit.name)
             if (known and known.code == unit_code(unit)) or made_with_todays_code(unit, history):
                 continue
-            reason = f"code: changed since {known.when if known else unit.oldest}"
-            if sample := confirmed.sample(unit):
+            reason, sample = f"code: changed since {known.when if known else unit.oldest}", confirmed.sample(unit)
+            if sample and sample.records == len(unit.records):
+                continue
+            if sample:
                 reason += f"; {sample.records} of its records hold"
             found.append(Due(unit, reason, False, sample))
     return sorted(found, key=lambda due: (not due.certain, due.sample is not None, due.unit.seconds, due.unit.name))

@@ -140,6 +140,11 @@ def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
     assert maker.made == [f"{TASK}/iffim/scores"]
 
 
+def test_a_unit_whose_records_were_all_in_a_sample_that_holds_is_not_due(results: Path) -> None:
+    list(remaking(results, "--sample", "2", "--method", "iffim").make(Maker(), hours=1.0))
+    assert f"{TASK}/iffim/scores" not in names(remaking(results))
+
+
 def test_a_sample_of_a_unit_that_holds_puts_it_last_and_makes_no_record(results: Path) -> None:
     for value in LAMBDAS:
         write_record(make_record("iffim", variant="sweep", hyperparameters={"regularization": value}), results)
