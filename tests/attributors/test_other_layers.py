@@ -128,6 +128,7 @@ def test_logra_without_projection_is_the_dense_block_diagonal(
     make: Make, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", room)
+    monkeypatch.setattr(kernel_module, "HELD_BYTES", room)
     sides = gradients(make)
     expected = sum(
         solved(*(matrices(side, layer).flatten(1) for side in sides)) for layer in MATRIX_LAYERS[make.__name__]
@@ -272,6 +273,7 @@ def test_scores_follow_examples_and_not_chunks(name: str, make: Make, monkeypatc
         assert_rows_close(attribute(name, permuted, **SETTINGS[name]), expected[:, order], 1e-4)
     monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 30_000)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 80_000)
+    monkeypatch.setattr(kernel_module, "HELD_BYTES", 80_000)
     monkeypatch.setattr(TrainingLoss.__init__, "__kwdefaults__", {"rows": 10, "memory_bytes": 2**20})
     assert_rows_close(attribute(name, context, **SETTINGS[name]), expected, 1e-4)
 

@@ -146,10 +146,34 @@ def test_kernels_do_not_depend_on_their_blocks(make: Callable[[], nn.Module], mo
     expected = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     monkeypatch.setattr(kernel_module, "BLOCK_ROWS", 4)
     monkeypatch.setattr(kernel_module, "BLOCK_COLUMNS", 5)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 8 * (N + N_TEST) * 12)
+    for name in ("DENSE_BYTES", "HELD_BYTES"):
+        monkeypatch.setattr(kernel_module, name, 8 * (N + N_TEST) * 12)
     monkeypatch.setattr(factored_module, "GRADIENT_BYTES", 8 * factored_module.INTERMEDIATES * 23 * 5)
     actual = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [mlp, Normalised, Leaking])
+def test_kernels_have_the_same_bits_whatever_memory_there_is(
+    make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more of it, more pieces share a pass; the sums are made of the same pieces."""
+    context = build(make)
+    functions = (context.loss, context.target)
+    one = 8 * (N + N_TEST) * 12
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one)
+    found, passes = [], []
+    for free in (0, 6 * one, 2**40):
+        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        passes.append(len(kernel_module._groups(context, context.checkpoints[0], functions, None, None)))
+        found.append(gradient_kernels(context, context.checkpoints[0], *functions))
+    assert passes[2] == 1
+    assert passes[0] >= passes[1] >= passes[2]
+    for K, r in found[1:]:
+        assert torch.equal(K, found[0][0])
+        assert torch.equal(r, found[0][1])
+    if make is not mlp:
+        assert passes[0] > passes[1] > 1
 
 
 @pytest.mark.parametrize("make", [mlp, Normalised, Leaking])
@@ -180,6 +204,7 @@ def test_test_gradients_take_at_most_half_of_the_memory_that_is_free(monkeypatch
 def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     context = build(Normalised)
     monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(kernel_module, "HELD_BYTES", 1)
     monkeypatch.setattr(kernel_module, "MOST_PASSES", 10)
     with pytest.raises(NotApplicableError, match="set projection_dim"):
         gradient_kernels(context, context.checkpoints[0], context.loss, context.target)

@@ -125,6 +125,7 @@ def test_kernels_do_not_depend_on_passes(make: Callable[[], Context], monkeypatc
     )
     for room in (2**31, 8 * (len(G) + len(g)) * 30):
         monkeypatch.setattr(kernel_module, "DENSE_BYTES", room)
+        monkeypatch.setattr(kernel_module, "HELD_BYTES", room)
         K, r = gradient_kernels(context, checkpoint, context.loss, context.target)
         torch.testing.assert_close(K, G @ G.T, rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(r, G @ g.T, rtol=1e-9, atol=1e-10)
