@@ -14,7 +14,7 @@ where not.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits
 from attriboard.toolkit.gradients import layer_gradients
-from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect
+from attriboard.toolkit.kernel import DenseGradients, Piece, Stored, collect, joined
 from attriboard.toolkit.kronecker import KroneckerBasis, mean_squares
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
@@ -198,11 +198,17 @@ class Model:
     def chunks(self) -> Iterator[list[Tensor]]:
         """Training gradients (b, d_out · d_in) of every layer at several positions."""
         names = [name for name, layer in self.layers.items() if isinstance(layer, PositionsLayer)]
-        for chunk in layer_gradients(
+        passed = layer_gradients(
             self.context, self.checkpoint, self.context.loss, self.context.train, layers=modules_of(names)
-        ):
-            found = {layer.name: layer.factors for layer in matrices(chunk)}
-            yield [factors.dense() for name, factors in found.items() if name in names and factors is not None]
+        )
+        for chunk in joined(_dense(layers, names) for layers in passed):
+            yield [gradients.dense() for gradients in chunk]
+
+
+def _dense(layers: list[LayerGradients], names: Collection[str]) -> list[DenseGradients]:
+    """Gradients (b, d_out · d_in) of the named matrix layers of a chunk."""
+    found = {layer.name: layer.factors for layer in matrices(layers)}
+    return [DenseGradients(one.dense()) for name, one in found.items() if name in names and one is not None]
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,8 @@ def gradient_products(
         points = slice(first, first + group)
         test = collect(context, checkpoint, test_function, context.test[points], beside=functions)
         start = 0
-        for chunk in _joined(layer_gradients(context, checkpoint, train_function, context.train, beside=functions)):
+        gradients = layer_gradients(context, checkpoint, train_function, context.train, beside=functions)
+        for chunk in joined([store(layer) for layer in layers] for layers in gradients):
             rows = slice(start, start + _count(chunk))
             for layer, other in zip(chunk, test, strict=True):
                 add_products(products[rows, points], layer, other)
@@ -221,14 +222,14 @@ def gradient_products(
     return products
 
 
-def _joined(chunks: Iterable[list[LayerGradients]]) -> Iterator[list[Stored]]:
+def joined(chunks: Iterable[Sequence[Stored]]) -> Iterator[list[Stored]]:
     """Chunks of at least `JOINED_ROWS` examples, but for the last.
 
-    Of a large model a chunk has a dozen, and a product reads and widens all gradients of the other side again.
+    Of a large model a chunk has a dozen, and a product reads all gradients of the other side again.
     """
-    waiting: list[list[Stored]] = []
+    waiting: list[Sequence[Stored]] = []
     for chunk in chunks:
-        waiting.append([store(layer) for layer in chunk])
+        waiting.append(chunk)
         if sum(map(_count, waiting)) >= JOINED_ROWS:
             yield [_join(parts) for parts in zip(*waiting, strict=True)]
             waiting = []
@@ -240,14 +241,14 @@ def _join(parts: Sequence[Stored]) -> Stored:
     first = parts[0]
     if len(parts) == 1:
         return first
-    joined = [torch.cat(tensors) for tensors in zip(*map(_tensors, parts), strict=True)]
+    tensors = [torch.cat(found) for found in zip(*map(_tensors, parts), strict=True)]
     if isinstance(first, DenseGradients):
-        return DenseGradients(joined[0])
-    inputs, deltas = joined
+        return DenseGradients(tensors[0])
+    inputs, deltas = tensors
     return LayerFactors(inputs, deltas, first.bias)
 
 
-def _count(chunk: list[Stored]) -> int:
+def _count(chunk: Sequence[Stored]) -> int:
     """How many examples it has."""
     return len(_tensors(chunk[0])[0])
 
