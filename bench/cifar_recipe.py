@@ -12,7 +12,8 @@ that any number of workers take from the top; it may be edited at any time, and 
     python -m bench.cifar_recipe report [CANDIDATE …]
     python -m bench.cifar_recipe compare CANDIDATE CANDIDATE [SCORES.safetensors]
 
-`compare` is for precisions: two candidates on the masks that both have, and LDS of the same scores on either.
+`compare` is for precisions: two candidates on the masks that both have, here or in a published ground truth, and LDS of
+the same scores on either.
 """
 
 import os
@@ -33,6 +34,8 @@ from attriboard.base.scores import read_matrix
 from attriboard.contracts.card import load_card
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.build import open_store
+from attriboard.groundtruth.bundle import read_ground_truth
+from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.groundtruth.plan import checkpoint_requests, mask_indices, retrain_seed
 from attriboard.retraining.engine import array_names, retrain
 from attriboard.retraining.request import RetrainRequest
@@ -157,31 +160,59 @@ def report(name: str) -> str:
     return text
 
 
-def compare(names: Sequence[str], scores: Path | None) -> str:
-    """One line for each candidate, on the masks of which both have both repeats, and how alike their margins are."""
-    tasks = [candidate(name) for name in names]
-    stores = [open_store(task, None) for task in tasks]
-    rows: list[list[NDArray[np.float64]]] = [[], []]
-    masks = []
+def known_margins(task: Task) -> dict[tuple[int, int], NDArray[np.float64]]:
+    """Mask and repeat → margins (n_test,): of the candidate's store, and of the ground truth that has its recipe."""
+    store, registry = open_store(task, None), BundleRegistry(published_folder())
+    found = {}
     for k in range(MAX_MASKS):
-        pairs = [[request_of(task, "mask", str(k), r).digest(task.card.fingerprint) for r in "01"] for task in tasks]
-        if all(s.has(digest, ["outputs/margin"]) for s, pair in zip(stores, pairs, strict=True) for digest in pair):
-            masks.append(np.isin(np.arange(tasks[0].card.data.n_train), mask_indices(tasks[0].card, k)))
-            for found, store, pair in zip(rows, stores, pairs, strict=True):
-                found.append(store.read("outputs/margin", pair).astype(np.float64))
-    if len(masks) < 3:
+        for r in (0, 1):
+            digest = request_of(task, "mask", str(k), str(r)).digest(task.card.fingerprint)
+            if store.has(digest, ["outputs/margin"]):
+                found[k, r] = store.read("outputs/margin", [digest])[0].astype(np.float64)
+    if registry.find(task.card, "groundtruth"):
+        margins = read_ground_truth(registry.locate(task.card, "groundtruth")).outputs["margin"].astype(np.float64)
+        found |= {(k, r): margins[k, r] for k, r in np.ndindex(margins.shape[:2])}
+    return found
+
+
+def compare(names: Sequence[str], scores: Path | None) -> str:
+    """One line for each candidate, on masks that both have, and how alike their margins are.
+
+    With both repeats, or with the first alone where fewer than three masks have both.
+    """
+    tasks = [candidate(name) for name in names]
+    known = [known_margins(task) for task in tasks]
+    for repeats in ((0, 1), (0,)):
+        masks = [k for k in range(MAX_MASKS) if all((k, r) in of_one for of_one in known for r in repeats)]
+        if len(masks) >= 3:
+            break
+    else:
         return f"{len(masks)} masks that both have: too few"
-    margins = [np.stack(found) for found in rows]  # (n_masks, 2, n_test)
-    means = [found.mean(axis=1) - found.mean(axis=(0, 1)) for found in margins]
-    across = float((means[0] * means[1]).sum() / np.sqrt((means[0] ** 2).sum() * (means[1] ** 2).sum()))
-    lines = [f"{len(masks)} masks: correlation of mean margins over masks, pooled over test points, {across:.3f}"]
-    for name, of_two in zip(names, margins, strict=True):
-        low, value, high = reliability_interval(of_two)
-        lines.append(f"{name}: accuracy {(of_two > 0).mean():.3f}, noise within / between {noise_and_signal(of_two)}")
-        lines[-1] += f", reliability {value:.3f} [{low:.3f}, {high:.3f}]"
+    subsets = np.stack([np.isin(np.arange(tasks[0].card.data.n_train), mask_indices(tasks[0].card, k)) for k in masks])
+    margins = [np.stack([[of_one[k, r] for r in repeats] for k in masks]) for of_one in known]
+    means = [of_one.mean(axis=1) for of_one in margins]
+    lines = [
+        f"{len(masks)} masks × {len(repeats)}: correlation of margins over masks, pooled over test points, "
+        f"{correlation(*means):.3f}"
+    ]
+    for name, of_one, mine in zip(names, known, margins, strict=True):
+        lines.append(f"{name}: accuracy {(mine > 0).mean():.3f}")
+        if len(repeats) == 2:
+            low, value, high = reliability_interval(mine)
+            lines[-1] += f", noise within / between {noise_and_signal(mine)}"
+            lines[-1] += f", reliability {value:.3f} [{low:.3f}, {high:.3f}]"
+        elif all((k, 1) in of_one for k in masks):
+            other = np.stack([of_one[k, 1] for k in masks])
+            lines[-1] += f", correlation with its own other repeat {correlation(mine[:, 0], other):.3f}"
         if scores is not None:
-            lines[-1] += f", LDS {lds(read_matrix(scores), np.stack(masks), of_two).mean:.3f}"
+            lines[-1] += f", LDS {lds(read_matrix(scores), subsets, mine).mean:.3f}"
     return "\n".join(lines)
+
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Of margins (n_masks, n_test) over masks, pooled over test points."""
+    one, other = one - one.mean(axis=0), other - other.mean(axis=0)
+    return float((one * other).sum() / np.sqrt((one**2).sum() * (other**2).sum()))
 
 
 def noise_and_signal(margins: NDArray[np.float64]) -> str:
