@@ -2,8 +2,9 @@
 
 It covers the method's module and whatever that reaches, definition by definition, in what computes (`COUNTED`): a
 function that the method does not use may change. Of each definition, the syntax tree counts: comments, docstrings,
-formatting and the texts of exceptions do not. The engine around it (processes, retraining, data sets, cards) is left
-out: its bits have tests of their own, and a sample of records that is run again sees it.
+formatting and the texts of exceptions do not, nor does what a method only says (`SAID`). The engine around it
+(processes, retraining, data sets, cards) is left out: its bits have tests of their own, and a sample of records that is
+run again sees it.
 """
 
 import ast
@@ -19,6 +20,8 @@ from attriboard.base.digests import digest, digest_bytes
 COUNTED = ("attributors", "contracts.schedule", "contracts.spectrum", "scoring", "toolkit")
 FOLDERS = ("attributors", "benchmark/contracts", "benchmark/scoring", "benchmark/toolkit")
 """Where a checkout has them."""
+SAID = ("memory_need", "work_need", "notes")
+"""Of a method: what it takes, and what it leaves out. No score depends on them."""
 WHOLE = "*"
 Target = tuple[str, str]
 """A module and a name in it, or `WHOLE`."""
@@ -124,6 +127,9 @@ class _Essence(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return ast.Pass() if text else self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return ast.Pass() if node.name in SAID else self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()

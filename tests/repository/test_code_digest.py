@@ -54,6 +54,27 @@ def test_only_what_is_reached_changes_the_digest_of_code() -> None:
         assert digest(**change) != here, change
 
 
+def test_what_a_method_takes_and_leaves_out_does_not_count() -> None:
+    text = """import sizes
+class Method:
+    def score(self, state):
+        return state
+    def memory_need(self, context):
+        return sizes.of(context)
+    def notes(self, state):
+        return ("embeddings are left out",)
+"""
+    texts = {"method": text, "sizes": "def of(context):\n    return 8\n"}
+
+    def digest(**changed: str) -> str:
+        return code_digest(["method"], (texts | changed).get)
+
+    here = digest()
+    assert digest(sizes="def of(context):\n    return 9\n") == here
+    assert digest(method=text.replace("embeddings", "norms").replace("sizes.of", "2 * sizes.of")) == here
+    assert digest(method=text.replace("return state", "return -state")) != here
+
+
 def test_the_digest_of_every_method_reaches_what_grades_and_what_it_computes_with() -> None:
     def without(name: str, text: str) -> Find:
         return lambda module: (
