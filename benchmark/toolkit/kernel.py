@@ -219,6 +219,7 @@ def gradient_products(
             for layer, other in zip(chunk, test, strict=True):
                 add_products(products[rows, points], layer, other)
             start = rows.stop
+        del test, chunk  # before the next group takes as much
     return products
 
 
