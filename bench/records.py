@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from attriboard.base.errors import AttriboardError
+from attriboard.base.errors import AttriboardError, InputError
 from attriboard.base.paths import leaderboard_folder
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
 from attriboard.leaderboard.reading import read_bundles
@@ -31,6 +31,8 @@ from attriboard.records.published import published_results
 from bench.code_digest import History
 from bench.records_plan import SCORES, Bundles, Confirmed, Due, Unit, current_records, plan, sampled, unit_code, units
 
+SHORT = "out_of_memory"
+"""Category of a failure, as in `attriboard.attribution`."""
 Maker = Callable[[Unit], Sequence[AnyRecord]]
 """Makes a unit's records again; see `bench.records_run.make`."""
 
@@ -115,7 +117,7 @@ class Remaking:
     def _one(self, unit: Unit, maker: Maker) -> Iterator[str]:
         from bench.records_run import outcome
 
-        code, made = unit_code(unit), maker(unit)
+        code, made = unit_code(unit), _enough_memory(unit, maker(unit))
         found = outcome(unit, made)
         written = made if self._options.before else found.news
         for record in written:
@@ -128,7 +130,7 @@ class Remaking:
     def _sample(self, part: Unit, maker: Maker) -> Iterator[str]:
         from bench.records_run import outcome
 
-        made = maker(part)
+        made = _enough_memory(part, maker(part))
         moved = outcome(part, made).moved
         yield from (f"          moved: {what}" for what in moved)
         if not moved:
@@ -138,6 +140,19 @@ class Remaking:
     def _wanted(self, task: str, method: str) -> bool:
         options = self._options
         return (not options.task or task in options.task) and (not options.method or method in options.method)
+
+
+def _enough_memory(unit: Unit, made: Sequence[AnyRecord]) -> Sequence[AnyRecord]:
+    """What was made, unless memory was short where it once was not: that says something of this machine alone.
+
+    Raises:
+        InputError: memory was short.
+    """
+    reasons = [[getattr(record, "reason", None) or "" for record in records] for records in (unit.records, made)]
+    before, now = ([reason for reason in found if reason.startswith(SHORT)] for found in reasons)
+    if now and not before:
+        raise InputError(f"{now[0]}; nothing is written: run it again where more memory is free")
+    return made
 
 
 def line(due: Due) -> str:

@@ -132,6 +132,19 @@ def test_scores_that_moved_supersede_and_make_their_uses_due(results: Path) -> N
     assert not names(remaking(results, "--method", "grad_dot"))
 
 
+@pytest.mark.parametrize("sample", [(), ("--sample", "2")])
+def test_where_memory_is_short_nothing_is_written(results: Path, sample: tuple[str, ...]) -> None:
+    def starved(unit: Unit) -> list[AnyRecord]:
+        reason = "out_of_memory: needs 9.1 GB (the kernel 9.0 GB); 2.0 GB are free"
+        return [make_record(unit.method, status="failed", reason=reason, created=NEW)]
+
+    before = {path: path.read_bytes() for path in results.rglob("*.json")}
+    lines = list(remaking(results, "--method", "iffim", *sample).make(starved, hours=1.0))
+    assert any("not made: out_of_memory: needs 9.1 GB" in line and "more memory is free" in line for line in lines)
+    assert {path: path.read_bytes() for path in results.rglob("*.json")} == before
+    assert f"{TASK}/iffim/scores" in names(remaking(results))
+
+
 def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(remaking(results).make(Maker(stop_after=1), hours=1.0))
