@@ -29,12 +29,12 @@ def test_provenance_is_complete_and_needs_no_torch():
     ("cpuinfo", "name"),
     [
         (
-            "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n\n"
-            "processor\t: 1\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n",
+            "cpu cores\t: 2\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n\n"
+            "cpu cores\t: 2\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n",
             "Xeon (family 6, model 143)",
         ),
         ("model name\t: Neoverse: N1\n", "Neoverse: N1"),
-        ("processor\t: 0\n", platform.processor() or platform.machine()),
+        ("cpu cores\t: 2\n", platform.processor() or platform.machine()),
         (None, platform.processor() or platform.machine()),
     ],
 )
