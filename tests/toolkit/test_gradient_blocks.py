@@ -12,6 +12,7 @@ from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import factored as factored_module
 from attriboard.toolkit import kernel as kernel_module
+from attriboard.toolkit import needs
 from attriboard.toolkit.factored import FactoredGradients
 from attriboard.toolkit.gradients import layer_gradients, per_example_gradients
 from attriboard.toolkit.kernel import gradient_bytes, gradient_kernels, gradient_products, held_points
@@ -199,6 +200,16 @@ def test_test_gradients_take_at_most_half_of_the_memory_that_is_free(monkeypatch
     for free, points in ((6 * one, 3), (7 * one, 3), (0, 1), (8 * one, 4), (100 * N_TEST * one, N_TEST)):
         monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
         assert held_points(context) == points
+
+
+def test_the_path_to_a_kernel_does_not_follow_from_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(Normalised)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    found = []
+    for free in (0, 2**40):
+        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        found.append(needs.making(context))
+    assert found[0] == found[1]
 
 
 def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
