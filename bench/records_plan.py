@@ -229,8 +229,8 @@ def _seconds(records: Sequence[AnyRecord], retrain: float) -> float:
 
 
 def time_limit(record: AnyRecord) -> float | None:
-    """The seconds that a record ran out of, where that is why it failed."""
-    match = re.match(r"timeout: not finished after (\S+) s", getattr(record, "reason", None) or "")
+    """The seconds that a record ran out of, or was said to need more than, where that is why it failed."""
+    match = re.match(r"timeout: (?:not finished after|.*the limit is) (\S+) s", getattr(record, "reason", None) or "")
     return float(match[1]) if match else None
 
 

@@ -209,9 +209,17 @@ def test_what_does_not_fit_into_the_hours_is_left(results: Path) -> None:
     assert last.startswith("1 units left")
 
 
-def test_what_ran_into_a_time_limit_is_expected_to_take_that_long_again() -> None:
-    hurried = make_record(status="failed", reason="timeout: not finished after 900 s", fit_seconds=None)
-    assert unit_of(hurried).seconds == pytest.approx(900, abs=10)
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "timeout: not finished after 900 s",
+        "timeout: needs at least 2,918 s (rotations 1.1e+14 operations, at 37·10⁹ a second); the limit is 900 s",
+    ],
+)
+def test_what_ran_into_a_time_limit_is_expected_to_take_that_long_again_and_is_in_no_sample(reason: str) -> None:
+    unit = unit_of(make_record(status="failed", reason=reason, fit_seconds=None))
+    assert unit.seconds == pytest.approx(900, abs=10)
+    assert sampled(unit, 3, {}) is None
 
 
 def test_time_that_passed_counts_against_the_hours(results: Path) -> None:
