@@ -29,8 +29,8 @@ from collections.abc import Mapping
 
 from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.toolkit import knobs
-from attriboard.toolkit.eigenbasis import Block, Fisher, KroneckerInfluence, fisher_labels
 from attriboard.toolkit.kronecker import eigenbasis, mean_squares
+from attriboard.toolkit.kronecker_influence import Block, Fisher, KroneckerInfluence, fisher_labels
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layerwise import layer_regularization, second_moments
 

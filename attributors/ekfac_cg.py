@@ -27,7 +27,7 @@ from attriboard.contracts.progress import track
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import knobs
 from attriboard.toolkit.damped import Coordinates, DampedInfluence, DampedSolver, dot, fit_damped
-from attriboard.toolkit.eigenbasis import Fisher, fisher_labels
+from attriboard.toolkit.kronecker_influence import Fisher, fisher_labels
 from attriboard.toolkit.layerwise import layer_regularization, matrix_layers
 
 

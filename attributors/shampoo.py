@@ -22,8 +22,8 @@ import torch
 
 from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs
-from attriboard.toolkit.eigenbasis import Block, Fisher, KroneckerInfluence, fisher_labels
 from attriboard.toolkit.kronecker import eigenbasis, gradient_moments, mean_squares
+from attriboard.toolkit.kronecker_influence import Block, Fisher, KroneckerInfluence, fisher_labels
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layerwise import layer_regularization
 

@@ -39,9 +39,9 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.run import Run, TrainingState
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfScores
-from attriboard.toolkit.eigenbasis import Block, Fisher, fisher_labels
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.kronecker import eigenbasis, mean_squares
+from attriboard.toolkit.kronecker_influence import Block, Fisher, fisher_labels
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors
 from attriboard.toolkit.layerwise import (

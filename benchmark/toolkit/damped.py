@@ -22,9 +22,10 @@ from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs
 from attriboard.toolkit.batches import BatchLosses
 from attriboard.toolkit.effort import PRODUCT, forward_operations
-from attriboard.toolkit.eigenbasis import Block, MatrixLayers, Model, fit_model
+from attriboard.toolkit.eigenbasis import Model
 from attriboard.toolkit.factored import working_precision
 from attriboard.toolkit.gradients import count_parameters
+from attriboard.toolkit.kronecker_influence import Block, MatrixLayers, fit_model
 from attriboard.toolkit.layerwise import MatrixLayout, layer_damping, matrix_layout
 
 SOLVE_BYTES = 2**30
@@ -74,7 +75,7 @@ class DampedCurvature:
         step = max(1, SOLVE_BYTES // (VECTORS * size))
         for start in range(0, n_test, step):
             rows = slice(start, min(start + step, n_test))
-            yield rows, {name: layer.coordinates(rows).to(dtype) for name, layer in layers.items()}
+            yield rows, {name: v.to(dtype) for name, v in self.model.coordinates(rows).items()}
 
     def product(self, x: Coordinates, examples: Examples, damping: dict[str, float]) -> Coordinates:
         """(C + D) x, C the mean over some examples."""

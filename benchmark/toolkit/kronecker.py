@@ -18,9 +18,8 @@ from torch import Tensor
 
 from attriboard.contracts.context import Checkpoint, Context
 from attriboard.toolkit.labels import Draw
-from attriboard.toolkit.layers import LayerFactors, LayerGradients
+from attriboard.toolkit.layers import LayerFactors
 from attriboard.toolkit.layerwise import weighted_factors
-from attriboard.toolkit.terms import Dense, Part
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,6 @@ class KroneckerBasis:
         """Back: (n, P, Q) → flat (n, d_out · d_in), as `LayerFactors.dense` has them."""
         U_A, U_S = self.inputs.to(coordinates), self.deltas.to(coordinates)
         return (U_S @ (U_A @ coordinates).transpose(1, 2)).flatten(1)
-
-    def rotated(self, layer: LayerGradients) -> LayerGradients:
-        """A matrix layer's gradients in this basis: factors for one position, v for several."""
-        factors = layer.factors
-        assert factors is not None
-        if factors.deltas.dim() == 2:
-            return self.rotate(factors).gradients(layer.name)
-        v = self.coordinates(factors)
-        return LayerGradients(layer.name, (Part(tuple(v.shape[1:]), (Dense(v),)),))
 
     def squares(self, factors: LayerFactors, weights: Tensor, scale: Tensor | None = None) -> Tensor:
         """Σ_i w_i v_i², (P, Q), float64; of gradients times `scale` (d_out, d_in), element by element, if given."""

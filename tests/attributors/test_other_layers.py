@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.functional import normalize
 
 from attriboard.attributors import logra
+from attriboard.attributors.ekfac import EKFAC
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
@@ -151,14 +152,23 @@ def test_logra_projects_both_sides_of_every_position(make: Make, initialization:
     assert_rows_close(scores, expected)
 
 
+GRADIENTS_KEPT = {"kept": (2**30, 2**30), "made again": (0, 2**30), "one test point at a time": (0, 1)}
+"""`KEPT_BYTES` and `HELD_BYTES`."""
+
+
+@pytest.fixture(params=GRADIENTS_KEPT.values(), ids=GRADIENTS_KEPT)
+def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for gradients in Kronecker eigenbases."""
+    kept, held = request.param
+    monkeypatch.setattr(eigenbasis, "KEPT_BYTES", kept)
+    monkeypatch.setattr(eigenbasis, "HELD_BYTES", held)
+
+
+@pytest.mark.usefixtures("room")
 @pytest.mark.parametrize("make", PROBLEMS)
-@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("fisher", ["true", "empirical"])
-def test_ekfac_is_the_dense_kronecker_eigenbasis(
-    make: Make, kept: bool, fisher: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ekfac_is_the_dense_kronecker_eigenbasis(make: Make, fisher: str) -> None:
     """Λ is made of whole gradients, of sampled labels too; only the eigenbasis sees positions."""
-    monkeypatch.setattr(eigenbasis, "KEPT_BYTES", 2**30 if kept else 0)
     context, (train, test) = make(), gradients(make)
     checkpoint, layers = context.checkpoints[0], MATRIX_LAYERS[make.__name__]
     draws = labelled(context, checkpoint, own=fisher == "true")
@@ -172,6 +182,34 @@ def test_ekfac_is_the_dense_kronecker_eigenbasis(
         G, g = (matrices(side, layer).flatten(1) @ U for side in (train, test))
         expected -= g / (Λ + λ) @ G.T
     assert_rows_close(attribute("ekfac", context, regularization=λ, fisher=fisher), expected)
+
+
+@pytest.mark.usefixtures("room")
+@pytest.mark.parametrize("make", PROBLEMS)
+@pytest.mark.parametrize("fisher", ["true", "empirical"])
+def test_ekfac_spectrum_is_that_of_its_eigenbasis_and_the_training_gradients(make: Make, fisher: str) -> None:
+    """Its coefficients are of the training gradients, whatever labels the eigenvalues are of."""
+    context, (train, test) = make(), gradients(make)
+    state = EKFAC().fit(context, checkpoints=1, epoch=None, fisher=fisher)
+    (found,) = EKFAC().spectrum(state) or []
+    eigenvalues, squares = [], []
+    for name, layer in state.models[0].layers.items():
+        U_A, U_S = layer.basis.inputs, layer.basis.deltas
+        v, own = (U_A.T @ matrices(side, name).transpose(1, 2) @ U_S for side in (test, train))
+        eigenvalues.append(layer.curvature.corrected.flatten())
+        squares.append((len(own) * own.square().mean(0) * v.square()).flatten(1))
+    Λ, c2 = torch.cat(eigenvalues), torch.cat(squares, 1)
+    for value in (1e-6, 1e-2):
+        expected = (c2 / (Λ + value) ** 2 * (Λ > 0)).sum(1)
+        torch.testing.assert_close(found.moment(2, value), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.usefixtures("room")
+@pytest.mark.parametrize("make", PROBLEMS)
+def test_conjugate_gradients_start_from_ekfac_whatever_is_kept(make: Make) -> None:
+    context = make()
+    expected = attribute("ekfac", context, regularization=λ).double()
+    assert_rows_close(attribute("ekfac_cg", context, regularization=λ, max_iterations=0), expected, 1e-4)
 
 
 @pytest.mark.parametrize("make", PROBLEMS)
