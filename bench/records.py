@@ -143,16 +143,22 @@ class Remaking:
 
 
 def _enough_memory(unit: Unit, made: Sequence[AnyRecord]) -> Sequence[AnyRecord]:
-    """What was made, unless memory was short where it once was not: that says something of this machine alone.
+    """What was made, unless memory was short for what did not fail before: that says something of this machine alone.
 
     Raises:
         InputError: memory was short.
     """
-    reasons = [[getattr(record, "reason", None) or "" for record in records] for records in (unit.records, made)]
-    before, now = ([reason for reason in found if reason.startswith(SHORT)] for found in reasons)
-    if now and not before:
-        raise InputError(f"{now[0]}; nothing is written: run it again where more memory is free")
+    failed = [_configuration(record) for record in unit.records if getattr(record, "status", "") == "failed"]
+    for record in made:
+        reason = getattr(record, "reason", None) or ""
+        if reason.startswith(SHORT) and _configuration(record) not in failed:
+            raise InputError(f"{reason}; nothing is written: run it again where more memory is free")
     return made
+
+
+def _configuration(record: AnyRecord) -> object:
+    """The hyperparameters of scores; of other records, what chose or used them."""
+    return getattr(record, "hyperparameters", None) or getattr(record, "selector", record.kind)
 
 
 def line(due: Due) -> str:

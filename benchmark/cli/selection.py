@@ -125,8 +125,9 @@ def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
 
     names = varying(found.configurations)
     nearest = found.nearest
+    mark = "chosen" if nearest == found.hyperparameters else "nearest to the choice"
     rows = [
-        (*(setting(c[n]) for n in names), f"{lds:.3f}", "chosen" if c == nearest else "")
+        (*(setting(c[n]) for n in names), f"{lds:.3f}", mark if c == nearest else "")
         for c, lds in zip(found.configurations, found.lds, strict=True)
     ]
     title = f"{method} on {task}: LDS by {found.budget} retrains, calibration points"

@@ -11,6 +11,8 @@ from selecting import PLAIN, few_resamples, run_inline, write, write_ridge
 from typer.testing import CliRunner, Result
 
 from attriboard.cli.app import app
+from attriboard.cli.selection import show_budget_choice
+from attriboard.evaluation.budget import BudgetChoice
 from attriboard.records.files import read_records
 from attriboard.records.model import AttributionRecord
 
@@ -178,6 +180,31 @@ def test_a_budget_of_retrains_chooses_any_hyperparameter(
     assert "2 retrains, 0 done now" in again
     assert "expected regret" in again
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+@pytest.mark.parametrize(("choice", "mark"), [(0.1, "chosen"), (0.2, "nearest to the choice")])
+def test_a_choice_between_grid_points_is_not_said_to_be_one(
+    choice: float, mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = BudgetChoice(
+        hyperparameters={"regularization": choice},
+        configurations=({"regularization": 0.1}, {"regularization": 1.0}),
+        lds=(0.4, 0.2),
+        rule="best",
+        budget=2,
+        expected_regret=0.01,
+        halving_budget=None,
+        xi_pick=None,
+        omega=None,
+        omega_ci95=None,
+        warning="",
+        failed=(),
+        trained=0,
+        seconds=1.0,
+    )
+    show_budget_choice("digits_mlp", "iffim", found)
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "0.400" in line)
+    assert mark in row
 
 
 def test_what_a_budget_is_needed_for_is_said(run: Run) -> None:

@@ -145,6 +145,15 @@ def test_where_memory_is_short_nothing_is_written(results: Path, sample: tuple[s
     assert f"{TASK}/iffim/scores" in names(remaking(results))
 
 
+def test_what_failed_before_may_fail_for_memory(tmp_path: Path) -> None:
+    """As one that no machine has memory for, by another rule then."""
+    results = tmp_path / "results"
+    write_record(make_record(status="failed", reason="not_applicable: takes 287.2 GB", fit_seconds=None), results)
+    starved = make_record(status="failed", reason="out_of_memory: needs 298.3 GB", fit_seconds=None, created=NEW)
+    lines = list(remaking(results).make(lambda unit: [starved], hours=1.0))
+    assert any("the records hold" in line for line in lines)
+
+
 def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(remaking(results).make(Maker(stop_after=1), hours=1.0))
