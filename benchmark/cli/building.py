@@ -1,4 +1,4 @@
-"""`attriboard groundtruth build` and `plan`: retraining on every mask, and what that takes."""
+"""`attriboard groundtruth build`, `plan` and `epochs`: what is retrained, and what that takes."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import typer
 
 from attriboard.base.errors import InputError
 from attriboard.base.terminal import note, progress_bar
-from attriboard.cli.options import Questions, Retraining, Sources, open_workspace
+from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
 if TYPE_CHECKING:
@@ -197,6 +197,44 @@ def plan(
     rows = [(name, *expected.cells()) for name, expected in found.items()]
     title = "What a ground truth takes: one retrain at a time, at a quarter of an accelerator's peak"
     show_table(title, headings, rows, numeric=range(1, len(headings)))
+
+
+@command
+def epochs(
+    task: TaskArgument,
+    epoch: Annotated[list[int], typer.Argument(metavar="EPOCH…", help="After which epochs; the last one is added.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets the bundles and a registry.json.")],
+    sources: Sources = Sources(),
+    retraining: Retraining = Retraining(),
+    json: Json = False,
+) -> None:
+    """Train a task's models again and keep them after earlier epochs, next to a copy of its ground truth.
+
+    Commands that take --groundtruth find both in that folder, so a method can be run on any of these epochs:
+    attriboard sweep TASK METHOD --grid epoch=1,2,3 --groundtruth DIR
+    """
+    from attriboard.groundtruth.build import open_store
+    from attriboard.groundtruth.listing import BundleRegistry
+    from attriboard.groundtruth.other_models import build_epochs
+
+    workspace = open_workspace(task, sources, retraining=retraining)
+    bundles = workspace.bundles
+    bundles.start()
+    name = workspace.task.card.name
+    with progress_bar(f"models of {name}") as progress:
+        entries = build_epochs(
+            bundles,
+            BundleRegistry(out),
+            epoch,
+            open_store(workspace.task, retraining.store),
+            executor=lambda: workspace.executor(progress.say),
+            progress=progress,
+        )
+    if json:
+        emit({"task": name, "bundles": [e.model_dump(mode="json") for e in entries], "folder": str(out)})
+        return
+    for entry in entries:
+        print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
 
 
 def _use_device(device: str | None, retraining: Retraining) -> None:

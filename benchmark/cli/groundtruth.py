@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attriboard.base.terminal import progress_bar
-from attriboard.cli.building import build, plan
+from attriboard.cli.building import build, epochs, plan
 from attriboard.cli.bundles import list_bundles, pull, push_ready
 from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
 from attriboard.cli.shell import Json, command, emit, show_table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Build, inspect, verify, fetch and publish ground truth.", no_args_is_help=True)
 app.command()(build)
 app.command()(plan)
+app.command()(epochs)
 
 
 @app.command()

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from attriboard.attribution.job import Job, Selected
 from attriboard.attribution.runner import Outcome, said
-from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.errors import AttriboardError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import same_run
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
+from attriboard.groundtruth.other_models import other_models
 from attriboard.records.files import write_record
 from attriboard.records.model import AttributionRecord
 
@@ -29,13 +30,7 @@ def with_models(task: Task, count: int) -> Task:
     Raises:
         InputError: the task brings models of its own, or is not made from its card alone.
     """
-    card = task.card
-    if task.trained or not task.portable:
-        raise InputError(f"task {card.name}: more models can be trained of a task that is made from its card alone")
-    more = card.checkpoints.model_copy(update={"full": count, "half": count, "epochs": [card.recipe.epochs]})
-    found = type(task)(card.model_copy(update={"checkpoints": more}))
-    found.home = task.home
-    return found
+    return other_models(task, full=count, half=count, epochs=[task.card.recipe.epochs])
 
 
 def ensemble_bundle(workspace: Workspace, count: int) -> Path:

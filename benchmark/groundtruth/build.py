@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.base.digests import digest
+from attriboard.base.digests import digest, digest_file
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import cache_folder, store_root
 from attriboard.contracts.card import TaskCard
@@ -153,6 +153,9 @@ def build_checkpoints(
         store: where retrains are kept.
         executor: see `retrain`.
         progress: see `retrain`.
+
+    Raises:
+        InputError: the published one has other models.
     """
     card = task.card
     requests = checkpoint_requests(card)
@@ -162,9 +165,12 @@ def build_checkpoints(
         "subsets": np.packbits(seen, axis=1),
         "seeds": np.array([request.seed for request in requests]),
     }
-    if BundleRegistry(path.parent).listed(path) and _has_models(path, card, tensors):
+    listed = BundleRegistry(path.parent).listed(path)
+    if listed and _has_models(path, card, tensors):
         progress(len(requests), len(requests))
         return
+    if listed and path.is_file() and digest_file(path) == listed.sha256:
+        raise InputError(f"{path}: has other models of {card.name}, and published files are never replaced; use --out")
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]
     compact = card.checkpoints.stored == "bfloat16"

@@ -1,7 +1,9 @@
-"""`attriboard groundtruth build` of several tasks and on a named device, and `plan`."""
+"""`attriboard groundtruth build` of several tasks and on a named device, `plan`, and `epochs`."""
 
+import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from selecting import few_resamples, retrain_inline
 from tiny import small_digits_yaml
 
@@ -53,6 +55,47 @@ def test_a_built_ground_truth_is_extended_by_the_same_command_with_more_masks(at
     entry = next(e for e in BundleRegistry(tmp_path / "gt").entries if e.kind == "groundtruth")
     info = attriboard("groundtruth", "info", cards[0], "--groundtruth", tmp_path / "gt", "--json")
     assert (info.document["n_masks"], info.document["sha256"]) == (4, entry.sha256)
+
+
+def test_models_at_other_epochs_come_with_the_ground_truth_and_methods_can_ask_for_them(attriboard, cards, tmp_path):
+    built = attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt", "--json")
+    asked = ("grad_dot", "--hp", "epoch=1", "--threads", "1", "--out", tmp_path / "records")
+    refused = attriboard("run", cards[0], *asked, "--groundtruth", tmp_path / "gt")
+    assert "attriboard groundtruth epochs" in refused.out
+    command = ("groundtruth", "epochs", cards[0], "1", "--groundtruth", tmp_path / "gt", "--out", tmp_path / "epochs")
+    made = attriboard(*command, "--json")
+    assert (built.code, made.code) == (0, 0), made.err
+    models, truth = (one["sha256"] for one in sorted(made.document["bundles"], key=lambda one: one["kind"]))
+    (before,) = (one["sha256"] for one in built.document["bundles"] if one["kind"] == "groundtruth")
+    assert truth == before
+    with safe_open(tmp_path / "epochs" / "small_one-checkpoints.safetensors", framework="numpy") as file:
+        epochs = {name.split("/")[1] for name in file.keys() if "/" in name}  # noqa: SIM118 - not a mapping
+        (name,) = (name for name in file.keys() if name.endswith("/1/0.bias"))  # noqa: SIM118
+        first, last = file.get_tensor(name), file.get_tensor(name.replace("/1/", "/2/"))
+    assert epochs == {"1", "2"}
+    assert not np.array_equal(first, last)
+    done = attriboard("run", cards[0], *asked, "--groundtruth", tmp_path / "epochs", "--json")
+    assert done.document["checkpoints_sha256"] == models
+    assert done.document["lds"] is not None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"), [(("0",), "epoch 0 of small_one: must be from 1 to 2"), (("3",), "must be from 1 to 2")]
+)
+def test_epochs_that_a_recipe_has_not_are_refused(epochs, message, attriboard, cards, tmp_path):
+    attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt")
+    done = attriboard("groundtruth", "epochs", cards[0], *epochs, "--groundtruth", tmp_path / "gt", "--out", tmp_path)
+    assert (done.code, message in done.err.replace("\n", " ")) == (2, True)
+
+
+def test_published_models_are_never_replaced_by_those_of_other_epochs(attriboard, cards, tmp_path):
+    attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "gt").iterdir()}
+    done = attriboard(
+        "groundtruth", "epochs", cards[0], "1", "--groundtruth", tmp_path / "gt", "--out", tmp_path / "gt"
+    )
+    assert (done.code, "published files are never replaced" in done.err.replace("\n", " ")) == (2, True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "gt").iterdir()} == before
 
 
 @pytest.mark.parametrize(
