@@ -1,12 +1,13 @@
 """Which recipe `wikitext2_gpt2_small` gets: candidates, each graded as its ground truth would be.
 
-A candidate is a card beside a folder with the weights that its retrains start from (`bench.pretraining pack`). For
-each, the program measures the loss before and after fine-tuning, builds a small ground truth through the product's own
-path, and asks for the ceiling, for the LDS of four methods at the best λ of a coarse grid, and for that of the controls
-that no gradient enters. What is done is kept, so that an interrupted study goes on.
+A candidate is a card beside a folder with the weights that its retrains start from (`bench.pretraining pack`), or on
+the published ones (START = published), with other blocks or another rate. For each, the program measures the loss
+before and after fine-tuning, builds a small ground truth through the product's own path, and asks for the ceiling, for
+the LDS of four methods at the best λ of a coarse grid, and for that of the controls that no gradient enters. What is
+done is kept, so that an interrupted study goes on.
 
     python -m bench.gpt2_small rates FOLDER START [LENGTH]           # one retrain at each of several learning rates
-    python -m bench.gpt2_small study FOLDER START LENGTH RATE [--masks 16]
+    python -m bench.gpt2_small study FOLDER START LENGTH RATE [--masks 16] [--method logra …]
     python -m bench.gpt2_small report FOLDER
 """
 
@@ -35,6 +36,8 @@ from attriboard.retraining.engine import retrain
 from attriboard.retraining.request import RetrainRequest
 from bench.gpt2_full import SIZES
 
+PUBLISHED = "published"
+"""In place of a folder: the start that `wikitext2_gpt2_small` has."""
 TOKENS = 32_000
 """In the training blocks of a candidate, whatever their length."""
 RATES = (1e-4, 3e-4, 1e-3)
@@ -46,12 +49,14 @@ CONTROLS = ("input_similarity", "embedding_similarity", "activation_similarity",
 def write_card(folder: Path, start: str, length: int, rate: float) -> Path:
     """The card of a candidate: that of the task with another start, block length and learning rate."""
     raw = yaml.safe_load((Path(attriboard.tasks.__file__).parent / "wikitext2_gpt2_small.yaml").read_text("utf-8"))
-    config = json.loads((folder / start / "config.json").read_text("utf-8"))
+    if start != PUBLISHED:
+        config = json.loads((folder / start / "config.json").read_text("utf-8"))
+        weights = {"pretrained": f"./{start}", "sha256": digest_file(folder / start / "model.safetensors")}
+        raw["model"]["options"] = {ours: config[theirs] for theirs, ours in SIZES.items()} | weights
+        raw["data"]["options"]["vocabulary"] = config["vocab_size"]
     raw |= {"name": f"{start}_{length}_{rate:.0e}".replace("-", "_"), "title": "candidate", "description": "candidate"}
     raw["data"] |= {"n_train": TOKENS // length, "sha256": {"train_blocks": None, "test_blocks": None}}
-    raw["data"]["options"] |= {"vocabulary": config["vocab_size"], "length": length, "every": max(1, 256 // length)}
-    raw["model"]["options"] = {ours: config[theirs] for theirs, ours in SIZES.items()}
-    raw["model"]["options"] |= {"pretrained": f"./{start}", "sha256": digest_file(folder / start / "model.safetensors")}
+    raw["data"]["options"] |= {"length": length, "every": max(1, 256 // length)}
     raw["recipe"]["learning_rate"] = rate
     load_card(raw)
     path = folder / f"{raw['name']}.yaml"
@@ -83,7 +88,7 @@ def rates(folder: Path, start: str, length: int) -> None:
         print(f"{task.card.name}: {loss_of_start(task):.3f} → {loss:.3f}, {seconds:.1f} s", flush=True)
 
 
-def study(folder: Path, start: str, length: int, rate: float, masks: int) -> None:
+def study(folder: Path, start: str, length: int, rate: float, masks: int, methods: Sequence[str]) -> None:
     """Everything that is measured of a candidate; results go to FOLDER/NAME.json."""
     card = write_card(folder, start, length, rate)
     task = load_task(card)
@@ -98,7 +103,7 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int) -> Non
         "seconds": truth.card.retrain_seconds / (2 * masks),
         "ceiling": [ceiling.mean, *(ceiling.ci95 or ())],
     }
-    for method in (*CONTROLS, *GRADED):
+    for method in methods:
         facts[method] = best_of(card, method, folder / "records" / task.card.name)
         write_atomically(folder / f"{task.card.name}.json", json.dumps(facts, indent=1).encode() + b"\n")
         print(task.card.name, method, facts[method], flush=True)
@@ -123,7 +128,7 @@ def report(folder: Path) -> None:
     """A line per candidate."""
     for path in sorted(folder.glob("*.json")):
         facts = json.loads(path.read_text("utf-8"))
-        controls = max((facts[c][0] or 0, c) for c in CONTROLS if c in facts)
+        controls = max(((facts[c][0] or 0, c) for c in CONTROLS if c in facts), default=(0, "no control"))
         graded = ", ".join(f"{m} {facts[m][0]:.3f} (λ {facts[m][1]:.0e})" for m in GRADED if m in facts and facts[m][0])
         print(
             f"{path.stem}: {facts['loss_before']:.3f} → {facts['loss_half']:.3f} {np.round(facts['spread'], 3)}, "
@@ -141,13 +146,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("length", nargs="?", type=int, default=32)
     parser.add_argument("rate", nargs="?", type=float, default=3e-4)
     parser.add_argument("--masks", type=int, default=16)
+    parser.add_argument("--method", action="append", choices=(*CONTROLS, *GRADED), help="by default all")
     given = parser.parse_args(arguments)
     if given.what == "report":
         report(given.folder)
     elif given.what == "rates":
         rates(given.folder, given.start, given.length)
     else:
-        study(given.folder, given.start, given.length, given.rate, given.masks)
+        methods = given.method or (*CONTROLS, *GRADED)
+        study(given.folder, given.start, given.length, given.rate, given.masks, methods)
 
 
 if __name__ == "__main__":
