@@ -31,35 +31,64 @@ class KroneckerBasis:
 
     def rotate(self, factors: LayerFactors) -> LayerFactors:
         """The factors' coordinates: their gradients are those of the layer, rotated."""
-        a, δ = factors.extended, factors.deltas
-        return LayerFactors(a @ self.inputs.to(a), δ @ self.deltas.to(δ), bias=False)
+        return self._with(self.rotate_inputs(factors), factors)
 
-    def coordinates(self, factors: LayerFactors) -> Tensor:
-        """Coordinates v (n, P, Q), by way of factors or of gradients, whichever takes fewer multiplications."""
+    def rotate_inputs(self, factors: LayerFactors) -> Tensor:
+        """The inputs' coordinates, (n, P) or (n, T, P)."""
+        a = factors.extended
+        return a @ self.inputs.to(a)
+
+    def by_factors(self, factors: LayerFactors, n_draws: int = 1) -> bool:
+        """Whether coordinates take fewer multiplications by way of factors than of gradients.
+
+        Args:
+            factors: of a chunk.
+            n_draws: how many labels share the rotation of the inputs.
+        """
         T = factors.deltas.shape[1] if factors.deltas.dim() == 3 else 1
         (d_in, P), (d_out, Q) = self.inputs.shape, self.deltas.shape
-        if T * (d_in * P + d_out * Q + P * Q) <= d_in * d_out * T + d_in * d_out * Q + d_in * P * Q:
+        return T * (d_in * P / n_draws + d_out * Q + P * Q) <= d_in * d_out * T + d_in * d_out * Q + d_in * P * Q
+
+    def coordinates(self, factors: LayerFactors) -> Tensor:
+        """Coordinates v (n, P, Q)."""
+        if self.by_factors(factors):
             return self.rotate(factors).matrices().transpose(1, 2)
-        gradients = factors.matrices().transpose(1, 2)
-        return self.inputs.to(gradients).T @ (gradients @ self.deltas.to(gradients))
+        return self._of_gradients(factors.matrices().transpose(1, 2))
 
     def gradients(self, coordinates: Tensor) -> Tensor:
         """Back: (n, P, Q) → flat (n, d_out · d_in), as `LayerFactors.dense` has them."""
         U_A, U_S = self.inputs.to(coordinates), self.deltas.to(coordinates)
         return (U_S @ (U_A @ coordinates).transpose(1, 2)).flatten(1)
 
-    def squares(self, factors: LayerFactors, weights: Tensor, scale: Tensor | None = None) -> Tensor:
-        """Σ_i w_i v_i², (P, Q), float64; of gradients times `scale` (d_out, d_in), element by element, if given."""
-        if scale is not None:
+    def squares(
+        self, factors: LayerFactors, weights: Tensor, inputs: Tensor | None = None, scale: Tensor | None = None
+    ) -> Tensor:
+        """Σ_i w_i v_i², (P, Q), float64.
+
+        Args:
+            factors: of n examples.
+            weights: w, (n,).
+            inputs: their rotated inputs; by way of gradients where `None`.
+            scale: (d_out, d_in); what the gradients are multiplied by first, element by element. It needs gradients.
+        """
+        if inputs is None:
             gradients = factors.matrices()
-            scaled = (gradients * scale.to(gradients)).transpose(1, 2)
-            v = self.inputs.to(scaled).T @ (scaled @ self.deltas.to(scaled))
-            return torch.einsum("npq,n->pq", v.square_(), weights.to(v)).double()
-        if factors.deltas.dim() == 2:
-            rotated = self.rotate(factors)
-            return rotated.inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
-        v = self.coordinates(factors)
+            scaled = gradients if scale is None else gradients * scale.to(gradients)
+            v = self._of_gradients(scaled.transpose(1, 2))
+        else:
+            rotated = self._with(inputs, factors)
+            if rotated.deltas.dim() == 2:
+                return inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
+            v = rotated.matrices().transpose(1, 2)
         return torch.einsum("npq,n->pq", v.square_(), weights.to(v)).double()
+
+    def _of_gradients(self, gradients: Tensor) -> Tensor:
+        """Coordinates of gradients (n, d_in, d_out)."""
+        return self.inputs.to(gradients).T @ (gradients @ self.deltas.to(gradients))
+
+    def _with(self, inputs: Tensor, factors: LayerFactors) -> LayerFactors:
+        """Rotated factors, of rotated inputs."""
+        return LayerFactors(inputs, factors.deltas @ self.deltas.to(factors.deltas), bias=False)
 
 
 def eigenbasis(A: Tensor, S: Tensor) -> KroneckerBasis:
@@ -91,11 +120,15 @@ def mean_squares(
     """
     n, scales = len(context.train), scales or {}
     totals: dict[str, Tensor] = {}
-    for draw in draws:
-        for weights, chunk in weighted_factors(context, checkpoint, draw, bases):
-            for name, factors in chunk.items():
-                squares = bases[name].squares(factors, weights, scales.get(name)).div_(n)
-                totals[name] = totals[name] + squares if name in totals else squares
+    inputs: dict[str, Tensor | None] = {}  # the same in every draw of a chunk
+    for number, weights, chunk in weighted_factors(context, checkpoint, draws, bases):
+        for name, factors in chunk.items():
+            basis, scale = bases[name], scales.get(name)
+            if number == 0:
+                by_factors = scale is None and basis.by_factors(factors, len(draws))
+                inputs[name] = basis.rotate_inputs(factors) if by_factors else None
+            squares = basis.squares(factors, weights, inputs[name], scale).div_(n)
+            totals[name] = totals[name].add_(squares) if name in totals else squares
     return totals
 
 
@@ -108,15 +141,14 @@ def gradient_moments(
     """
     n = len(context.train)
     moments: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    for draw in draws:
-        for weights, chunk in weighted_factors(context, checkpoint, draw, layers):
-            for name, factors in chunk.items():
-                found = _moments(factors, weights / n)
-                if name in moments:
-                    for total, part in zip(moments[name], found, strict=True):
-                        total += part
-                else:
-                    moments[name] = found
+    for _, weights, chunk in weighted_factors(context, checkpoint, draws, layers):
+        for name, factors in chunk.items():
+            found = _moments(factors, weights / n)
+            if name in moments:
+                for total, part in zip(moments[name], found, strict=True):
+                    total += part
+            else:
+                moments[name] = found
     return moments
 
 

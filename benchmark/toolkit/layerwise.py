@@ -181,31 +181,37 @@ def second_moments(
     """
     n = len(context.train)
     moments: dict[str, tuple[Tensor, Tensor]] = {}
-    for number, draw in enumerate(draws):
-        for weights, chunk in weighted_factors(context, checkpoint, draw, layers):
-            for name, factors in chunk.items():
-                a, δ = factors.extended.flatten(0, -2), factors.deltas
-                weighted = (δ * weights.sqrt().to(δ).view(-1, *[1] * (δ.dim() - 1))).flatten(0, -2)
-                A, S = moments.setdefault(name, (_square(a), _square(weighted)))
-                S += (weighted.T @ weighted).div_(n)
-                if number == 0:  # inputs are the same in every draw
-                    A += (a.T @ a).div_(n)
+    for number, weights, chunk in weighted_factors(context, checkpoint, draws, layers):
+        for name, factors in chunk.items():
+            a, δ = factors.extended.flatten(0, -2), factors.deltas
+            weighted = (δ * weights.sqrt().to(δ).view(-1, *[1] * (δ.dim() - 1))).flatten(0, -2)
+            A, S = moments.setdefault(name, (_square(a), _square(weighted)))
+            S += (weighted.T @ weighted).div_(n)
+            if number == 0:  # inputs are the same in every draw
+                A += (a.T @ a).div_(n)
     return moments
 
 
 def weighted_factors(
-    context: Context, checkpoint: Checkpoint, draw: Draw, layers: Collection[str]
-) -> Iterator[tuple[Tensor, dict[str, LayerFactors]]]:
-    """Chunks of a draw: weights (b,), and every layer's factors of the training loss."""
+    context: Context, checkpoint: Checkpoint, draws: Sequence[Draw], layers: Collection[str]
+) -> Iterator[tuple[int, Tensor, dict[str, LayerFactors]]]:
+    """Chunks of training examples, and each with the labels of every draw in turn.
+
+    Yields:
+        The draw's number, its weights (b,), and every layer's factors of the training loss. The layers' inputs are
+        those of the chunk, whatever the draw.
+    """
     start = 0
     wanted = modules_of(layers)
-    for chunk in FactoredGradients(context, checkpoint, context.loss).blocks(draw.examples, layers=wanted):
-        found = {layer.name: layer.factors for layer in matrices(chunk)}
-        yield (
-            draw.weights[start : start + len(chunk[0])],
-            {name: factors for name, factors in found.items() if factors is not None and name in layers},
-        )
-        start += len(chunk[0])
+    gradients = FactoredGradients(context, checkpoint, context.loss)
+    for first in gradients.blocks(draws[0].examples, layers=wanted):
+        rows = slice(start, start + len(first[0]))
+        for number, draw in enumerate(draws):
+            chunk = gradients.chunk(draw.examples[rows], wanted) if number else first
+            found = {layer.name: layer.factors for layer in matrices(chunk)}
+            factors = {name: one for name, one in found.items() if one is not None and name in layers}
+            yield number, draw.weights[rows], factors
+        start = rows.stop
 
 
 def _square(side: Tensor) -> Tensor:
