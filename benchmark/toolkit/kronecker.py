@@ -74,13 +74,11 @@ class KroneckerBasis:
         if inputs is None:
             gradients = factors.matrices()
             scaled = gradients if scale is None else gradients * scale.to(gradients)
-            v = self._of_gradients(scaled.transpose(1, 2))
-        else:
-            rotated = self._with(inputs, factors)
-            if rotated.deltas.dim() == 2:
-                return inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
-            v = rotated.matrices().transpose(1, 2)
-        return torch.einsum("npq,n->pq", v.square_(), weights.to(v)).double()
+            return _weighted(self._of_gradients(scaled.transpose(1, 2)).square_(), weights)
+        rotated = self._with(inputs, factors)
+        if rotated.deltas.dim() == 2:
+            return inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])
+        return _weighted(rotated.matrices().square_(), weights).T
 
     def _of_gradients(self, gradients: Tensor) -> Tensor:
         """Coordinates of gradients (n, d_in, d_out)."""
@@ -89,6 +87,11 @@ class KroneckerBasis:
     def _with(self, inputs: Tensor, factors: LayerFactors) -> LayerFactors:
         """Rotated factors, of rotated inputs."""
         return LayerFactors(inputs, factors.deltas @ self.deltas.to(factors.deltas), bias=False)
+
+
+def _weighted(values: Tensor, weights: Tensor) -> Tensor:
+    """Σ_i w_i x_i of x (n, …), as one product with a matrix that is not copied; float64."""
+    return (weights.to(values) @ values.flatten(1)).view(values.shape[1:]).double()
 
 
 def eigenbasis(A: Tensor, S: Tensor) -> KroneckerBasis:
