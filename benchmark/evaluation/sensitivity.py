@@ -151,8 +151,7 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
 
 def _words(workspace: Workspace) -> Mapping[str, str]:
     """What the placeholders of a panel's grids stand for."""
-    epochs = ",".join(str(epoch) for epoch in workspace.task.card.checkpoints.epochs)
-    return {"epochs": epochs}
+    return {"epochs": ",".join(map(str, workspace.bundles.epochs))}
 
 
 def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from attriboard.base.documents import parse_json
 from attriboard.base.errors import DataError
 from attriboard.base.paths import cache_folder, start_path, write_atomically
 from attriboard.base.tensors import read_header
-from attriboard.contracts.card import TaskCard
+from attriboard.contracts.card import CheckpointSpec, TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
@@ -134,9 +134,15 @@ class TaskBundles:
             return None
         self.start()
         path = self._obtain("models").resolve()
-        facts = parse_json(read_header(path)["__metadata__"]["card"])
-        kept = TaskCard.model_validate(facts["task"]).checkpoints
+        kept = _kept(path)
         return path if min(kept.full, kept.half) >= count else None
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """After which epochs there are models: by the bundle, if there is one in the folder, or else by the card."""
+        entry = self.registry.find(self.task.card, "checkpoints")
+        path = None if entry is None else self.registry.place(entry)
+        return tuple((self.task.card.checkpoints if path is None else _kept(path)).epochs)
 
     def _obtain(self, kind: BundleKind, question: Question | None = None) -> Path:
         entry = self.registry.find(self.task.card, kind, question)
@@ -144,6 +150,11 @@ class TaskBundles:
             return self.registry.locate(self.task.card, kind, question)
         with self.display.progress(entry.file, "bytes") as progress:
             return self.registry.obtain(self.task.card, kind, progress, question)
+
+
+def _kept(models: Path) -> CheckpointSpec:
+    """Which models a bundle has, by the card that it carries."""
+    return TaskCard.model_validate(parse_json(read_header(models)["__metadata__"]["card"])["task"]).checkpoints
 
 
 def open_bundles(task: Task, folder: Path | None = None, display: Display | None = None) -> TaskBundles:

@@ -7,7 +7,9 @@ from safetensors import safe_open
 from selecting import few_resamples, retrain_inline
 from tiny import small_digits_yaml
 
+from attriboard.evaluation.catalog import load_task
 from attriboard.groundtruth.listing import BundleRegistry
+from attriboard.groundtruth.opening import open_bundles
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,8 @@ def test_models_at_other_epochs_come_with_the_ground_truth_and_methods_can_ask_f
         first, last = file.get_tensor(name), file.get_tensor(name.replace("/1/", "/2/"))
     assert epochs == {"1", "2"}
     assert not np.array_equal(first, last)
+    folders = {"gt": (2,), "epochs": (1, 2)}
+    assert {name: open_bundles(load_task(cards[0]), tmp_path / name).epochs for name in folders} == folders
     done = attriboard("run", cards[0], *asked, "--groundtruth", tmp_path / "epochs", "--json")
     assert done.document["checkpoints_sha256"] == models
     assert done.document["lds"] is not None
