@@ -94,7 +94,9 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int, method
     task = load_task(card)
     truth = ab.build_ground_truth(card, masks=masks, repeats=2, workers=1)
     ceiling, loss = truth.ceiling, truth.outputs["loss"]
-    facts: dict[str, Any] = {
+    path = folder / f"{task.card.name}.json"
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    facts: dict[str, Any] = (before if before.get("masks") == masks else {}) | {
         "parameters": sum(p.numel() for p in task.build_model().parameters()),
         "masks": masks,
         "loss_before": loss_of_start(task),
@@ -105,7 +107,7 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int, method
     }
     for method in methods:
         facts[method] = best_of(card, method, folder / "records" / task.card.name)
-        write_atomically(folder / f"{task.card.name}.json", json.dumps(facts, indent=1).encode() + b"\n")
+        write_atomically(path, json.dumps(facts, indent=1).encode() + b"\n")
         print(task.card.name, method, facts[method], flush=True)
 
 

@@ -143,21 +143,25 @@ class Remaking:
 
 
 def _enough_memory(unit: Unit, made: Sequence[AnyRecord]) -> Sequence[AnyRecord]:
-    """What was made, unless memory was short for what did not fail before: that says something of this machine alone.
+    """What was made, unless memory was short for what had enough before: that says something of this machine alone.
 
     Raises:
         InputError: memory was short.
     """
-    failed = [_configuration(record) for record in unit.records if getattr(record, "status", "") == "failed"]
+    short = [_configuration(record) for record in unit.records if "memory" in _reason(record)]
     for record in made:
-        reason = getattr(record, "reason", None) or ""
-        if reason.startswith(SHORT) and _configuration(record) not in failed:
-            raise InputError(f"{reason}; nothing is written: run it again where more memory is free")
+        if _reason(record).startswith(SHORT) and _configuration(record) not in short:
+            raise InputError(f"{_reason(record)}; nothing is written: run it again where more memory is free")
     return made
 
 
+def _reason(record: AnyRecord) -> str:
+    """Why a record failed; nothing where it did not."""
+    return getattr(record, "reason", None) or ""
+
+
 def _configuration(record: AnyRecord) -> object:
-    """The hyperparameters of scores; of other records, what chose or used them."""
+    """Hyperparameters; of a selection, its selector."""
     return getattr(record, "hyperparameters", None) or getattr(record, "selector", record.kind)
 
 

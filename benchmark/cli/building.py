@@ -202,7 +202,10 @@ def plan(
 @command
 def epochs(
     task: TaskArgument,
-    epoch: Annotated[list[int], typer.Argument(metavar="EPOCH…", help="After which epochs; the last one is added.")],
+    epoch: Annotated[
+        list[int],
+        typer.Argument(metavar="EPOCH…", help="Epochs after which models are kept; the last one is always among them."),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder that gets the bundles and a registry.json.")],
     sources: Sources = Sources(),
     retraining: Retraining = Retraining(),

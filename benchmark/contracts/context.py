@@ -125,10 +125,9 @@ class Context:
         pool = [c for c in self.checkpoints if (c.indices is None) == (data == "full")]
         epochs = sorted({c.epoch for c in pool})
         if not pool or (epoch is not None and epoch not in epochs):
-            raise NotApplicableError(
-                f"epoch = {epoch}: {data}-data checkpoints exist at epochs {epochs}; "
-                "attriboard groundtruth epochs trains others"
-            )
+            earlier = pool and epoch is not None and epoch < epochs[-1]
+            remedy = f"; attriboard groundtruth epochs TASK {epoch} --out DIR trains them at others" if earlier else ""
+            raise NotApplicableError(f"epoch = {epoch}: {data}-data checkpoints exist at epochs {epochs}{remedy}")
         chosen = [c for c in pool if c.epoch == (epochs[-1] if epoch is None else epoch)]
         if not 1 <= count <= len(chosen):
             raise NotApplicableError(f"checkpoints = {count}: there are 1 to {len(chosen)} {data}-data checkpoints")

@@ -4,7 +4,7 @@ After Wang et al., "Taming Hyperparameter Sensitivity in Data Attribution" (arXi
 of its findings holds here; the verdict is computed from the records and says so either way.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +128,7 @@ def sweep_panels(workspace: Workspace, keys: Sequence[str], results: Path) -> It
             if attributor not in known:
                 workspace.display.note(f"panel {panel.key}: there is no attributor {attributor}; left out")
                 continue
-            grids = [parse_grid(text.format(**_words(workspace))) for text in panel.grids]
+            grids = [parse_grid(_filled(text, workspace)) for text in panel.grids]
             title = f"panel {panel.key}, {attributor} on {workspace.task.card.name}"
             swept = sweep_points(workspace, attributor, grids, {}, results, title=title)
             yield PanelSweep(panel, attributor, swept.names, swept.records, swept.default)
@@ -149,9 +149,9 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
     return "\n".join(parts)
 
 
-def _words(workspace: Workspace) -> Mapping[str, str]:
-    """What the placeholders of a panel's grids stand for."""
-    return {"epochs": ",".join(map(str, workspace.bundles.epochs))}
+def _filled(grid: str, workspace: Workspace) -> str:
+    """A panel's grid, with the epochs that the task has models of."""
+    return grid.format(epochs=",".join(map(str, workspace.bundles.epochs))) if "{epochs}" in grid else grid
 
 
 def points_table(records: Sequence[AttributionRecord], names: Sequence[str]) -> str:

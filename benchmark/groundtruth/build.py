@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attriboard.base.digests import digest, digest_file
+from attriboard.base.digests import digest
 from attriboard.base.errors import FormatError, InputError
 from attriboard.base.paths import cache_folder, store_root
 from attriboard.contracts.card import TaskCard
@@ -155,7 +155,7 @@ def build_checkpoints(
         progress: see `retrain`.
 
     Raises:
-        InputError: the published one has other models.
+        InputError: the published one is damaged or has other models.
     """
     card = task.card
     requests = checkpoint_requests(card)
@@ -169,8 +169,10 @@ def build_checkpoints(
     if listed and _has_models(path, card, tensors):
         progress(len(requests), len(requests))
         return
-    if listed and path.is_file() and digest_file(path) == listed.sha256:
-        raise InputError(f"{path}: has other models of {card.name}, and published files are never replaced; use --out")
+    if listed:
+        raise InputError(
+            f"{path}: is published, and is not these models, whole; raise the card's version, or name another folder"
+        )
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]
     compact = card.checkpoints.stored == "bfloat16"

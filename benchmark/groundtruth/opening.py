@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attriboard.base.display import Display, Silent
 from attriboard.base.documents import parse_json
-from attriboard.base.errors import DataError
+from attriboard.base.errors import DataError, FormatError
 from attriboard.base.paths import cache_folder, start_path, write_atomically
 from attriboard.base.tensors import read_header
 from attriboard.contracts.card import CheckpointSpec, TaskCard
@@ -139,10 +139,9 @@ class TaskBundles:
 
     @property
     def epochs(self) -> tuple[int, ...]:
-        """After which epochs there are models: by the bundle, if there is one in the folder, or else by the card."""
-        entry = self.registry.find(self.task.card, "checkpoints")
-        path = None if entry is None else self.registry.place(entry)
-        return tuple((self.task.card.checkpoints if path is None else _kept(path)).epochs)
+        """After which epochs there are models: by the bundle, where one is listed, or else by the card."""
+        listed = self.registry.find(self.task.card, "checkpoints") is not None
+        return tuple((_kept(self._obtain("checkpoints")) if listed else self.task.card.checkpoints).epochs)
 
     def _obtain(self, kind: BundleKind, question: Question | None = None) -> Path:
         entry = self.registry.find(self.task.card, kind, question)
@@ -154,7 +153,10 @@ class TaskBundles:
 
 def _kept(models: Path) -> CheckpointSpec:
     """Which models a bundle has, by the card that it carries."""
-    return TaskCard.model_validate(parse_json(read_header(models)["__metadata__"]["card"])["task"]).checkpoints
+    facts = read_header(models).get("__metadata__", {}).get("card")
+    if facts is None:
+        raise FormatError(f"{models}: carries no card, so it is no bundle of AttriBoard; fetch or build it again")
+    return TaskCard.model_validate(parse_json(facts)["task"]).checkpoints
 
 
 def open_bundles(task: Task, folder: Path | None = None, display: Display | None = None) -> TaskBundles:

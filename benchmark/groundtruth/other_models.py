@@ -1,8 +1,9 @@
 """Other models of a task than the published ones: more of them, or at other epochs.
 
-Which models attributors are given is no part of what a task computes, so its fingerprint and ground truth stay.
+The models that attributors are given are not part of a task's fingerprint, so its ground truth stays valid.
 """
 
+import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -26,14 +27,16 @@ def other_models(task: Task, **changes: Any) -> Task:
         changes: of its card's `checkpoints`.
 
     Raises:
-        InputError: the task brings models of its own, or is not made from its card alone.
+        InputError: the task brings models of its own, or other processes cannot make it.
     """
     card = task.card
     if task.trained or not task.portable:
-        raise InputError(f"task {card.name}: other models can be trained of a task that is made from its card alone")
-    checkpoints = card.checkpoints.model_dump() | changes
-    found = type(task)(TaskCard.model_validate(card.model_dump() | {"checkpoints": checkpoints}))
-    found.home = task.home
+        raise InputError(
+            f"task {card.name}: brings its own models, or lives in this process alone; only a task that is made from a "
+            "card or a file can get other models"
+        )
+    found = copy.copy(task)
+    found.card = TaskCard.model_validate(card.model_dump() | {"checkpoints": card.checkpoints.model_dump() | changes})
     return found
 
 
@@ -41,7 +44,7 @@ def at_epochs(task: Task, epochs: Collection[int]) -> Task:
     """The same task, whose models are kept after these epochs and the last one.
 
     Raises:
-        InputError: a number is no epoch of the recipe; or see `other_models`.
+        InputError: a number is not an epoch of the recipe; or see `other_models`.
     """
     last = task.card.recipe.epochs
     for epoch in sorted(epochs):
@@ -68,14 +71,19 @@ def build_epochs(
         registry: the folder.
         epochs: which ones; the last is added.
         store: where retrains are kept.
-        executor: makes what trains them.
+        executor: returns the executor that trains them.
         progress: see `retrain`.
 
     Raises:
         DataError: there is no ground truth.
-        InputError: a number is no epoch, or the folder has other models of the task; see also `other_models`.
+        InputError: a number is not an epoch, or the folder has other models or another ground truth of the task; see
+            also `other_models`. Nothing is trained then.
     """
     task = at_epochs(bundles.task, epochs)
+    path = registry.folder / registry.file_name(task.card, "groundtruth")
+    listed = registry.listed(path)
+    if listed and listed.sha256 != bundles.truth.sha256:
+        raise InputError(f"{path}: is published, and is not {bundles.truth.path}; name another folder")
     truth = bundles.truth.path.read_bytes()
     build_checkpoints(
         task,
@@ -85,5 +93,5 @@ def build_epochs(
         progress=progress,
     )
     models = registry.register(task.card, "checkpoints")
-    write_atomically(registry.folder / registry.file_name(task.card, "groundtruth"), truth)
+    write_atomically(path, truth)
     return [models, registry.register(task.card, "groundtruth")]

@@ -9,7 +9,6 @@ EK-FAC's (Λ + λ)⁻¹ is a division. C is made of products alone and couples l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,14 +67,16 @@ class DampedCurvature:
             for name, layer in self.model.layers.items()
         }
 
-    def gradients(self) -> Iterator[tuple[slice, Coordinates]]:
-        """Test gradients g' of as many test points as are solved together."""
-        layers, dtype, n_test = self.model.layers, self.losses.dtype, len(self.model.context.test)
-        size = dtype.itemsize * sum(layer.curvature.corrected.numel() for layer in layers.values())
+    def groups(self) -> list[slice]:
+        """All test points, as many together as are solved together."""
+        n_test = len(self.model.context.test)
+        size = self.losses.dtype.itemsize * sum(one.curvature.corrected.numel() for one in self.model.layers.values())
         step = max(1, SOLVE_BYTES // (VECTORS * size))
-        for start in range(0, n_test, step):
-            rows = slice(start, min(start + step, n_test))
-            yield rows, {name: v.to(dtype) for name, v in self.model.coordinates(rows).items()}
+        return [slice(start, min(start + step, n_test)) for start in range(0, n_test, step)]
+
+    def gradients(self, points: slice) -> Coordinates:
+        """Test gradients g' of some test points."""
+        return {name: v.to(self.losses.dtype) for name, v in self.model.coordinates(points).items()}
 
     def product(self, x: Coordinates, examples: Examples, damping: dict[str, float]) -> Coordinates:
         """(C + D) x, C the mean over some examples."""
@@ -133,8 +134,8 @@ class DampedSolver(ABC):
         """−G x, (n_test, n_train)."""
         solved = self.curvature.empty()
         damping, inverse = self.curvature.damping(regularization), self.curvature.preconditioner(regularization)
-        for rows, gradients in track(list(self.curvature.gradients()), "test points"):
-            for name, value in self.solve(gradients, damping, inverse, **values).items():
+        for rows in track(self.curvature.groups(), "test points"):
+            for name, value in self.solve(self.curvature.gradients(rows), damping, inverse, **values).items():
                 solved[name][rows] = value
         return self.curvature.scores(solved)
 

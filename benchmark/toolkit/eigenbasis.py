@@ -8,8 +8,8 @@ With one position a gradient is an outer product δ aᵀ, and scores are compute
 gradients: per test point the (d_in, d_out) matrix v'/(Λ + λ) is contracted with all training examples, n_train · d_in
 · d_out multiplications a layer and a test point. With several positions, pixels or tokens, v'/(Λ + λ) is rotated back
 and multiplied with the training gradients. Either side is kept where `KEPT_BYTES` allows it, and made again for every λ
-where not; then `HELD_BYTES` of test gradients are rotated at a time, each such group of test points for one pass over
-the training set.
+where not. Then as many test points are rotated together as `held_bytes` has room for. Each group of them costs one pass
+over the training set, unless its gradients are kept.
 """
 
 from __future__ import annotations
@@ -25,15 +25,11 @@ from torch import Tensor
 from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.gradients import layer_gradients
-from attriboard.toolkit.kernel import HELD_BYTES, DenseGradients, collect, joined
+from attriboard.toolkit.kernel import DenseGradients, collect, held_bytes, joined
 from attriboard.toolkit.kronecker import KroneckerBasis, mean_squares
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
-from attriboard.toolkit.layerwise import (
-    layer_damping,
-    matrices,
-    modules_of,
-)
+from attriboard.toolkit.layerwise import layer_damping, matrices, modules_of
 from attriboard.toolkit.terms import Dense, Part
 
 BLOCK_BYTES = 128 * 2**20
@@ -145,7 +141,7 @@ class Model:
         for layer in self.layers.values():
             if isinstance(layer, VectorLayer):
                 total += layer.products(regularization)
-        for points in self._groups(len(total)) if self._positions else ():
+        for points in self._groups() if self._positions else ():
             self._add_products(total[points], self._solved(points, regularization))
         return total.neg_()
 
@@ -163,11 +159,8 @@ class Model:
 
     def coordinates(self, points: slice) -> dict[str, Tensor]:
         """Coordinates v' of some test points, layer → (k, P, Q)."""
-        made = {} if self._test_kept else self._test_gradients(points, lambda layer, v: v)
-        return {
-            name: made[name].view(-1, *layer.curvature.corrected.shape) if name in made else layer.coordinates(points)
-            for name, layer in self.layers.items()
-        }
+        made = {} if self._test_kept else self._test_coordinates(points)
+        return {name: made[name] if name in made else layer.coordinates(points) for name, layer in self.layers.items()}
 
     @property
     def spectrum(self) -> Spectrum:
@@ -185,25 +178,23 @@ class Model:
         kept = min(len(order), max(1, SPECTRUM_BYTES // (8 * n_test)))
         coefficients = lengths.new_empty(n_test, kept)
         remainder = lengths.new_zeros(n_test)
-        for points in self._groups(1 if self._test_kept else n_test):
-            found = self.coordinates(points)
+        for points in self._groups():
+            made = {} if self._test_kept else self._test_coordinates(points)
             for k, point in enumerate(range(n_test)[points]):
-                row = (lengths * torch.cat([found[name][k].flatten() for name in layers]))[order]
+                one = slice(point, point + 1)
+                v = [made[name][k] if name in made else layer.coordinates(one) for name, layer in layers.items()]
+                row = (lengths * torch.cat([part.flatten() for part in v]))[order]
                 coefficients[point], remainder[point] = row[:kept], row[kept:].norm()
         floor = float(eigenvalues[order[kept]]) if kept < len(order) else 0.0
         return Spectrum(eigenvalues[order[:kept]], coefficients, n_train, remainder if floor else None, floor)
 
     def keeping(self) -> Model:
-        """The same with the gradients of layers at several positions in memory, those of a side that are few enough."""
+        """The same model, with the gradients of a side kept in memory where `KEPT_BYTES` allows it."""
         model = self
         if 0 < self._gradient_bytes * len(self.context.test) <= KEPT_BYTES:
-            every = slice(0, len(self.context.test))
-            made = {
-                name: replace(self._positions[name], test=v)
-                for name, v in self.coordinates(every).items()
-                if name in self._positions
-            }
-            model = replace(self, layers={**self.layers, **made})
+            made = self._test_coordinates(slice(0, len(self.context.test)))
+            kept = {name: replace(layer, test=made[name]) for name, layer in self._positions.items()}
+            model = replace(self, layers={**self.layers, **kept})
         if 0 < self._gradient_bytes * len(self.context.train) <= KEPT_BYTES:
             model = replace(model, kept=list(self._chunks()))
         return model
@@ -233,11 +224,10 @@ class Model:
     def _zeros(self) -> Tensor:
         return torch.zeros(len(self.context.test), len(self.context.train), device=self.context.device)
 
-    def _groups(self, most: int) -> list[slice]:
-        """All test points, at most so many together, and no more than `HELD_BYTES` has room for."""
+    def _groups(self) -> list[slice]:
+        """All test points, as many together as memory has room for."""
         n_test = len(self.context.test)
-        if not self._test_kept:
-            most = min(most, max(1, HELD_BYTES // self._gradient_bytes))
+        most = n_test if self._test_kept else max(1, held_bytes(self.context) // self._gradient_bytes)
         step = ceil(n_test / ceil(n_test / most))  # groups of nearly one size
         return [slice(start, start + step) for start in range(0, n_test, step)]
 
@@ -246,6 +236,11 @@ class Model:
         if self._test_kept:
             return [layer.solved(layer.coordinates(points), regularization) for layer in self._positions.values()]
         return list(self._test_gradients(points, lambda layer, v: layer.solved(v, regularization)).values())
+
+    def _test_coordinates(self, points: slice) -> dict[str, Tensor]:
+        """Coordinates v' (k, P, Q) of layers at several positions, made again."""
+        made = self._test_gradients(points, lambda layer, v: v)
+        return {name: made[name].view(-1, *one.curvature.corrected.shape) for name, one in self._positions.items()}
 
     def _test_gradients(self, points: slice, change: Callable[[PositionsLayer, Tensor], Tensor]) -> dict[str, Tensor]:
         """What `change` makes of v' (b, P, Q), layer → (k, numbers), float32: a chunk of some test points at a time."""

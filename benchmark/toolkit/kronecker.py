@@ -75,6 +75,7 @@ class KroneckerBasis:
             gradients = factors.matrices()
             scaled = gradients if scale is None else gradients * scale.to(gradients)
             return _weighted(self._of_gradients(scaled.transpose(1, 2)).square_(), weights)
+        assert scale is None, "scaled gradients are no products of factors"
         rotated = self._with(inputs, factors)
         if rotated.deltas.dim() == 2:
             return inputs.square().double().T @ (rotated.deltas.square().double() * weights[:, None])

@@ -18,7 +18,7 @@ from attriboard.attributors.ekfac import EKFAC
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
-from attriboard.toolkit import eigenbasis
+from attriboard.toolkit import eigenbasis, factored
 from attriboard.toolkit import gradients as gradients_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit.curvature import TrainingLoss
@@ -152,16 +152,18 @@ def test_logra_projects_both_sides_of_every_position(make: Make, initialization:
     assert_rows_close(scores, expected)
 
 
-GRADIENTS_KEPT = {"kept": (2**30, 2**30), "made again": (0, 2**30), "one test point at a time": (0, 1)}
-"""`KEPT_BYTES` and `HELD_BYTES`."""
+GRADIENTS_KEPT = {"kept": (2**30, 2**30, 2**30), "made again": (0, 2**30, 2**30), "piece by piece": (0, 1, 300_000)}
+"""Memory for what is kept, for test gradients that are held, and for a chunk of gradients."""
 
 
 @pytest.fixture(params=GRADIENTS_KEPT.values(), ids=GRADIENTS_KEPT)
 def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory for gradients in Kronecker eigenbases."""
-    kept, held = request.param
+    """Memory for gradients in Kronecker eigenbases; at the least, for one test point and a few examples at a time."""
+    kept, held, chunk = request.param
     monkeypatch.setattr(eigenbasis, "KEPT_BYTES", kept)
-    monkeypatch.setattr(eigenbasis, "HELD_BYTES", held)
+    monkeypatch.setattr(eigenbasis, "held_bytes", lambda context: held)
+    monkeypatch.setattr(factored, "GRADIENT_BYTES", chunk)
+    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
 
 
 @pytest.mark.usefixtures("room")
@@ -202,6 +204,21 @@ def test_ekfac_spectrum_is_that_of_its_eigenbasis_and_the_training_gradients(mak
     for value in (1e-6, 1e-2):
         expected = (c2 / (Λ + value) ** 2 * (Λ > 0)).sum(1)
         torch.testing.assert_close(found.moment(2, value), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("make", PROBLEMS)
+@pytest.mark.parametrize("method", ["kfac", "shampoo"])
+@pytest.mark.parametrize("fisher", ["true", "empirical"])
+def test_kronecker_methods_do_not_depend_on_chunks(
+    make: Make, method: str, fisher: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"fisher": fisher, "regularization": λ}
+    expected = attribute(method, make(), **values).double()
+    monkeypatch.setattr(eigenbasis, "KEPT_BYTES", 0)
+    monkeypatch.setattr(eigenbasis, "held_bytes", lambda context: 1)
+    monkeypatch.setattr(factored, "GRADIENT_BYTES", 300_000)
+    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
+    assert_rows_close(attribute(method, make(), **values), expected, 1e-4)
 
 
 @pytest.mark.usefixtures("room")

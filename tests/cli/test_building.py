@@ -86,7 +86,7 @@ def test_models_at_other_epochs_come_with_the_ground_truth_and_methods_can_ask_f
 @pytest.mark.parametrize(
     ("epochs", "message"), [(("0",), "epoch 0 of small_one: must be from 1 to 2"), (("3",), "must be from 1 to 2")]
 )
-def test_epochs_that_a_recipe_has_not_are_refused(epochs, message, attriboard, cards, tmp_path):
+def test_epochs_that_a_recipe_does_not_have_are_refused(epochs, message, attriboard, cards, tmp_path):
     attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt")
     done = attriboard("groundtruth", "epochs", cards[0], *epochs, "--groundtruth", tmp_path / "gt", "--out", tmp_path)
     assert (done.code, message in done.err.replace("\n", " ")) == (2, True)
@@ -98,8 +98,20 @@ def test_published_models_are_never_replaced_by_those_of_other_epochs(attriboard
     done = attriboard(
         "groundtruth", "epochs", cards[0], "1", "--groundtruth", tmp_path / "gt", "--out", tmp_path / "gt"
     )
-    assert (done.code, "published files are never replaced" in done.err.replace("\n", " ")) == (2, True)
+    assert (done.code, "is published, and is not these models" in done.err.replace("\n", " ")) == (2, True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "gt").iterdir()} == before
+
+
+def test_a_copy_of_the_ground_truth_replaces_no_other(attriboard, cards, tmp_path):
+    attriboard("groundtruth", "build", cards[0], "--masks", 3, "--out", tmp_path / "gt")
+    command = ("groundtruth", "epochs", cards[0], "1", "--groundtruth", tmp_path / "gt", "--out", tmp_path / "epochs")
+    assert attriboard(*command).code == 0
+    assert attriboard(*command).code == 0, "the same again"
+    before = {path.name: path.read_bytes() for path in (tmp_path / "epochs").iterdir()}
+    attriboard("groundtruth", "build", cards[0], "--out", tmp_path / "gt")  # extends it
+    done = attriboard(*command)
+    assert (done.code, "name another folder" in done.err.replace("\n", " ")) == (2, True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "epochs").iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -41,3 +41,8 @@ def test_the_template_is_run_chosen_for_and_graded(command: Any, tmp_path: Path,
     assert -1 <= run["lds"]["mean"] <= 1
     chosen = json.loads(command("select", path, "iffim", "--grid", "0.01,1", "--threads", 1, "--json"))
     assert chosen["oracle"]["hyperparameters"]["regularization"] in (0.0, 0.01, 1)  # the default is considered too
+    path.write_text(path.read_text().replace("epochs=1", "epochs=2"))
+    command("groundtruth", "build", path, "--masks", 3, "--repeats", 1, "--workers", 1, "--out", "two", "--json")
+    command("groundtruth", "epochs", path, 1, "--groundtruth", "two", "--out", "epochs", "--workers", 1)
+    early = ("--hp", "epoch=1", "--groundtruth", "epochs", "--threads", 1, "--json")
+    assert json.loads(command("run", path, "grad_dot", *early))["hyperparameters"]["epoch"] == 1

@@ -82,10 +82,27 @@ def test_where_memory_is_short_nothing_is_written(results: Path, sample: tuple[s
 def test_what_failed_before_may_fail_for_memory(tmp_path: Path) -> None:
     """As one that no machine has memory for, by another rule then."""
     results = tmp_path / "results"
-    write_record(make_record(status="failed", reason="not_applicable: takes 287.2 GB", fit_seconds=None), results)
+    reason = "not_applicable: takes 287.2 GB; the limit is half of the free memory, 9.2 GB"
+    write_record(make_record(status="failed", reason=reason, fit_seconds=None), results)
     starved = make_record(status="failed", reason="out_of_memory: needs 298.3 GB", fit_seconds=None, created=NEW)
     lines = list(remaking(results).make(lambda unit: [starved], hours=1.0))
     assert any("the records hold" in line for line in lines)
+
+
+@pytest.mark.parametrize("before", ["timeout: not finished after 900 s", None])
+def test_what_did_not_fail_for_memory_may_not_now(before: str | None, tmp_path: Path) -> None:
+    """Not by a time limit, nor where only another configuration failed for memory."""
+    results = tmp_path / "results"
+    short = "out_of_memory: needs 298.3 GB; 2.0 GB are free"
+    if before is None:
+        other = {"variant": "sweep", "hyperparameters": {"regularization": 1e3}}
+        write_record(make_record(**other, status="failed", reason=short, fit_seconds=None), results)
+        write_record(make_record(), results)
+    else:
+        write_record(make_record(status="failed", reason=before, fit_seconds=None), results)
+    starved = make_record(status="failed", reason=short, fit_seconds=None, created=NEW)
+    lines = list(remaking(results).make(lambda unit: [starved], hours=1.0))
+    assert any("not made: out_of_memory" in line for line in lines)
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(results: Path) -> None:
