@@ -105,7 +105,7 @@ def study(folder: Path, start: str, length: int, rate: float, masks: int, method
         "seconds": truth.card.retrain_seconds / (2 * masks),
         "ceiling": [ceiling.mean, *(ceiling.ci95 or ())],
     }
-    for method in methods:
+    for method in (one for one in methods if one not in facts):
         facts[method] = best_of(card, method, folder / "records" / task.card.name)
         write_atomically(path, json.dumps(facts, indent=1).encode() + b"\n")
         print(task.card.name, method, facts[method], flush=True)
@@ -121,9 +121,9 @@ def best_of(card: Path, method: str, out: Path) -> list[Any]:
     if done.returncode:
         return [None, done.stderr.strip().splitlines()[-1:]]
     printed = json.loads(done.stdout)
-    records = printed if isinstance(printed, list) else [printed]
-    points = [(r["lds"]["mean"], r["hyperparameters"].get("regularization")) for r in records]
-    return list(max((p for p in points if p[0] is not None), default=(None, None)))
+    records = printed["points"] if verb == "sweep" else [printed]
+    points = [(r["lds"]["mean"], r["hyperparameters"].get("regularization")) for r in records if r["lds"]]
+    return list(max(points, default=(None, None)))
 
 
 def report(folder: Path) -> None:
