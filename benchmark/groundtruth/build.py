@@ -171,7 +171,7 @@ def build_checkpoints(
         return
     if listed:
         raise InputError(
-            f"{path}: is published, and is not these models, whole; raise the card's version, or name another folder"
+            f"{path}: is published, and is damaged or has other models; raise the card's version or use another folder"
         )
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]

@@ -72,7 +72,7 @@ def test_published_models_are_used_where_there_are_enough_and_never_replaced(
     assert [ensemble_bundle(again, count) for count in (1, 3)] == [(folder / entry.file).resolve()] * 2
     assert ensemble_bundle(again, 4).parent == tmp_path / "cache" / "checkpoints"
     assert again.job("iffim").checkpoints == workspace.job("iffim").checkpoints, "attributors get the usual ones"
-    with pytest.raises(InputError, match="is published, and is not these models"):
+    with pytest.raises(InputError, match="is published, and is damaged or has other models"):
         publish_models(again, 4, folder)
 
 

@@ -88,7 +88,7 @@ def test_a_published_bundle_is_left_as_it_is_where_only_words_and_planned_sizes_
     build_checkpoints(reworded, path, store)
     assert path.read_bytes() == published.checkpoints.read_bytes()
     fewer = task.card.checkpoints.model_copy(update={"full": 1})
-    with pytest.raises(InputError, match="is published, and what was built differs from it"):
+    with pytest.raises(InputError, match="is published, and is damaged or has other models"):
         build_checkpoints(type(task)(task.card.model_copy(update={"checkpoints": fewer})), path, store)
 
 
