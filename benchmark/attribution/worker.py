@@ -52,6 +52,8 @@ from attriboard.toolkit.positions import position_scores
 T = TypeVar("T")
 Configuration = dict[str, HyperparameterValue]
 
+OURS = "attriboard.attributors."
+"""Where built-in methods are defined."""
 NOTE_LENGTH = 1000
 """Characters of a note that a record keeps."""
 
@@ -126,9 +128,12 @@ class Attributing:
         except (Exception, SystemExit) as error:
             if self._propagate:
                 raise
-            reason, trace = _reason(error), own_frames(error, Path(inspect.getfile(self._method)))
-            if not trace:  # nowhere in its own code: the engine's frames are all there is
-                traceback.print_exc()
+            reason = _reason(error)
+            # That one of ours does not apply is an answer, not a fault in anybody's code.
+            if not (isinstance(error, NotApplicableError) and self._method.__module__.startswith(OURS)):
+                trace = own_frames(error, Path(inspect.getfile(self._method)))
+                if not trace:  # nowhere in its own code: the engine's frames are all there is
+                    traceback.print_exc()
             sys.stdout.flush()
         return _Attempt(result, time.perf_counter() - started, reason, trace)
 

@@ -12,6 +12,7 @@ from attriboard.attribution.job import Progressed
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.runner import Runner
 from attriboard.base.errors import HyperparameterError, InputError
+from attriboard.evaluation.catalog import attributor_spec
 from attriboard.evaluation.workspace import Workspace
 
 METHOD = """
@@ -90,6 +91,17 @@ def test_a_failure_has_the_frames_of_the_authors_code_and_what_it_printed(make_j
     assert all(str(tmp_path / "my_method.py") in line for line in files)
     assert lines[-2:] == ["it printed:", "about to fail"]
     assert log.read_text() == "about to fail\n"
+
+
+def test_a_built_in_method_that_does_not_apply_says_so_without_frames(make_job):
+    """They are for the author of a plugin."""
+    job = make_job(METHOD)
+    (ours,) = Runner(OwnProcess()).run(job.model_copy(update={"attributor": attributor_spec("bm25")}))
+    assert (ours.reason.partition(":")[0], ours.details) == ("not_applicable", "")
+    source = METHOD.replace("return self.deeper()", 'raise NotApplicableError("not for this task")')
+    (own,) = Runner(OwnProcess()).run(make_job(source, {"width": 13}))
+    assert own.reason == "not_applicable: not for this task"
+    assert "my_method.py" in own.details
 
 
 def test_a_log_that_cannot_be_written_is_the_callers_error(make_job, tmp_path):
