@@ -195,15 +195,16 @@ def compare(names: Sequence[str], scores: Path | None) -> str:
         f"{len(masks)} masks × {len(repeats)}: correlation of margins over masks, pooled over test points, "
         f"{correlation(*means):.3f}"
     ]
-    for name, of_one, mine in zip(names, known, margins, strict=True):
+    for name, mine in zip(names, margins, strict=True):
         lines.append(f"{name}: accuracy {(mine > 0).mean():.3f}")
         if len(repeats) == 2:
             low, value, high = reliability_interval(mine)
             lines[-1] += f", noise within / between {noise_and_signal(mine)}"
             lines[-1] += f", reliability {value:.3f} [{low:.3f}, {high:.3f}]"
-        elif all((k, 1) in of_one for k in masks):
-            other = np.stack([of_one[k, 1] for k in masks])
-            lines[-1] += f", correlation with its own other repeat {correlation(mine[:, 0], other):.3f}"
+        for whose, second in zip(names, known if len(repeats) == 1 else (), strict=False):
+            if all((k, 1) in second for k in masks):
+                repeat = np.stack([second[k, 1] for k in masks])
+                lines[-1] += f", correlation with the other repeat of {whose} {correlation(mine[:, 0], repeat):.3f}"
         if scores is not None:
             lines[-1] += f", LDS {lds(read_matrix(scores), subsets, mine).mean:.3f}"
     return "\n".join(lines)

@@ -52,7 +52,7 @@ from attriboard.toolkit.positions import position_scores
 T = TypeVar("T")
 Configuration = dict[str, HyperparameterValue]
 
-OURS = "attriboard.attributors."
+BUILT_IN = "attriboard.attributors."
 """Where built-in methods are defined."""
 NOTE_LENGTH = 1000
 """Characters of a note that a record keeps."""
@@ -129,8 +129,8 @@ class Attributing:
             if self._propagate:
                 raise
             reason = _reason(error)
-            # That one of ours does not apply is an answer, not a fault in anybody's code.
-            if not (isinstance(error, NotApplicableError) and self._method.__module__.startswith(OURS)):
+            # That a built-in method does not apply is an answer, not a fault in its code.
+            if not (isinstance(error, NotApplicableError) and self._method.__module__.startswith(BUILT_IN)):
                 trace = own_frames(error, Path(inspect.getfile(self._method)))
                 if not trace:  # nowhere in its own code: the engine's frames are all there is
                     traceback.print_exc()
