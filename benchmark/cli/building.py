@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -162,13 +162,7 @@ def build(
     for one in builds:
         if device is not None:
             one.try_first()
-        entries = one.run()
-        documents.append(
-            {"task": one.name, "bundles": [e.model_dump(mode="json") for e in entries], "folder": str(out)}
-        )
-        if not json:
-            for entry in entries:
-                print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+        documents.append(_listed(one.name, one.run(), out, json))
     if json:
         emit(documents[0] if len(documents) == 1 else documents)
 
@@ -233,11 +227,17 @@ def epochs(
             executor=lambda: workspace.executor(progress.say),
             progress=progress,
         )
+    document = _listed(name, entries, out, json)
     if json:
-        emit({"task": name, "bundles": [e.model_dump(mode="json") for e in entries], "folder": str(out)})
-        return
-    for entry in entries:
-        print(f"{out / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+        emit(document)
+
+
+def _listed(name: str, entries: "list[BundleEntry]", folder: Path, json: bool) -> dict[str, Any]:
+    """A task's bundles as a document, and on the terminal where no document is asked for."""
+    if not json:
+        for entry in entries:
+            print(f"{folder / entry.file}  {entry.bytes:,} bytes  SHA-256 {entry.sha256}")
+    return {"task": name, "bundles": [entry.model_dump(mode="json") for entry in entries], "folder": str(folder)}
 
 
 def _use_device(device: str | None, retraining: Retraining) -> None:

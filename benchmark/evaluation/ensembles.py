@@ -28,7 +28,7 @@ def with_models(task: Task, count: int) -> Task:
     """The same task with `count` models of either kind for attributors, at the last epoch only.
 
     Raises:
-        InputError: the task brings models of its own, or is not made from its card alone.
+        InputError: see `other_models`.
     """
     return other_models(task, full=count, half=count, epochs=[task.card.recipe.epochs])
 

@@ -165,14 +165,14 @@ def build_checkpoints(
         "subsets": np.packbits(seen, axis=1),
         "seeds": np.array([request.seed for request in requests]),
     }
-    listed = BundleRegistry(path.parent).listed(path)
-    if listed and _has_models(path, card, tensors):
+    if BundleRegistry(path.parent).listed(path):
+        if not _has_models(path, card, tensors):
+            raise InputError(
+                f"{path}: is published, and is damaged or has other models; "
+                "raise the card's version or use another folder"
+            )
         progress(len(requests), len(requests))
         return
-    if listed:
-        raise InputError(
-            f"{path}: is published, and is damaged or has other models; raise the card's version or use another folder"
-        )
     retrain(task, requests, store, executor, progress)
     digests = [request.digest(card.fingerprint) for request in requests]
     compact = card.checkpoints.stored == "bfloat16"

@@ -15,6 +15,7 @@ from attriboard.contracts.question import Question
 from attriboard.contracts.task import Task
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.listing import BundleKind, BundleRegistry, flag, pinned_start
+from attriboard.groundtruth.sealed import REMEDY
 from attriboard.retraining.executors import Executor
 
 
@@ -155,7 +156,7 @@ def _kept(models: Path) -> CheckpointSpec:
     """Which models a bundle has, by the card that it carries."""
     facts = read_header(models).get("__metadata__", {}).get("card")
     if facts is None:
-        raise FormatError(f"{models}: carries no card, so it is no bundle of AttriBoard; fetch or build it again")
+        raise FormatError(f"{models}: carries no card, so it is no bundle of AttriBoard; {REMEDY}")
     return TaskCard.model_validate(parse_json(facts)["task"]).checkpoints
 
 
