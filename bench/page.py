@@ -36,7 +36,7 @@ def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
             [
                 "# Speed against peers",
                 "",
-                f"Made by `python -m bench --page` in one run on {cores} core{'s' * (cores > 1)} of one machine "
+                f"Made by `python -m bench --page` on {cores} core{'s' * (cores > 1)} of one machine "
                 f"({provenance().hardware.cpu}), ours and theirs in turn, up to {repetitions} repetitions. Seconds are "
                 "medians; ratios are theirs over ours, with their range.",
                 "",
@@ -50,7 +50,7 @@ def write_page(results: Mapping[str, dict[str, Any]], repetitions: int) -> None:
                 "",
                 *lost,
                 "",
-                "## Alone",
+                "## Measurements without a peer",
                 "",
                 "| measurement | number | value |",
                 "|---|---|---|",

@@ -214,15 +214,27 @@ def _selection(method: MethodStudy) -> dict[str, Cell]:
     record, link, cells = selection.record, Link(f"records/{selection.id}.html"), {}
     if record.status == "failed":
         return {"selected": Cell("—", None, note=_why_not_selected(method, record), link=link)}
-    oracle, selected = method.variants.get("oracle"), method.variants.get("selected")
-    if oracle and selected and oracle.record.variant != "oracle" and oracle.record.lds and selected.record.lds:
-        return {"regret": _difference(lds_difference(oracle.record.lds, selected.record.lds), oracle.id)}
-    if record.regret is not None:
-        cells["regret"] = _difference(record.regret, selection.id)
-    if record.gap_closed is not None:
+    if found := regret(method):
+        cells["regret"] = _difference(*found)
+    if record.gap_closed is not None and not _overtaken(method):
         text = formats.percent(record.gap_closed) if record.gap_closed >= -1 else "< −100\u00a0%"
         cells["gap_closed"] = Cell(text, record.gap_closed)
     return cells
+
+
+def regret(method: MethodStudy) -> tuple[Difference | PairedDifference, str] | None:
+    """LDS of the oracle minus LDS of the selected hyperparameters, and the record it is from."""
+    oracle, selected = method.variants.get("oracle"), method.variants.get("selected")
+    if _overtaken(method) and oracle and selected and oracle.record.lds and selected.record.lds:
+        return lds_difference(oracle.record.lds, selected.record.lds), oracle.id
+    selection = method.selection
+    return (selection.record.regret, selection.id) if selection and selection.record.regret is not None else None
+
+
+def _overtaken(method: MethodStudy) -> bool:
+    """Whether the default or the selected configuration is better than all that the oracle of the record considered."""
+    oracle = method.variants.get("oracle")
+    return oracle is not None and oracle.record.variant != "oracle"
 
 
 def _difference(found: Difference | PairedDifference, record: str) -> Cell:

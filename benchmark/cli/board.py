@@ -39,7 +39,7 @@ def build(
         str,
         typer.Option(help="Address at which the site will be served, for permanent links, badges and the 404 page."),
     ] = "",
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the site.", file_okay=False)] = Path("site"),
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the site.", file_okay=False)] = Path("site"),
     json: Json = False,
 ) -> None:
     """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
@@ -66,7 +66,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="A built site.")] = Path("site"),
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 8000,
 ) -> None:
-    """Serve a built site on this machine, for looking at it."""
+    """Serve a built site on this machine, for preview."""
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 

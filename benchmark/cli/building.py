@@ -32,15 +32,15 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        help="Where models are trained: cpu, cuda, cuda:1 …; says first what it should take.",
+        help="Where models are trained: cpu, cuda, cuda:1 …; an estimate is printed first.",
     ),
 ]
 HeldOutMasks = Annotated[
     int | None,
     typer.Option(
         "--held-out",
-        help="Instead: this many masks that follow from a secret, in a file that is yours alone; the folder's "
-        "registry.json gets its SHA-256.",
+        help="Build this many secret held-out masks instead. Only you can read their file; registry.json lists its "
+        "SHA-256.",
         min=3,
         max=999_999,
     ),
@@ -126,7 +126,7 @@ class _Build:
 def build(
     tasks: Tasks,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder that gets the bundles and is listed in its registry.json.")
+        Path, typer.Option("--out", help="Output folder for the bundles, which its registry.json lists.")
     ] = Path("attriboard-groundtruth"),
     masks: Masks = None,
     repeats: Repeats = None,
@@ -141,7 +141,7 @@ def build(
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
-    """Retrain on every mask and write the bundle and the checkpoints; goes on where it was interrupted.
+    """Retrain on every mask and write the bundle and the checkpoints; resumes if interrupted.
 
     The bundles of other questions than the usual one come without checkpoints, which are the same for all.
     """
@@ -200,7 +200,7 @@ def epochs(
         list[int],
         typer.Argument(metavar="EPOCH…", help="Epochs after which models are kept; the last one is always among them."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the bundles and a registry.json.")],
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the bundles and a registry.json.")],
     sources: Sources = Sources(),
     retraining: Retraining = Retraining(),
     json: Json = False,

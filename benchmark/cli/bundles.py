@@ -21,7 +21,7 @@ Tasks = Annotated[list[str] | None, typer.Argument(metavar="TASK…", help="By d
 
 @command
 def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
-    """List the bundles that there are: sizes, digests, and whether they are here."""
+    """List all bundles: size, digest, and whether each is on this machine."""
     from attriboard.groundtruth.listing import BundleRegistry
 
     registry = BundleRegistry(groundtruth)
@@ -60,13 +60,13 @@ def pull(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder that gets the bundles and their list; by default the cache.")
+        Path | None, typer.Option("--out", help="Output folder for the bundles and their list; by default the cache.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Touch no network: folders and the cache alone.")] = False,
     groundtruth: Bundles = None,
     json: Json = False,
 ) -> None:
-    """Fetch bundles: checked against the SHA-256 and size of the list, resumed where a transfer was torn."""
+    """Fetch bundles, checked against the SHA-256 and size of the list; interrupted transfers resume."""
     from attriboard.groundtruth.listing import BundleRegistry, cached_path, write_listing
 
     if offline:
@@ -100,7 +100,7 @@ def pull(
 @command
 def push_ready(
     tasks: Tasks = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets everything to upload.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Output folder for everything to upload.")] = Path(
         "attriboard-upload"
     ),
     url: Annotated[

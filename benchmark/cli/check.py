@@ -27,7 +27,8 @@ class RunAgain:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of an entry: run its records again in the sandbox too; NAME is who does. Needs bubblewrap or crun.",
+            help="For an entry: also run its records again in the sandbox; NAME is the person running it. Needs "
+            "bubblewrap or crun.",
         ),
     ] = None
     code: Annotated[
@@ -38,7 +39,7 @@ class RunAgain:
         list[Path] | None,
         typer.Option(help="File of a task's held-out masks: grade on them too; repeatable.", exists=True),
     ] = None
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the verifications.", file_okay=False)] = RESULTS
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the verifications.", file_okay=False)] = RESULTS
     time_limit: TimeLimit = None
     memory_limit: MemoryLimit = None
 
@@ -58,10 +59,10 @@ def check(
     verbose: Annotated[bool, typer.Option("--verbose", help="Print every warning.")] = False,
     json: Json = False,
 ) -> None:
-    """Validate a file and say what is wrong with it; exit code 2 where something is, 1 where it is of another kind.
+    """Validate a file and report what is wrong. Exit code 2: invalid; 1: not of the given KIND.
 
-    An attributor goes through the conformance suite, in a process of its own. Of an entry nothing is run, and its
-    scores are graded again; with --run-again its records are made again in the sandbox as well.
+    An attributor goes through the conformance suite, in a process of its own. For an entry, no code is run and its
+    scores are graded again; with --run-again, its records are also made again in the sandbox.
     """
     from attriboard.base.errors import InputError
     from attriboard.checking.files import check_file, wrong_kind
@@ -172,14 +173,14 @@ def submit(
         list[Path] | None,
         typer.Option("--scores", help="Score matrix of one of the records, so that others can grade it; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the entry.", file_okay=False)] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the entry.", file_okay=False)] = Path(
         "attriboard-entry"
     ),
     verbose: Annotated[bool, typer.Option("--verbose", help="Print every file and every warning.")] = False,
     template: Annotated[bool, typer.Option("--template", help="Print a method card to fill in, and exit.")] = False,
     json: Json = False,
 ) -> None:
-    """Bundle a checked entry: card, records and, where given, scores; exit code 2 where something is missing.
+    """Bundle a checked entry: card, records and, if given, scores; exit code 2 if something is missing.
 
     Run it again after fixing what it names: parts that are there already stay.
     """

@@ -28,7 +28,7 @@ ATTRIBUTORS = (
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets records and site.", file_okay=False)] = Path(
+    out: Annotated[Path, typer.Option("--out", help="Output folder for records and site.", file_okay=False)] = Path(
         "demo"
     ),
 ) -> None:

@@ -91,7 +91,7 @@ def verify(
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Retrain a few random rows of the bundle and compare; exit code 1 where they disagree."""
+    """Retrain a few random rows of the bundle and compare; exit code 1 if they disagree."""
     from attriboard.groundtruth.verify import choose_masks, choose_rows
 
     workspace = open_workspace(task, sources, retraining=retraining)

@@ -28,7 +28,7 @@ MethodArgument = Annotated[
 Methods = Annotated[
     list[str], typer.Argument(metavar="METHOD…", help="Names of attributors, or paths of .py files; any number.")
 ]
-OutDir = Annotated[Path, typer.Option("--out", help="Folder that gets the records.", file_okay=False)]
+OutDir = Annotated[Path, typer.Option("--out", help="Output folder for the records.", file_okay=False)]
 FigureStem = Annotated[Path | None, typer.Option(help="Figure without its ending; by default beside the records.")]
 Bundles = Annotated[
     Path | None,
@@ -213,11 +213,9 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Process:
-    """How an attributor is run."""
+class Machine:
+    """On what an attributor is run."""
 
-    seed: Seed = 0
-    parameters: Parameters = None
     device: Device = "cpu"
     threads: Threads = None
     time_limit: TimeLimit = None
@@ -227,10 +225,18 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Untrusted(Process):
-    """How an attributor is run whose code is other people's."""
+class Untrusted(Machine):
+    """On what an attributor is run whose code is other people's."""
 
     sandbox: SandboxOption = True
+
+
+@dataclass(frozen=True)
+class Process(Machine):
+    """How an attributor is run."""
+
+    seed: Seed = 0
+    parameters: Parameters = None
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def qld(
     points: Annotated[
         int | None,
         typer.Option(
-            help="Scoring points, drawn at random; by default all where that takes a minute for each row, else 100; "
-            "fewer where these take half an hour.",
+            help="Scoring points, drawn at random. Default: all if that takes about a minute for each row, otherwise "
+            "100, or fewer if 100 would take half an hour.",
             min=2,
         ),
     ] = None,
@@ -54,8 +54,8 @@ def qld(
 ) -> None:
     """Query loss difference: remove each test point's own top examples, retrain, and compare with random removals.
 
-    Says first how many retrains that takes. Goes on where it was interrupted, and trains nothing twice; random removals
-    serve all methods.
+    Prints the number of retrains first. Resumes if interrupted, and never repeats a retrain; random removals serve all
+    methods.
     """
     from attriboard.evaluation.qld import QldBench, QldPlan, qld_records
     from attriboard.groundtruth.build import open_store

@@ -29,7 +29,7 @@ FIGURES = Path("report")
 Results = Annotated[
     Path, typer.Option("--results", help="Folder of records: finished points are taken from it, new ones added.")
 ]
-FigureFolder = Annotated[Path, typer.Option("--out", help="Folder that gets the figure.")]
+FigureFolder = Annotated[Path, typer.Option("--out", help="Output folder for the figure.")]
 
 app = typer.Typer(help="Studies over several sweeps.", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def sensitivity(
         list[str] | None, typer.Option(help="Letter of a panel, a to f; repeatable. By default all that can be run.")
     ] = None,
     results: Results = RESULTS,
-    out: Annotated[Path, typer.Option("--out", help="Folder that gets the figures and the page.")] = FIGURES,
+    out: Annotated[Path, typer.Option("--out", help="Output folder for the figures and the page.")] = FIGURES,
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
@@ -163,13 +163,13 @@ def metasmoothness(
         list[float] | None, typer.Option("--step", metavar="H", help="Repeatable; by default 0.01 and 0.1.")
     ] = None,
     directions: Annotated[int, typer.Option("--directions", min=1, help="Random directions for each step.")] = 3,
-    results: Annotated[Path, typer.Option("--results", help="Folder of records, which gets what was found.")] = RESULTS,
+    results: Annotated[Path, typer.Option("--results", help="Folder of records; the result is added to it.")] = RESULTS,
     retraining: Retraining = Retraining(),
     process: Process = Process(),
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Whether small changes of the training weights move the trained model steadily: 1 is smooth, 0 is chance."""
+    """Whether small changes of the training weights change the trained model smoothly: 1 is smooth, 0 is chance."""
     from attriboard.evaluation.metasmoothness import STEPS, metasmoothness
     from attriboard.records.metasmoothness import write_metasmoothness
 

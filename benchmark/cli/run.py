@@ -46,7 +46,7 @@ MethodOfRun = Annotated[
     str,
     typer.Argument(
         metavar="METHOD",
-        help="Name of an attributor, or path of a .py file that defines one; with a record of a file, that file.",
+        help="Name of an attributor, or path of a .py file that defines one; for a record made from a file, that file.",
     ),
 ]
 
@@ -75,7 +75,7 @@ def run(
 ) -> None:
     """Attribute, score and write a record: LDS with its 95 % interval beside the noise ceiling.
 
-    With a record in the place of the task, its configuration and seed are run again, and a new record is written. On
+    If you pass a record instead of a task, its configuration and seed are run again, and a new record is written. On
     a task without ground truth there is no LDS and no record: scores, λ by ξ, seconds, memory, and what ground truth
     would cost.
     """

@@ -57,7 +57,8 @@ def select(
         typer.Option(
             "--grid",
             metavar="LO:HI:Nlog|a,b,c|NAME=a,b,c",
-            help="Candidates of λ; with --budget of any hyperparameter, repeatable. By default the method's grid of λ.",
+            help="Candidates of λ; with --budget, values for any hyperparameter, repeatable. Default: the method's own "
+            "grid of λ.",
         ),
     ] = None,
     hp: Fixed = None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Look after the store of retrains that every command shares.\n\n"
-    "It lies in $ATTRIBOARD_CACHE/retrains, by default ~/.cache/attriboard/retrains, one folder per task.",
+    "It is in $ATTRIBOARD_CACHE/retrains, by default ~/.cache/attriboard/retrains, one folder per task.",
     no_args_is_help=True,
 )
 
@@ -23,7 +23,7 @@ TaskOption = Annotated[str | None, typer.Argument(metavar="[TASK]", help="Name o
 @app.command()
 @command
 def info(task: TaskOption = None, store: StoreFolder = None, json: Json = False) -> None:
-    """Show what is stored; every byte is checked, nothing is changed. Exit code 1 where something is damaged."""
+    """Show what is stored; every byte is checked, nothing is changed. Exit code 1 if something is damaged."""
     from attriboard.base.paths import store_root
     from attriboard.retraining.upkeep import inspect_store
 
@@ -82,7 +82,7 @@ def merge(
     store: StoreFolder = None,
     json: Json = False,
 ) -> None:
-    """Take over retrains from another store; each shard is checked against its SHA-256 and the task."""
+    """Import retrains from another store; each shard is checked against its SHA-256 and the task."""
     from attriboard.evaluation.catalog import load_task
     from attriboard.groundtruth.build import default_store
     from attriboard.retraining.upkeep import merge_store
@@ -114,12 +114,12 @@ def gc(
     task: TaskOption = None,
     store: StoreFolder = None,
     orphans: Annotated[
-        bool, typer.Option("--orphans", help="Also whole stores of tasks or versions that no registered task has.")
+        bool, typer.Option("--orphans", help="Also remove the stores of tasks or versions that no longer exist.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove what nobody reads: damaged shards, leftovers of killed writers, shards that others contain."""
+    """Remove unused files: damaged shards, leftovers of killed writers, shards that others contain."""
     import shutil
 
     from attriboard.base.errors import InputError

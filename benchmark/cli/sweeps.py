@@ -67,9 +67,9 @@ def sweep(
 ) -> None:
     """Score an attributor over a grid: a sensitivity curve or surface, as records and a figure.
 
-    A finished point is a record in --out and is not computed again. With --metric removal every point is also put to
-    use, and the figure has both curves; --rate, --seeds, --direction, --balanced, --store, --workers and --executor are
-    for it.
+    A finished point is a record in --out and is not computed again. With --metric removal, each point is also tested by
+    removal, and the figure shows both curves; --rate, --seeds, --direction, --balanced, --store, --workers and
+    --executor apply only then.
     """
     grids = _checked_grids(grid, metric, rate)
     workspace = open_workspace(task, sources, process, retraining)

@@ -36,7 +36,7 @@ def top(
     where: Annotated[
         str | None, typer.Option("--where", metavar="label=VALUE", help="All test examples with a label, instead.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="How many helpful and how many harmful ones.", min=1)] = 8,
+    k: Annotated[int, typer.Option("--k", help="Number of helpful and of harmful examples.", min=1)] = 8,
     selected: Annotated[bool, typer.Option("--selected", help="Choose λ by ξ first.")] = False,
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Which tokens of these examples matter; of language models.")

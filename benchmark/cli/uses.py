@@ -56,7 +56,7 @@ def removal(
     """Remove training examples by their scores summed over calibration points, retrain, and measure on scoring points.
 
     Rows: the full training set, random removal, and default, selected and oracle hyperparameters of every method; mean
-    ± standard error over seeds. Goes on where it was interrupted, and trains nothing twice.
+    ± standard error over seeds. Resumes if interrupted, and never repeats a retrain.
     """
     from attriboard.base.paths import write_atomically
     from attriboard.evaluation.removal import RemovalBench, RemovalPlan, removal_records

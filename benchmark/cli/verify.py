@@ -1,13 +1,12 @@
 """`attriboard verify`: a record run again, and what it found compared with what the record claims."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attriboard.base.terminal import note
-from attriboard.cli.options import RESULTS, OutDir, Sources, Untrusted, open_workspace, prepare_folder
+from attriboard.cli.options import RESULTS, OutDir, Process, Sources, Untrusted, open_workspace, prepare_folder
 from attriboard.cli.shell import Json, command, emit
 
 if TYPE_CHECKING:
@@ -29,22 +28,23 @@ HeldOutFile = Annotated[
 @command
 def verify(
     record: Annotated[Path, typer.Argument(metavar="RECORD", help="A record of one configuration, JSON.")],
-    by: Annotated[str, typer.Option("--by", help="Who runs this: a name that readers can ask.")],
+    by: Annotated[str, typer.Option("--by", help="Name of the person verifying.")],
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="The method's .py file, where the record is of a file.")
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="The method's .py file, if the record's method came from a file."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference in LDS that counts as none.", min=1e-9, max=1)
+        float, typer.Option(help="Largest difference in LDS accepted as a match.", min=1e-9, max=1)
     ] = 0.005,
     held_out: HeldOutFile = None,
     out: OutDir = RESULTS,
-    process: Untrusted = Untrusted(),
+    machine: Untrusted = Untrusted(),
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Run a record's configuration and seed again and compare; exit code 1 where the numbers disagree.
+    """Run a record's configuration and seed again and compare; exit code 1 if the numbers disagree.
 
-    The result is a new file beside the record, which stays as it is. The board shows it.
+    The result is a new file in --out, which the board shows. The record stays as it is.
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
@@ -57,11 +57,9 @@ def verify(
     if not isinstance(claimed, AttributionRecord):
         raise InputError(f"{record}: a record of a {claimed.kind}; verify the records of one configuration it rests on")
     method = method_of(claimed, file)
-    if process.parameters:
-        raise InputError(f"--parameters {process.parameters[0]}: the record says which; leave --parameters out")
     if held_out and claimed.ground_truth.question:
         raise InputError(f"--held-out: its masks are random halves, {record} asks {claimed.ground_truth.question}")
-    process = replace(process, seed=claimed.seed, parameters=list(claimed.parameters))
+    process = Process(**vars(machine), seed=claimed.seed, parameters=list(claimed.parameters))
     workspace = open_workspace(claimed.task.name, sources, process)
     check_task(claimed, workspace)
     check_truth(claimed, workspace)

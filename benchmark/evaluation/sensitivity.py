@@ -219,10 +219,14 @@ def _projection(records: Sequence[AttributionRecord]) -> Verdict:
     (before, after), together = _deepest_fall(smallest), _deepest_fall(tuned)
     holds = smallest[before] - smallest[after] > _CLEAR and tuned[together[0]] - tuned[together[1]] <= _CLEAR
     beyond = "" if dimensions[after] == dimensions[-1] else f" and is {smallest[-1]:.3f} at d = {dimensions[-1]}"
+    if before == after:
+        fall = f"rises throughout, from {smallest[0]:.3f} (d = {dimensions[0]}) to {smallest[-1]:.3f}"
+    else:
+        fall = f"goes from {smallest[before]:.3f} (d = {dimensions[before]}) to {smallest[after]:.3f} "
+        fall += f"at d = {dimensions[after]}{beyond}"
     return Verdict(
         holds,
-        f"At λ = {lambdas[0]:g}, LDS goes from {smallest[before]:.3f} (d = {dimensions[before]}) to "
-        f"{smallest[after]:.3f} at d = {dimensions[after]}{beyond}; with λ tuned at each d it goes from {tuned[0]:.3f} "
+        f"At λ = {lambdas[0]:g}, LDS {fall}; with λ tuned at each d it goes from {tuned[0]:.3f} "
         f"(d = {dimensions[0]}) to {tuned[-1]:.3f}.",
     )
 

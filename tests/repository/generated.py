@@ -2,9 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from attriboard.leaderboard.reading import read_bundles, read_entries
+from attriboard.leaderboard.study import TaskStudy, studies
+from attriboard.records.published import published_folders
+
 ROOT = Path(__file__).parents[2]
+
+
+@cache
+def published() -> dict[str, TaskStudy]:
+    """Task → what the published records say about it."""
+    return studies(read_entries(published_folders()), read_bundles(ROOT / "leaderboard" / "groundtruth"))
+
+
+def number(value: float, digits: int) -> str:
+    """Without a leading zero, with a proper minus."""
+    text = f"{abs(value):.{digits}f}"
+    text = text.removeprefix("0") if digits else text
+    return f"−{text}" if value < 0 and float(text) else text
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@
 from dataclasses import dataclass
 from functools import cache
 
-from generated import ROOT, Passage
+from generated import Passage, number, published
 from scipy.stats import spearmanr
 
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.leaderboard.reading import read_bundles, read_entries
-from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, studies
-from attriboard.records.published import published_folders
+from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy
 
 MINI, FULL = "cifar2_resnet9_mini", "cifar2_resnet9"
 SURROGATE, DEFLATED = "surrogate", "deflated_surrogate"
@@ -49,10 +47,8 @@ def row(method: MethodStudy) -> Row | None:
     )
 
 
-@cache
 def both() -> tuple[TaskStudy, TaskStudy]:
-    found = studies(read_entries(published_folders()), read_bundles(ROOT / "leaderboard" / "groundtruth"))
-    return found[MINI], found[FULL]
+    return published()[MINI], published()[FULL]
 
 
 @cache
@@ -95,7 +91,7 @@ def methods() -> str:
     _, full = both()
     lines = ["| method | default | ξ | ξ, deflated | best λ | minutes | peak memory |", "|---" * 7 + "|"]
     for name, (_, one) in rows().items():
-        shown = ["–" if lds is None else f"{lds:.3f}".replace("0.", ".").replace("-", "−") for lds in one.lds]
+        shown = ["–" if lds is None else number(lds, 3) for lds in one.lds]
         entry = full.methods[name].main
         assert entry is not None
         assert entry.record.fit_seconds is not None

@@ -5,20 +5,16 @@
 
 import math
 
-from generated import ROOT, Passage
+from generated import Passage, number, published
 
-from attriboard.leaderboard.reading import read_bundles, read_entries
-from attriboard.leaderboard.study import studies
 from attriboard.records.cost import SelectionCostRecord
-from attriboard.records.published import published_folders
 
 MEAN, HIGH, FREE, BUDGET = 0.005, 0.01, 0.01, 8
 
 
 def costs() -> list[SelectionCostRecord]:
     """The newest record of every task and method, on the current ground truth."""
-    found = studies(read_entries(published_folders()), read_bundles(ROOT / "leaderboard" / "groundtruth"))
-    return [entry.record for study in found.values() for entry in study.costs]
+    return [entry.record for study in published().values() for entry in study.costs]
 
 
 def tables() -> str:
@@ -76,12 +72,6 @@ def _distance(record: SelectionCostRecord) -> str:
     decades = round(2 * (math.log10(float(values[0] or 1)) - math.log10(float(values[1] or 1)))) / 2
     unit = "decade" if abs(decades) == 1 else "decades"
     return "the same" if decades == 0 else f"{abs(decades):g} {unit} {'above' if decades > 0 else 'below'}"
-
-
-def number(value: float, digits: int) -> str:
-    """Without a leading zero, with a proper minus."""
-    text = f"{abs(value):.{digits}f}".removeprefix("0")
-    return f"−{text}" if value < 0 and float(text) else text
 
 
 PASSAGE = Passage(

@@ -3,28 +3,30 @@
 `python tests/repository/test_which_method.py` writes them anew.
 """
 
-from generated import ROOT, Passage
+from generated import Passage, published
 
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard.metrics import headline_result
-from attriboard.leaderboard.reading import read_bundles, read_entries
-from attriboard.leaderboard.study import SIGN_FLIPPED, TaskStudy, studies
-from attriboard.records.published import published_folders
+from attriboard.leaderboard.study import SIGN_FLIPPED, TaskStudy
 
 
 def tables() -> str:
     """Share of the ceiling and seconds, method by task."""
-    entries = read_entries(published_folders())
-    found = studies(entries, read_bundles(ROOT / "leaderboard" / "groundtruth"))
-    graded = {name: study for name, study in found.items() if study.ceiling}
+    graded = {name: study for name, study in published().items() if study.ceiling}
     return f"{_shares(graded)}\n{_ceilings(graded)}\n\n{_seconds(graded)}\n"
 
 
 def _shares(graded: dict[str, TaskStudy]) -> str:
     share: dict[str, dict[str, float]] = {}
+    untuned = set()
     for task, study in graded.items():
         for method in study.methods.values():
             if (lds := headline_result(method)) and method.name != SIGN_FLIPPED:
                 share.setdefault(method.name, {})[task] = 100 * lds.mean / (study.ceiling or 1.0)
+                assert method.headline is not None
+                record = method.headline.record
+                if record.variant == "default" and REGULARIZATION in record.hyperparameters:
+                    untuned.add((method.name, task))
     best = {task: max(row[task] for row in share.values() if task in row) for task in graded}
     order = sorted(share, key=lambda name: (-sum(share[name].values()) / len(graded), name))
     lines = [
@@ -36,7 +38,8 @@ def _shares(graded: dict[str, TaskStudy]) -> str:
         for task in graded:
             value = share[name].get(task)
             text = "–" if value is None else f"{value:.0f}".replace("-", "−")
-            cells.append(f"**{text}**" if value == best[task] else text)
+            mark = " †" if (name, task) in untuned else ""
+            cells.append((f"**{text}**" if value == best[task] else text) + mark)
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
