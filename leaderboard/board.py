@@ -87,6 +87,8 @@ def build_board(
 
 def _place(source: Path, target: Path) -> None:
     """Put a published file into the site without a second copy of it, where the file system can."""
+    if target.exists() and target.samefile(source):
+        return  # the site is built around the folder that has it, or it was linked by an earlier build
     target.unlink(missing_ok=True)
     try:
         target.hardlink_to(source)

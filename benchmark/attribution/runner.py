@@ -204,11 +204,11 @@ class Attribution:
         everything = list(self.described.configurations if configurations is None else configurations)
         waiting = list(range(len(everything)))
         selected: set[tuple[str, int]] = set()
+        finished: set[int] = set()  # a new worker's selectors may choose what an earlier worker finished
         registered = {spec.name for spec in self.job.selectors if spec.origin != "file"}
         while waiting:
             numbers = waiting  # position in this plan → position in the whole
             plan = Plan(configurations=tuple(everything[n] for n in numbers), candidates=dict(candidates or {}))
-            done: set[int] = set()
             session = self._ready()
             for event in session.work(plan):
                 if isinstance(event, Selected):
@@ -218,18 +218,17 @@ class Attribution:
                         if choice.selector not in registered:
                             self._runner.warn_of_taken(choice.selector)
                         yield choice
-                else:
-                    number = numbers[event.configuration]
-                    done.add(number)
+                elif (number := numbers[event.configuration]) not in finished:
+                    finished.add(number)
                     yield self._shown_outcome(session.outcome(event, self.described, number, everything[number]))
             for position in session.busy_at_the_end():
-                number = numbers[position]
-                done.add(number)
-                failed = Outcome(self.described, number, everything[number], session.death())
-                yield self._shown_outcome(replace(failed, details=session.details("")))
+                if (number := numbers[position]) not in finished:
+                    finished.add(number)
+                    failed = Outcome(self.described, number, everything[number], session.death())
+                    yield self._shown_outcome(replace(failed, details=session.details("")))
             if not session.waits:
                 self.close()
-            waiting = [number for number in numbers if number not in done]
+            waiting = [number for number in numbers if number not in finished]
 
     def _shown_outcome(self, outcome: Outcome) -> Outcome:
         """The outcome; what its failure has to say to the attributor's author is shown once."""

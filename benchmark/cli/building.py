@@ -11,7 +11,7 @@ import typer
 from attriboard.base.errors import InputError
 from attriboard.base.terminal import note, progress_bar
 from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
-from attriboard.cli.shell import DataDir, Json, command, emit, show_table
+from attriboard.cli.shell import DataDir, Json, command, emit, resuming, show_table
 
 if TYPE_CHECKING:
     from attriboard.contracts.question import Question
@@ -122,7 +122,7 @@ class _Build:
         return entry
 
 
-@command
+@resuming()
 def build(
     tasks: Tasks,
     out: Annotated[
@@ -147,9 +147,13 @@ def build(
     """
     from attriboard.groundtruth.listing import BundleRegistry
 
+    if held_out is None and held_out_file is not None:
+        raise InputError(f"--held-out-file {held_out_file}: is for held-out masks; say how many with --held-out")
     _use_device(device, retraining)
     registry = BundleRegistry(out)
     if held_out is not None:
+        if masks is not None:
+            raise InputError(f"--masks {masks} with --held-out {held_out}: --held-out is the number of masks")
         if len(tasks) > 1:
             raise InputError(f"--held-out with {', '.join(tasks)}: a file of secrets is of one task; name one")
         if question:
@@ -193,7 +197,7 @@ def plan(
     show_table(title, headings, rows, numeric=range(1, len(headings)))
 
 
-@command
+@resuming()
 def epochs(
     task: TaskArgument,
     epoch: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from attriboard.base.terminal import note, progress_bar
 from attriboard.cli.options import Bundles, Questions
-from attriboard.cli.shell import Json, command, emit, show_table
+from attriboard.cli.shell import Json, command, emit, resuming, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
     show_table(f"Bundles of {registry.folder}", headings, rows, numeric=(1, 4, 7))
 
 
-@command
+@resuming()
 def pull(
     tasks: Tasks = None,
     kind: Annotated[

@@ -18,14 +18,14 @@ from attriboard.cli.options import (
     open_workspace,
     prepare_folder,
 )
-from attriboard.cli.shell import Json, command, drawn_figure, emit, show_table
+from attriboard.cli.shell import Json, drawn_figure, emit, resuming, show_table
 from attriboard.cli.uses import say_work
 
 if TYPE_CHECKING:
     from attriboard.records.uses import QldRecord
 
 
-@command
+@resuming()
 def qld(
     task: TaskArgument,
     methods: Methods,

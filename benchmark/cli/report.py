@@ -16,7 +16,7 @@ from attriboard.cli.options import (
     prepare_folder,
 )
 from attriboard.cli.questions import show_plane
-from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
+from attriboard.cli.shell import Json, command, drawn_figure, emit, resuming, setting, show_table
 from attriboard.cli.sweeps import draw_sweep
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def root() -> None:
 
 
 @app.command()
-@command
+@resuming()
 def sensitivity(
     task: TaskArgument = "mnist_mlp",
     panel: Annotated[
@@ -107,7 +107,7 @@ def selection_cost(
 
 
 @app.command()
-@command
+@resuming()
 def models(
     task: TaskArgument,
     method: Annotated[
@@ -156,7 +156,7 @@ def models(
 
 
 @app.command()
-@command
+@resuming()
 def metasmoothness(
     task: TaskArgument,
     step: Annotated[

@@ -20,7 +20,7 @@ from attriboard.cli.options import (
     parse_assignments,
     prepare_folder,
 )
-from attriboard.cli.shell import Json, command, emit, setting, show_table
+from attriboard.cli.shell import Json, emit, resuming, setting, show_table
 from attriboard.cli.ungraded import finish_ungraded
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ RULE_WORDS = {
 }
 
 
-@command
+@resuming(lambda given: given["budget"] is not None)
 def select(
     task: TaskArgument,
     method: MethodArgument,
@@ -76,7 +76,7 @@ def select(
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.catalog import HEADLINE_SELECTOR, selector_names
-    from attriboard.evaluation.sweeps import parse_grid
+    from attriboard.evaluation.sweeps import check_names, parse_grid
 
     grids = [parse_grid(text if "=" in text else f"regularization={text}") for text in grid or ()]
     fixed = parse_assignments(hp or [])
@@ -86,6 +86,7 @@ def select(
             raise InputError(f"--selector {selector[0]}: chooses without retrains; leave it or --budget out")
         if question:
             raise InputError(f"--question {question[0]}: a budget trains models of its own; leave it or --budget out")
+        check_names(grids, fixed)
         _by_budget(workspace, method, dict(grids), fixed, budget, retraining.store, json=json)
         return
     if len(grids) > 1 or any(name != "regularization" for name, _ in grids):
@@ -165,6 +166,7 @@ def _by_selectors(
     from attriboard.records.files import write_record
 
     prepare_folder(out)
+    finished = workspace.records(out)  # before the work: a file that cannot be read is found now
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
         studies = study_selections(
             workspace.task,
@@ -175,7 +177,6 @@ def _by_selectors(
             runner=workspace.runner,
             progress=progress,
         )
-    finished = workspace.records(out)
     for record in (record for study in studies for record in study.new_records(finished)):
         write_record(record, out)
     selections = [record for study in studies for record in study.selections]

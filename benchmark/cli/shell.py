@@ -32,6 +32,19 @@ def command(function: F) -> F:
     A parameter whose type is a dataclass of options stands for all of them: Typer sees one option for each field, the
     function gets the object.
     """
+    return _wrapped(function, lambda given: False)
+
+
+def resuming(when: Callable[[Mapping[str, Any]], bool] = lambda given: True) -> Callable[[F], F]:
+    """A command that keeps finished work when it is interrupted, so that it goes on from there; see `command`.
+
+    Args:
+        when: whether it does, of its arguments.
+    """
+    return lambda function: _wrapped(function, when)
+
+
+def _wrapped(function: F, resumes: Callable[[Mapping[str, Any]], bool]) -> F:
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     signature = _flattened(inspect.signature(function), hints, groups)
@@ -56,7 +69,9 @@ def command(function: F) -> F:
             _fail(f"{error.filename or 'file'}: {error.strerror or error}", json)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            note("interrupted; finished work is kept, the same command goes on from it")
+            if json:
+                emit({"error": "interrupted"})
+            note("interrupted" + ("; finished work is kept, run the same command to go on" if resumes(given) else ""))
             raise typer.Exit(INTERRUPTED) from None
 
     run.__doc__ = _unwrapped(inspect.getdoc(function) or "")

@@ -25,7 +25,7 @@ from attriboard.cli.options import (
     parse_assignments,
     prepare_folder,
 )
-from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
+from attriboard.cli.shell import Json, drawn_figure, emit, resuming, setting, show_table
 from attriboard.cli.uses import say_work
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Grids = Sequence[tuple[str, Sequence[str]]]
 
 
-@command
+@resuming()
 def sweep(
     task: TaskArgument,
     method: MethodArgument,

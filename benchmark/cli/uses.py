@@ -25,7 +25,7 @@ from attriboard.cli.options import (
     open_workspace,
     prepare_folder,
 )
-from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
+from attriboard.cli.shell import Json, command, drawn_figure, emit, resuming, setting, show_table
 
 if TYPE_CHECKING:
     from attriboard.evaluation.retrains import Work
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from attriboard.records.uses import BrittlenessRecord, MislabelRecord, RemovalRecord
 
 
-@command
+@resuming()
 def removal(
     task: TaskArgument,
     methods: Methods,
@@ -88,7 +88,7 @@ def removal(
     _say(work, f"records in {out}, table {table}", drawn)
 
 
-@command
+@resuming()
 def brittleness(
     task: TaskArgument,
     methods: Methods,

@@ -1,5 +1,6 @@
 """`attriboard verify`: a record run again, and what it found compared with what the record claims."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,14 @@ def verify(
     """
     from attriboard.base.errors import InputError
     from attriboard.evaluation.grader import evaluate
-    from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, grader_of, method_of
+    from attriboard.evaluation.rerun import (
+        HeldOutExaminer,
+        check_method,
+        check_task,
+        check_truth,
+        grader_of,
+        method_of,
+    )
     from attriboard.records.files import read_record
     from attriboard.records.model import AttributionRecord
     from attriboard.records.verifications import verify_record, write_verification
@@ -59,17 +67,17 @@ def verify(
     method = method_of(claimed, file)
     if held_out and claimed.ground_truth.question:
         raise InputError(f"--held-out: its masks are random halves, {record} asks {claimed.ground_truth.question}")
+    machine = replace(machine, threads=machine.threads or claimed.provenance.threads)
     process = Process(**vars(machine), seed=claimed.seed, parameters=list(claimed.parameters))
     workspace = open_workspace(claimed.task.name, sources, process)
     check_task(claimed, workspace)
     check_truth(claimed, workspace)
+    check_method(claimed, workspace, method)
     job = workspace.job(method, [dict(claimed.hyperparameters)])
     examiner = HeldOutExaminer(_held_out_truth(held_out), workspace)
     prepare_folder(out)
     grader = grader_of(claimed, workspace)
     (again,) = evaluate(workspace.task, grader, job, ["custom"], workspace.runner, examiner)
-    if again.attributor.name != claimed.attributor.name:
-        raise InputError(f"{record}: is of {claimed.attributor.name}, {method} is {again.attributor.name}")
     verification = verify_record(claimed, again, by, tolerance, sandbox=process.sandbox, held_out=examiner.found)
     path = write_verification(verification, out)
     if json:

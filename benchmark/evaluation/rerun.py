@@ -69,6 +69,19 @@ def check_task(record: AnyRecord, workspace: Workspace) -> None:
         )
 
 
+def check_method(record: AnyRecord, workspace: Workspace, method: str) -> None:
+    """A file must define the record's method; asked before anything is run.
+
+    Raises:
+        InputError: it defines another one, or none.
+    """
+    if method in attributor_names():
+        return
+    found = workspace.runner.describe(workspace.job(method)).name
+    if found != record.attributor.name:
+        raise InputError(f"record {record.id}: is of {record.attributor.name}, {method} is {found}")
+
+
 def check_truth(record: AttributionRecord, workspace: Workspace) -> None:
     """The record must be on the ground truth that is here.
 
@@ -142,6 +155,7 @@ def rerun(
     Raises:
         InputError: the method is another one, or does not have these hyperparameters.
     """
+    check_method(record, workspace, method)
     made: Sequence[AnyRecord]
     if isinstance(record, AttributionRecord):
         made = _attribution(record, workspace, method)
@@ -152,8 +166,6 @@ def rerun(
         made = [selection_cost(workspace, method, grid, budgets=budgets, n_draws=record.n_draws)]
     else:
         made = _use(record, workspace, method, results, store)
-    if made[0].attributor.name != record.attributor.name:
-        raise InputError(f"record {record.id}: is of {record.attributor.name}, {method} is {made[0].attributor.name}")
     for each in made:
         write_record(each, results)
     return made

@@ -132,7 +132,8 @@ def study_selections(
                 if (configuration := described.configure(start | {REGULARIZATION: value})) not in path:
                     path.append(configuration)
         values = {REGULARIZATION: tuple(float(c[REGULARIZATION] or 0.0) for c in path)} if path else {}
-        job = job.model_copy(update={"configurations": (start, *path)})
+        others = tuple(configuration for configuration in path if configuration != start)
+        job = job.model_copy(update={"configurations": (start, *others)})
         progress(0, len(job.configurations))
         for event in attribution.run(job.configurations, values):
             if isinstance(event, Selected):
@@ -144,7 +145,7 @@ def study_selections(
                 done = len(points[0])
                 progress(done, max(len(job.configurations), done))
     return [
-        _Report(task, grader, job, graded, own).study(list(choices.values()), oracle)
+        _Report(task, grader, job, graded, own, start in path).study(list(choices.values()), oracle)
         for grader, graded in zip(graders, points, strict=True)
     ]
 
@@ -167,7 +168,7 @@ class _Report:
     """Turns graded points and choices into records.
 
     `own`: whether it started from the attributor's own defaults. What started elsewhere is no default, nor what was
-    selected from there.
+    selected from there. `on_path`: whether the start is one of the candidates.
     """
 
     task: Task
@@ -175,14 +176,15 @@ class _Report:
     job: Job
     points: dict[int, _Point]
     own: bool
+    on_path: bool
 
     def study(self, choices: list[Selected], oracle: GroundTruthSelector) -> Study:
         """All records of the job."""
         candidates = [i for i in range(1, len(self.job.configurations)) if self.points[i].predictions is not None]
         best = None
+        if (candidates or self.on_path) and self.points[0].predictions is not None:
+            candidates.append(0)  # a default may lie outside the grid; at equal scores the grid's value is named
         if candidates:
-            if self.points[0].predictions is not None:
-                candidates.append(0)  # a default may lie outside the grid; at equal scores the grid's value is named
             best = candidates[oracle.select([self.points[i].calibration for i in candidates])]
         choices = [self._resolved(choice) for choice in choices] or self._without_a_fit()
         return Study(list(self._attributions(choices, best)), [self._selection(choice, best) for choice in choices])
@@ -224,6 +226,8 @@ class _Report:
         if best is not None:
             parts.setdefault(best, []).append(("oracle", ORACLE))
         rest: list[tuple[Variant, str | None]] = [] if self.grader.truth.question else [("sweep", None)]
+        if self.on_path and best != 0:
+            parts[0] += rest
         for index, point in sorted(self.points.items()):
             for variant, selector in parts.get(index, rest):
                 yield self.grader.record(

@@ -62,16 +62,28 @@ def parse_grid(text: str) -> tuple[str, tuple[str, ...]]:
     return name, tuple(f"{low + step * (high - low):.12g}" for step in steps)
 
 
-def grid_configurations(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cartesian product of grids over fixed values; the last grid varies fastest.
+def check_names(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mapping[str, Any]) -> None:
+    """Every hyperparameter has one grid or one value.
 
     Raises:
         InputError: a name given twice, or fixed and swept.
     """
     names = [name for name, _ in grids]
     for name in names:
-        if names.count(name) > 1 or name in fixed:
-            raise InputError(f"--grid {name}: given twice, or both fixed by --hp and swept")
+        if names.count(name) > 1:
+            raise InputError(f"--grid {name}: given {names.count(name)} times; put all its values into one")
+        if name in fixed:
+            raise InputError(f"--grid {name}: fixed by --hp {name}={fixed[name]} as well; leave one of them out")
+
+
+def grid_configurations(grids: Sequence[tuple[str, Sequence[Any]]], fixed: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The cartesian product of grids over fixed values; the last grid varies fastest.
+
+    Raises:
+        InputError: a name given twice, or fixed and swept.
+    """
+    check_names(grids, fixed)
+    names = [name for name, _ in grids]
     return [dict(fixed) | dict(zip(names, values, strict=True)) for values in itertools.product(*(v for _, v in grids))]
 
 

@@ -8,10 +8,10 @@ from safetensors.numpy import save_file
 from tiny import N_TEST, N_TRAIN
 
 from attriboard.attribution.executors import OwnProcess, ThisProcess
-from attriboard.attribution.job import Folder, Tokens
+from attriboard.attribution.job import Folder, PluginSpec, Tokens
 from attriboard.attribution.limits import Limits
 from attriboard.attribution.results import Results
-from attriboard.attribution.runner import Runner
+from attriboard.attribution.runner import Outcome, Runner
 from attriboard.base.errors import InputError
 
 # One method whose `mode` says how it misbehaves; every mode is a fit of its own.
@@ -218,6 +218,24 @@ def test_a_death_fails_its_own_configuration_and_a_new_process_does_the_rest(mak
     fits = (tmp_path / "fits.txt").read_text().split()
     assert fits[:3] == [values["mode"] for values, _ in expected[:3]], "nothing that is done is fitted again"
     assert fits[3:] == ["segfaults_at_scale_2"] * 2, "what is left of a fit needs it again in the new process"
+
+
+def test_what_a_new_worker_is_told_to_run_again_is_one_outcome_all_the_same(make_job, tmp_path):
+    selector = tmp_path / "stubborn.py"
+    selector.write_text(
+        "from attriboard.contracts import Choice, Selector\n\n\n"
+        "class Stubborn(Selector):\n"
+        "    name = 'stubborn'\n    hyperparameter = 'scale'\n    needs_spectrum = False\n\n"
+        "    def select(self, evidence):\n        return Choice({'scale': 1.0})\n"
+    )
+    mode = {"mode": "segfaults_at_scale_2"}
+    job = make_job(
+        MODES,
+        *(mode | {"scale": scale} for scale in (1.0, 2.0, 3.0)),
+        selectors=(PluginSpec(name="stubborn", origin="file", location=str(selector)),),
+    )
+    found = [event for event in outcomes(job) if isinstance(event, Outcome)]
+    assert [outcome.index for outcome in found] == [0, 1, 2]
 
 
 def test_a_fit_serves_all_its_configurations_and_its_failure_fails_them_all(make_job, tmp_path):

@@ -139,7 +139,8 @@ def test_ctrl_c_ends_the_run_and_its_attributor_with_130(program, tmp_path):
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert out == ""
+    assert json.loads(out) == {"error": "interrupted"}
     assert "interrupted" in err
+    assert "is kept" not in err  # a fit that was interrupted begins anew
     assert "Traceback" not in err
     assert not Path(f"/proc/{pid.read_text()}").exists()

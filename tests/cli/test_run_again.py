@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import selecting
 from selecting import PLAIN, few_resamples, retrain_inline, run_inline, write, write_ridge
 from typer.testing import CliRunner, Result
 
@@ -140,3 +141,15 @@ def test_a_selector_of_a_file_with_a_known_name_gives_a_warning(run: Run, tmp_pa
 def test_the_file_of_saved_scores_is_named(run: Run, tmp_path: Path) -> None:
     saved = tmp_path / "scores.safetensors"
     assert run("run", "digits_mlp", "random", "--save-scores", saved).stdout.splitlines()[-1] == f"scores: {saved}"
+
+
+def test_another_method_is_refused_before_anything_is_run(run: Run, tmp_path: Path) -> None:
+    plugin = write_ridge(tmp_path)
+    run("removal", "digits_mlp", plugin, "--rates", "0.2", "--seeds", "2", "--variant", "default")
+    removal = next(record for record in read_records(tmp_path / "out") if record.kind == "removal")
+    ran = selecting.calls(tmp_path, "")
+    other = write(tmp_path / "other.py", plugin.read_text().replace('name = "ridge"', 'name = "other"'))
+    result = run("run", tmp_path / "out" / removal.path, other, out="again", code=2)
+    assert "is of ridge" in result.stderr
+    assert selecting.calls(tmp_path, "") == ran
+    assert not list((tmp_path / "again").rglob("*.json"))

@@ -135,12 +135,21 @@ def test_select_with_several_selectors_prints_a_list_and_a_table(run: Run, tmp_p
     assert {d["reason"] for d in documents} == {"not_applicable: the method has no regularization to choose"}
 
 
+def test_a_record_that_cannot_be_read_is_named_before_the_work(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "torn.json").write_text("{")
+    plain = write(tmp_path / "method.py", "raise AssertionError('it was run')")
+    assert "torn.json" in run("select", "digits_mlp", str(plain), code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--selector", "oracle"), "no selector named 'oracle'"),
         (("--selector", "surogate"), "did you mean surrogate"),
         (("--grid", "1:2"), "must be NAME=LO:HI:N"),
+        (("--budget", "2", "--grid", "regularization=1", "--grid", "regularization=2"), "given 2 times; put all"),
+        (("--budget", "2", "--grid", "regularization=1,2", "--hp", "regularization=1"), "fixed by --hp"),
     ],
 )
 def test_bad_selections_end_with_code_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:

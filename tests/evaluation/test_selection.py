@@ -253,3 +253,19 @@ def test_regret_of_the_oracles_own_pick_is_exactly_zero(published: Published, gr
     assert record.regret.mean == 0.0
     assert np.allclose(record.regret.ci95, 0.0)
     assert record.rank_correlation is None
+
+
+@pytest.mark.parametrize("start", [0.1, 10.0])
+def test_a_start_on_the_path_is_scored_once_and_is_a_point_of_it(
+    published: Published, grader: Grader, tmp_path: Path, start: float
+) -> None:
+    path = write_ridge(tmp_path)
+    found = study(
+        published, grader, path, "surrogate", candidates=("0.1", "1", "10"), configuration={"regularization": start}
+    )
+    assert by_selector(found)["surrogate"].candidates == (0.1, 1.0, 10.0)
+    assert len(selecting.calls(tmp_path, "score")) == 3
+    swept = [record.hyperparameters["regularization"] for record in found.records if record.variant == "sweep"]
+    assert sorted(swept) == [0.1, 1.0, 10.0]
+    best = max(found.records, key=lambda record: record.calibration or -2.0)
+    assert found.selections[0].oracle.hyperparameters == best.hyperparameters

@@ -55,6 +55,22 @@ def test_an_address_that_is_not_of_a_web_site_is_refused(tmp_path):
         build_board([tmp_path], tmp_path / "site", url="javascript:alert(1)")
 
 
+def test_a_site_around_its_bundles_leaves_them_alone(tmp_path):
+    folder = tmp_path / "groundtruth"
+    folder.mkdir()
+    names = ("registry.json", "digits_mlp-groundtruth.safetensors")
+    for name in names:
+        (folder / name).write_bytes((BUNDLES / name).read_bytes())
+    listing = json.loads((folder / "registry.json").read_text())
+    listing["bundles"] = [entry for entry in listing["bundles"] if entry["file"] == names[1]]
+    (folder / "registry.json").write_text(json.dumps(listing))
+    before = {name: (folder / name).read_bytes() for name in names}
+    write_record(make_record(), tmp_path / "results")
+    for _ in range(2):
+        build_board([tmp_path / "results"], tmp_path, groundtruth=folder)
+        assert {name: (folder / name).read_bytes() for name in names} == before
+
+
 def test_a_torn_bundle_is_named(tmp_path):
     listing = json.loads((BUNDLES / "registry.json").read_text())
     listing["bundles"] = listing["bundles"][:1]
