@@ -6,8 +6,10 @@ A layer that is one matrix product has per-example gradients Σ_t δ_t a_tᵀ, s
 
 That is used where it is cheaper than a product of gradients: with T positions, T² (d_in + d_out) against d_in · d_out
 multiplications for a pair of examples; always for T = 1. Other layers' gradients are written out, in pieces of at most
-`DENSE_BYTES` for all examples, and as many pieces at a time as `held_bytes` allows; each such group costs a pass over
-the examples. Sums are made piece by piece, so that they are the same whatever memory there is.
+`DENSE_BYTES` for all examples. As much is held at a time as `held_bytes` allows, and each such group costs a pass over
+the examples: of a small layer its pieces; of a large one what gradients are made of, a and δ, if that takes less, and
+its pieces are written out one after the other. Of ResNet-9's last convolutions that is a thirtieth. Sums are made piece
+by piece, so that they are the same whatever memory there is.
 
 All products are float64. A float32 product is faster by one second in fifteen on 5,000 examples of a 109,386
 parameter network, but its rounding (5e-7 of ‖K‖) buries every eigenvalue that a λ below 1e-7 looks at.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +31,7 @@ from attriboard.contracts.task import Examples
 from attriboard.toolkit.gradients import count_parameters, layer_gradients
 from attriboard.toolkit.layers import LayerFactors, LayerGradients, module_of
 from attriboard.toolkit.memory import free_memory
+from attriboard.toolkit.terms import Transform
 
 BLOCK_ROWS = 512
 """Rows of K per product: two temporaries of 512 × n instead of two of n × n."""
@@ -63,9 +67,32 @@ class DenseGradients:
         """(n, numbers)."""
         return self.values
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What it is made of."""
+        return (self.values,)
+
+    def map(self, change: Transform) -> DenseGradients:
+        """The same with every tensor changed."""
+        return DenseGradients(change(self.values))
+
 
 Stored = LayerFactors | DenseGradients
 """A layer's gradients, or a piece of them, for many examples."""
+
+
+class Rows(Protocol):
+    """Tensors with a row for every example."""
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """Each once."""
+
+    def map(self, change: Transform) -> Self:
+        """The same with every tensor changed."""
+
+
+AnyRows = TypeVar("AnyRows", bound=Rows)
 
 Change = Callable[[LayerGradients], list[LayerGradients]]
 """What is made of a layer's gradients, none, one or several layers."""
@@ -73,7 +100,7 @@ Change = Callable[[LayerGradients], list[LayerGradients]]
 
 @dataclass(frozen=True)
 class Piece:
-    """Gradients that are held together: a layer, or some rows of one of its parameters."""
+    """Gradients that inner products are taken of together: a layer, or some rows of one of its parameters."""
 
     layer: str
     part: int | None = None
@@ -84,6 +111,30 @@ class Piece:
         if self.part is None or self.rows is None:
             return store(layer)
         return DenseGradients(layer.parts[self.part].gradient(self.rows))
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is held of one layer for all examples of both sides: a piece, or what several pieces are made of.
+
+    Attributes:
+        pieces: in the order in which they are added up.
+        held: bytes that stay.
+        written: bytes of a piece that is written out when its turn comes; 0 where the piece itself is held.
+    """
+
+    pieces: tuple[Piece, ...]
+    held: int
+    written: int = 0
+
+    @property
+    def layer(self) -> str:
+        """Its name."""
+        return self.pieces[0].layer
+
+    def of(self, layer: LayerGradients) -> Stored | LayerGradients:
+        """This share of a chunk."""
+        return layer if self.written else self.pieces[0].of(layer)
 
 
 def store(layer: LayerGradients) -> Stored:
@@ -144,9 +195,34 @@ def kernel_pieces(
     functions = (train_function, test_function)
     sides = ((train_function, context.train), (test_function, context.test))
     for group in _groups(context, checkpoint, functions, change, layers):
-        train, test = (collect(context, checkpoint, *side, group, change, beside=functions) for side in sides)
-        for piece in group:
-            yield piece.layer, train.pop(0), test.pop(0)
+        train, test = (_held(context, checkpoint, *side, group, change, functions) for side in sides)
+        for share in group:
+            one, other = train.pop(0), test.pop(0)
+            for piece in share.pieces:
+                yield piece.layer, _written(piece, one), _written(piece, other)
+
+
+def _held(
+    context: Context,
+    checkpoint: Checkpoint,
+    function: BatchFunction,
+    examples: Examples,
+    group: Sequence[Share],
+    change: Change | None,
+    beside: Collection[BatchFunction],
+) -> list[Stored | LayerGradients]:
+    """A group's shares of the gradients of all examples."""
+    modules = {module_of(share.layer) for share in group}
+    chunks = _named(layer_gradients(context, checkpoint, function, examples, layers=modules, beside=beside), change)
+    return _filled(([share.of(found[share.layer]) for share in group] for found in chunks), len(examples))
+
+
+def _written(piece: Piece, held: Stored | LayerGradients) -> Stored:
+    """A piece of what is held, some examples at a time: patches of images take many times what images take."""
+    if not isinstance(held, LayerGradients):
+        return held
+    rows = (slice(start, start + JOINED_ROWS) for start in range(0, len(held), JOINED_ROWS))
+    return _filled(([piece.of(held.cut(some))] for some in rows), len(held))[0]
 
 
 def collect(
@@ -161,18 +237,28 @@ def collect(
 ) -> list[Stored]:
     """Pieces of the gradients of all examples; every one of the layers whole where `None`. See `layer_gradients`."""
     layers = layers if pieces is None else {module_of(piece.layer) for piece in pieces}
-    collected: list[Stored] = []
-    start = 0
-    for chunk in layer_gradients(context, checkpoint, function, examples, layers=layers, beside=beside):
-        found = {layer.name: layer for layer in _changed(chunk, change)}
-        parts = [piece.of(found[piece.layer]) for piece in pieces or map(Piece, found)]
-        # Room for all, filled chunk by chunk: joining a list would take twice the memory.
-        collected = collected or [_room(part, len(examples)) for part in parts]
-        for room, part in zip(collected, parts, strict=True):
-            for target, source in zip(_tensors(room), _tensors(part), strict=True):
-                target[start : start + len(source)] = source
-        start += len(chunk[0])
-    return collected
+    chunks = _named(layer_gradients(context, checkpoint, function, examples, layers=layers, beside=beside), change)
+    parts = ([piece.of(found[piece.layer]) for piece in pieces or map(Piece, found)] for found in chunks)
+    return _filled(parts, len(examples))
+
+
+def _named(chunks: Iterable[list[LayerGradients]], change: Change | None) -> Iterator[dict[str, LayerGradients]]:
+    for chunk in chunks:
+        yield {layer.name: layer for layer in _changed(chunk, change)}
+
+
+def _filled(chunks: Iterable[list[AnyRows]], n: int) -> list[AnyRows]:
+    """Chunks of n examples in all, put together: into room for all, since joining them would take twice the memory."""
+    filled: list[AnyRows] = []
+    start = stop = 0
+    for parts in chunks:
+        filled = filled or [_room(part, n) for part in parts]
+        for room, part in zip(filled, parts, strict=True):
+            for target, source in zip(room.tensors, part.tensors, strict=True):
+                stop = start + len(source)
+                target[start:stop] = source
+        start = stop
+    return filled
 
 
 def gradient_kernels(
@@ -242,7 +328,7 @@ def _join(parts: Sequence[Stored]) -> Stored:
     first = parts[0]
     if len(parts) == 1:
         return first
-    tensors = [torch.cat(found) for found in zip(*map(_tensors, parts), strict=True)]
+    tensors = [torch.cat(found) for found in zip(*(part.tensors for part in parts), strict=True)]
     if isinstance(first, DenseGradients):
         return DenseGradients(tensors[0])
     inputs, deltas = tensors
@@ -251,7 +337,7 @@ def _join(parts: Sequence[Stored]) -> Stored:
 
 def _count(chunk: Sequence[Stored]) -> int:
     """How many examples it has."""
-    return len(_tensors(chunk[0])[0])
+    return len(chunk[0].tensors[0])
 
 
 def held_points(context: Context) -> int:
@@ -280,18 +366,16 @@ def _groups(
     functions: tuple[BatchFunction, BatchFunction],
     change: Change | None,
     layers: Collection[str] | None,
-) -> list[list[Piece]]:
-    """Pieces in the layers' order, as many together as memory holds."""
+) -> list[list[Share]]:
+    """Shares in the layers' order, as many together as memory holds."""
     (probe,) = layer_gradients(context, checkpoint, functions[0], context.train[:1], layers=layers, beside=functions)
     n, room = len(context.train) + len(context.test), held_bytes(context)
-    groups: list[list[Piece]] = []
-    taken = room
-    for piece, needed in (found for layer in _changed(probe, change) for found in _pieces(layer, n)):
-        if taken + needed > room:
-            groups.append([])
-            taken = 0
-        groups[-1].append(piece)
-        taken += needed
+    groups: list[list[Share]] = []
+    for share in (found for layer in _changed(probe, change) for found in _shares(layer, n, room)):
+        if groups and _bytes([*groups[-1], share]) <= room:
+            groups[-1].append(share)
+        else:
+            groups.append([share])
     if len(groups) > MOST_PASSES:
         raise NotApplicableError(
             f"projection_dim = none: the gradients of {count_parameters(context):,} parameters take {len(groups)} "
@@ -304,10 +388,25 @@ def _changed(chunk: list[LayerGradients], change: Change | None) -> list[LayerGr
     return [found for layer in chunk for found in change(layer)] if change else chunk
 
 
+def _bytes(group: Sequence[Share]) -> int:
+    return sum(share.held for share in group) + max(share.written for share in group)
+
+
+def _shares(layer: LayerGradients, n: int, room: int) -> Iterator[Share]:
+    """A layer's pieces, each held by itself; or what they are made of, where that takes less and fits."""
+    pieces = list(_pieces(layer, n))
+    made_of, written = n * sum(tensor.nbytes for tensor in layer.tensors), max(needed for _, needed in pieces)
+    if made_of < sum(needed for _, needed in pieces) and len(pieces) > 1 and made_of + written <= room:
+        yield Share(tuple(piece for piece, _ in pieces), made_of, written)
+        return
+    for piece, needed in pieces:
+        yield Share((piece,), needed)
+
+
 def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:
     """A layer in pieces of at most `DENSE_BYTES`, where a row of a parameter allows it, and each one's bytes."""
     whole = store(layer)
-    needed = n * sum(tensor.nbytes for tensor in _tensors(whole))
+    needed = n * sum(tensor.nbytes for tensor in whole.tensors)
     if needed <= DENSE_BYTES or not isinstance(whole, DenseGradients):
         yield Piece(layer.name), needed
         return
@@ -320,19 +419,30 @@ def _pieces(layer: LayerGradients, n: int) -> Iterator[tuple[Piece, int]]:
             yield Piece(layer.name, number, rows), (rows.stop - start) * row_bytes
 
 
-def _tensors(layer: Stored) -> tuple[Tensor, ...]:
-    return (layer.values,) if isinstance(layer, DenseGradients) else (layer.inputs, layer.deltas)
+def _room(like: AnyRows, n: int) -> AnyRows:
+    """The same for n examples, not filled.
+
+    What gradients are made of keeps its layout: from another one they would be rounded differently.
+    """
+    rooms: dict[int, Tensor] = {}  # a bias shares δ with its weight
+    empty = _same_layout if isinstance(like, LayerGradients) else _contiguous
+
+    def room(tensor: Tensor) -> Tensor:
+        if id(tensor) not in rooms:
+            rooms[id(tensor)] = empty(tensor, n)
+        return rooms[id(tensor)]
+
+    return like.map(room)
 
 
-def _room(like: Stored, n: int) -> Stored:
-    """The same for n examples, not filled."""
+def _contiguous(like: Tensor, n: int) -> Tensor:
+    return like.new_empty(n, *like.shape[1:])
 
-    def empty(tensor: Tensor) -> Tensor:
-        return tensor.new_empty(n, *tensor.shape[1:])
 
-    if isinstance(like, DenseGradients):
-        return DenseGradients(empty(like.values))
-    return LayerFactors(empty(like.inputs), empty(like.deltas), like.bias)
+def _same_layout(like: Tensor, n: int) -> Tensor:
+    order = [0, *sorted(range(1, like.dim()), key=lambda axis: -like.stride(axis))]
+    room = like.new_empty(n, *(like.shape[axis] for axis in order[1:]))
+    return room.permute([order.index(axis) for axis in range(like.dim())])
 
 
 def block_rows(layer: Stored) -> int:

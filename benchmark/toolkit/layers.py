@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attriboard.base.errors import NotApplicableError
-from attriboard.toolkit.terms import Grouped, Lookup, Outer, Part, Scale, Term, Total
+from attriboard.toolkit.terms import Grouped, Lookup, Outer, Part, Scale, Term, Total, Transform
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
@@ -63,6 +63,15 @@ class LayerFactors:
         if self.deltas.dim() == 2:
             return self.deltas[:, :, None] * self.extended[:, None, :]
         return self.deltas.transpose(1, 2) @ self.extended
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What they are made of."""
+        return self.inputs, self.deltas
+
+    def map(self, change: Transform) -> LayerFactors:
+        """The same with every tensor changed."""
+        return LayerFactors(change(self.inputs), change(self.deltas), self.bias)
 
     def gradients(self, name: str) -> LayerGradients:
         """The same as a layer without a bias, whose weight has one more column instead."""
@@ -139,12 +148,22 @@ class LayerGradients:
         inputs, deltas = factors.inputs.double(), factors.deltas.double()
         return (inputs.square().sum(1) + factors.bias) * deltas.square().sum(1)
 
-    def cut(self, rows: slice, dtype: torch.dtype) -> LayerGradients:
-        """Those of some examples, with numbers of another type."""
+    def cut(self, rows: slice, dtype: torch.dtype | None = None) -> LayerGradients:
+        """Those of some examples; with numbers of another type, where one is given."""
 
         def change(tensor: Tensor) -> Tensor:
-            return tensor[rows].to(dtype) if tensor.is_floating_point() else tensor[rows]
+            return tensor[rows].to(dtype) if dtype and tensor.is_floating_point() else tensor[rows]
 
+        return self.map(change)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What they are made of, each once: a bias shares δ with its weight."""
+        every = (tensor for part in self.parts for term in part.terms for tensor in term.tensors)
+        return tuple({id(tensor): tensor for tensor in every}.values())
+
+    def map(self, change: Transform) -> LayerGradients:
+        """The same with every tensor changed."""
         parts = [Part(part.shape, tuple(term.map(change) for term in part.terms)) for part in self.parts]
         return LayerGradients(self.name, tuple(parts))
 

@@ -30,8 +30,13 @@ Transform = Callable[[Tensor], Tensor]
 class Term(ABC):
     """One use of a parameter by n examples; every tensor has n rows."""
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What it is made of."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
     def __len__(self) -> int:
-        return next(len(tensor) for tensor in vars(self).values() if isinstance(tensor, Tensor))
+        return len(self.tensors[0])
 
     @abstractmethod
     def gradient(self, rows: slice) -> Tensor:

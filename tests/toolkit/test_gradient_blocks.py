@@ -177,6 +177,45 @@ def test_kernels_have_the_same_bits_whatever_memory_there_is(
         assert passes[0] > passes[1] > 1
 
 
+class Images(nn.Module):
+    """Convolutions whose gradients take many times what they are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1, dtype=torch.float64)
+        self.second = nn.Conv2d(6, 12, 3, padding=1, dtype=torch.float64)
+        self.head = nn.Linear(12, 3, dtype=torch.float64)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        images = inputs.view(len(inputs), 1, 2, -1)
+        return self.head(torch.relu(self.second(torch.relu(self.first(images)))).mean((2, 3)))
+
+
+def test_what_gradients_are_made_of_is_held_instead_where_it_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = build(Images)
+    checkpoint, functions = context.checkpoints[0], (context.loss, context.target)
+    G, g = dense(context, context.loss, context.train), dense(context, context.target, context.test)
+    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one := 8 * (N + N_TEST) * 100)
+    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 5)
+    found = []
+    for free in (0, 8 * one, 2**40):
+        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        groups = kernel_module._groups(context, checkpoint, functions, None, None)
+        shares = [share for group in groups for share in group if share.layer == "second"]
+        assert len({bool(share.written) for share in shares}) == 1
+        pieces = [piece for share in shares for piece in share.pieces]
+        kernel, products = gradient_kernels(context, checkpoint, *functions)
+        torch.testing.assert_close(kernel, G @ G.T, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(products, G @ g.T, rtol=1e-10, atol=1e-10)
+        found.append((bool(shares[0].written), len(groups), pieces, kernel, products))
+    (written, passes, pieces, *sums), *others = found
+    assert (written, [other[0] for other in others]) == (False, [True, True])
+    assert passes > others[0][1] >= others[1][1] == 1
+    for _, _, same, *equal in others:
+        assert same == pieces
+        assert all(map(torch.equal, equal, sums))
+
+
 @pytest.mark.parametrize("make", [mlp, Normalised, Leaking])
 def test_products_do_not_depend_on_groups_of_test_points(
     make: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch
