@@ -10,7 +10,8 @@
 `leaderboard/confirmed.json` says with which code they did; where they moved, new records supersede them on the board,
 and the old ones stay readable. It resumes: what is done is not due any more. `make --sample` takes a fraction of the
 time: where a unit's sample holds, the file says so and the unit comes last, or is no longer due where all its records
-were in the sample; where it moved, all of it is worth making.
+were in the sample; where it moved, all of it is worth making. The cheapest unit of each method is sampled first: what
+holds there speaks for the method's code on other tasks, and the plan says so.
 """
 
 import argparse
@@ -82,8 +83,9 @@ class Remaking:
         """Of each unit whose code alone makes it due, the records to run again; nothing where such a sample holds."""
         asked = [due for due in self.due(every) if not due.certain and due.sample is None and due.unit.kind == SCORES]
         parts = [(due, sampled(due.unit, self._options.sample, self._retrain_seconds)) for due in asked]
-        found = [replace(due, unit=part) for due, part in parts if part]
-        return sorted(found, key=lambda due: due.unit.seconds)
+        found = sorted((replace(due, unit=part) for due, part in parts if part), key=lambda due: due.unit.seconds)
+        first = {due.unit.method: due for due in reversed(found)}  # the cheapest of each method
+        return sorted(found, key=lambda due: (bool(due.elsewhere), first[due.unit.method] is not due))
 
     def make(self, maker: Maker, hours: float, clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
         """Make what is due, one unit after another; the lines that say what came of it.
@@ -178,6 +180,8 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
     every_hours = sum(unit.seconds for unit in every) / 3600
     n_sampled = sum(d.sample is not None for d in due)
     sampled_too = f"; of {n_sampled} a sample holds" if n_sampled else ""
+    n_elsewhere = sum(bool(d.elsewhere) for d in due)
+    sampled_too += f", of {n_elsewhere} more a sample of the method on another task" if n_elsewhere else ""
     return (
         f"{len(due)} of {len(every)} units are due, about {hours:.1f} of {every_hours:.1f} hours of one core"
         f"{sampled_too}; uses whose scores move come on top"

@@ -10,7 +10,8 @@ due where
 A record names the commit that it was made with, and the repository has that commit's code. What was run again with
 which code is in `leaderboard/confirmed.json`. Where neither is known, running the scores again shows whether they hold.
 A few of a unit's records can be run again first (`sampled`). Where these hold, the plan says so, and the unit stays due
-behind those of which nothing is known.
+behind those of which nothing is known. Where nothing of a unit was run again, a unit of the same method on another task
+may have been, with the same code: that is weaker evidence, and the plan says so too.
 
 Uses take hours of retraining and follow their scores; those that have no scores beside them (tasks without ground
 truth) are due like scores.
@@ -112,6 +113,7 @@ class Due:
     reason: str
     certain: bool
     sample: Sample | None = None  # that holds with today's code
+    elsewhere: str = ""  # a unit of the method that holds with today's code, in whole or in a sample
 
 
 class Confirmed:
@@ -148,6 +150,11 @@ class Confirmed:
         """The records of a unit that held with today's code, where some were run again."""
         found = self._samples.get(unit.name)
         return found if found and found.code == scores_code(unit) else None
+
+    def holds(self, unit: Unit) -> bool:
+        """Whether a unit was run again with today's code and held, in whole or in a sample."""
+        known = self.get(unit.name)
+        return self.sample(unit) is not None or bool(known and known.code == unit_code(unit))
 
     def add_sample(self, unit: Unit, when: str) -> None:
         """Some records of a unit, given as a unit, were run again and held."""
@@ -313,6 +320,9 @@ def plan(
         before: a time; units with older records are due in any case.
     """
     scored = {(unit.task, unit.method) for unit in every if unit.kind == SCORES and not unit.question}
+    held = {
+        (unit.method, scores_code(unit)): unit.name for unit in every if unit.kind == SCORES and confirmed.holds(unit)
+    }
     found = []
     for unit in every:
         if unit.oldest < before:
@@ -330,10 +340,18 @@ def plan(
             reason, sample = f"code: changed since {known.when if known else unit.oldest}", confirmed.sample(unit)
             if sample and sample.records == len(unit.records):
                 continue
+            elsewhere = "" if sample else held.get((unit.method, scores_code(unit)), "")
             if sample:
                 reason += f"; {sample.records} of its records hold"
-            found.append(Due(unit, reason, False, sample))
-    return sorted(found, key=lambda due: (not due.certain, due.sample is not None, due.unit.seconds, due.unit.name))
+            elif elsewhere:
+                reason += f"; {elsewhere} holds"
+            found.append(Due(unit, reason, False, sample, elsewhere))
+    return sorted(found, key=_urgency)
+
+
+def _urgency(due: Due) -> tuple[bool, bool, bool, float, str]:
+    """The certain first, then those of whose method nothing is known, those of which nothing is, and the cheapest."""
+    return not due.certain, due.sample is not None, bool(due.elsewhere), due.unit.seconds, due.unit.name
 
 
 def changed_inputs(unit: Unit, bundles: Bundles) -> str | None:

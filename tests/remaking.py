@@ -69,7 +69,8 @@ class Maker:
         if isinstance(record, AttributionRecord):
             assert record.lds is not None
             level = {"grad_dot": 0.3, "iffim": 0.4}[record.attributor.name] + self.moved
-            return make_record(record.attributor.name, level, created=NEW, fit_seconds=record.fit_seconds)
+            task = {"task__name": record.task.name}
+            return make_record(record.attributor.name, level, created=NEW, fit_seconds=record.fit_seconds, **task)
         return make_removal(record.attributor.name, created=NEW)
 
 

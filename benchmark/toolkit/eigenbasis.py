@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from torch import Tensor
 from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.gradients import layer_gradients
-from attriboard.toolkit.kernel import DenseGradients, collect, held_bytes, joined
+from attriboard.toolkit.kernel import DenseGradients, collect, held_points, joined
 from attriboard.toolkit.kronecker import KroneckerBasis, mean_squares
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
@@ -227,8 +226,7 @@ class Model:
     def _groups(self) -> list[slice]:
         """All test points, as many together as memory has room for."""
         n_test = len(self.context.test)
-        most = n_test if self._test_kept else max(1, held_bytes(self.context) // self._gradient_bytes)
-        step = ceil(n_test / ceil(n_test / most))  # groups of nearly one size
+        step = n_test if self._test_kept else held_points(self.context, self._gradient_bytes)
         return [slice(start, start + step) for start in range(0, n_test, step)]
 
     def _solved(self, points: slice, regularization: float | None) -> list[Tensor]:

@@ -340,9 +340,14 @@ def _count(chunk: Sequence[Stored]) -> int:
     return len(chunk[0].tensors[0])
 
 
-def held_points(context: Context) -> int:
-    """How many test points' gradients are held at once; each group of them costs a pass over the training examples."""
-    n_test, most = len(context.test), max(1, held_bytes(context) // gradient_bytes(context))
+def held_points(context: Context, one: int | None = None) -> int:
+    """How many test points' gradients are held at once; each group of them costs a pass over the training examples.
+
+    Args:
+        context: data and model.
+        one: bytes of one test point; by default those of a whole gradient.
+    """
+    n_test, most = len(context.test), max(1, held_bytes(context) // (one or gradient_bytes(context)))
     return math.ceil(n_test / math.ceil(n_test / most))  # groups of nearly one size
 
 
@@ -440,7 +445,7 @@ def _contiguous(like: Tensor, n: int) -> Tensor:
 
 
 def _same_layout(like: Tensor, n: int) -> Tensor:
-    order = [0, *sorted(range(1, like.dim()), key=lambda axis: -like.stride(axis))]
+    order = [0, *sorted(range(1, like.dim()), key=like.stride, reverse=True)]
     room = like.new_empty(n, *(like.shape[axis] for axis in order[1:]))
     return room.permute([order.index(axis) for axis in range(like.dim())])
 

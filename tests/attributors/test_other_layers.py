@@ -161,7 +161,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Memory for gradients in Kronecker eigenbases; at the least, for one test point and a few examples at a time."""
     kept, held, chunk = request.param
     monkeypatch.setattr(eigenbasis, "KEPT_BYTES", kept)
-    monkeypatch.setattr(eigenbasis, "held_bytes", lambda context: held)
+    monkeypatch.setattr(kernel_module, "held_bytes", lambda context: held)
     monkeypatch.setattr(factored, "GRADIENT_BYTES", chunk)
     monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
 
@@ -215,7 +215,7 @@ def test_kronecker_methods_do_not_depend_on_chunks(
     values = {"fisher": fisher, "regularization": λ}
     expected = attribute(method, make(), **values).double()
     monkeypatch.setattr(eigenbasis, "KEPT_BYTES", 0)
-    monkeypatch.setattr(eigenbasis, "held_bytes", lambda context: 1)
+    monkeypatch.setattr(kernel_module, "held_bytes", lambda context: 1)
     monkeypatch.setattr(factored, "GRADIENT_BYTES", 300_000)
     monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
     assert_rows_close(attribute(method, make(), **values), expected, 1e-4)

@@ -1,5 +1,6 @@
 """The program as a process: start-up, help, pipes, locales and Ctrl-C."""
 
+import json
 import os
 import signal
 import subprocess

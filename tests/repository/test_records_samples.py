@@ -48,6 +48,24 @@ def test_a_sample_of_a_unit_that_holds_puts_it_last_and_makes_no_record(results:
     assert names(remaking(results, "--method", "iffim")) == []
 
 
+def test_the_cheapest_unit_of_a_method_is_sampled_first_and_says_something_of_the_others(results: Path) -> None:
+    for task, seconds in (("mnist_lr", 90.0), ("mnist_mlp", 20.0)):
+        for value in LAMBDAS:
+            point = {"variant": "sweep", "hyperparameters": {"regularization": value}}
+            write_record(make_record("iffim", fit_seconds=seconds, task__name=task, **point), results)
+    maker = Maker()
+    list(remaking(results, "--sample", "1").make(maker, hours=1.0))
+    assert maker.made == [
+        f"{TASK}/grad_dot/scores", "mnist_mlp/iffim/scores", f"{TASK}/iffim/scores", "mnist_lr/iffim/scores"
+    ]  # fmt: skip
+    found = remaking(results)
+    found._confirmed._samples.pop("mnist_lr/iffim/scores")
+    (due,) = (due for due in found.due(found.units()) if due.unit.task == "mnist_lr")
+    assert due.sample is None
+    assert due.reason.endswith("; mnist_mlp/iffim/scores holds")
+    assert "of 1 more a sample of the method on another task" in summary(found.due(found.units()), found.units())
+
+
 def test_a_sample_that_moved_says_so_and_leaves_the_unit_due(results: Path) -> None:
     lines = list(remaking(results, "--sample", "3", "--method", "grad_dot").make(Maker(moved=0.1), hours=1.0))
     assert any("LDS 0.3" in line and "→ 0.4" in line for line in lines)
