@@ -19,10 +19,11 @@ from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
 from attriboard.leaderboard.history import all_histories, histories
+from attriboard.leaderboard.lds_table import headline_result
 from attriboard.leaderboard.markdown import render_markdown
 from attriboard.leaderboard.methods import method as introduction
 from attriboard.leaderboard.methods import paper_link
-from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
+from attriboard.leaderboard.metrics import METRICS, Metric
 from attriboard.leaderboard.plots.curves import curve_figure
 from attriboard.leaderboard.plots.questions import questions_figure
 from attriboard.leaderboard.plots.selection_cost import average_figure, cost_figure

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.lds_table import lds_cell, rank_methods
 from attriboard.leaderboard.method_rows import method_row
-from attriboard.leaderboard.metrics import lds_cell, rank_methods
 from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import LdsResult

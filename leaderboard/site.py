@@ -9,8 +9,9 @@ from itertools import groupby
 from pathlib import Path
 
 from attriboard.leaderboard.curves import Curve, curves
+from attriboard.leaderboard.lds_table import headline_result, rank_methods
 from attriboard.leaderboard.markdown import Picture, pictures, title_of
-from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, rank_methods
+from attriboard.leaderboard.metrics import METRICS, Metric
 from attriboard.leaderboard.questions import Plane, planes
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy, facts, studies
