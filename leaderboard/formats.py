@@ -19,13 +19,20 @@ def fixed(value: float, digits: int = 3) -> str:
 
 
 def category(reason: str | None) -> str:
-    """The first word of a reason, for reading."""
-    return (reason or "").partition(":")[0].replace("_", " ")
+    """The first word of a reason, for reading; where a method says in one word why it does not apply, that word."""
+    first, *rest = [part.strip() for part in (reason or "").split(":")]
+    word = rest[0] if first == "not_applicable" and len(rest) > 1 else ""
+    return word if word.isalpha() else first.replace("_", " ")
 
 
 def percent(value: float) -> str:
     """A fraction, as a whole percent."""
     return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def gap(closed: float) -> str:
+    """A share of the gap between default and oracle; far below the default only that."""
+    return percent(closed) if closed >= -1 else "< −100\u00a0%"
 
 
 def seconds(value: float) -> str:
@@ -76,6 +83,12 @@ def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
     if "regularization" not in hyperparameters:
         return ""
     return "λ: method's rule" if value is None else f"λ = {short(value)}"
+
+
+def configuration(beside: Mapping[str, Scalar], hyperparameters: Mapping[str, Scalar]) -> str:
+    """What tells a configuration from the defaults, then its λ: `fisher = empirical, λ = 1e-8`."""
+    chosen = chosen_regularization(hyperparameters)
+    return ", ".join([*([settings(beside)] if beside else []), *([chosen] if chosen else [])])
 
 
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.drawings import interval_bar
 from attriboard.leaderboard.method_rows import method_row
@@ -10,7 +11,7 @@ from attriboard.leaderboard.ranks import share_ranks
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_table import headline_removals
 from attriboard.leaderboard.study import SIGN_FLIPPED, MethodStudy, TaskStudy, doubt
-from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Table, failed_cell, nested
+from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table, failed_cell, nested
 from attriboard.records.model import AttributionRecord, Difference, LdsResult, SelectionRecord
 from attriboard.scoring.differences import PairedDifference, lds_difference
 
@@ -70,12 +71,14 @@ def lds_table(study: TaskStudy) -> Table | None:
         return (-result.mean if result else 2.0, not method.attributions, method.name)  # an LDS is at most 1
 
     columns = [*LDS_COLUMNS]
-    by_hand = [method for method in methods if "custom" in method.variants]
+    by_hand = [
+        method for method in methods if "custom" in method.variants and method.variants["custom"] != start(method)
+    ]
     if by_hand:
         alone = any(headline_result(method) is None for method in by_hand)  # else it is beside what ranks
         after = next(i for i, column in enumerate(columns) if column.key == "memory")
         columns.insert(after + 1, replace(CUSTOM, shown=alone))
-    if {status(method).text for method in methods} <= SEEN_ELSEWHERE:
+    if {status(method.main).text for method in methods} <= SEEN_ELSEWHERE:
         columns = [replace(column, shown=column.shown and column.key != "status") for column in columns]
     removals = headline_removals(study)
     if removals:
@@ -90,13 +93,24 @@ def lds_table(study: TaskStudy) -> Table | None:
             | {"removal": removals.cells.get(method.name, EMPTY) if removals else EMPTY},
         )
         for method in sorted(methods, key=order)
+        if not _only_elsewhere(method)
     ]
+    versions = [version for method in sorted(methods, key=order) if (version := _version(study, method, scale))]
     caption = (
         "LDS with 95 % intervals on the scoring points. In the drawings: the bar ends at the LDS, the block is its "
         "interval, the dashed line is the noise ceiling. Bold: the number that is ranked. Controls stay "
         "visible in every search."
     )
-    return Table("board", caption, "methods", Column("method", "Attributor", numeric=False), columns, nested(rows))
+    if versions:
+        caption += (
+            " A row that names a setting, as in “"
+            + str(versions[0].heading.text)
+            + "”: ξ chose λ beside that setting; "
+            "never ranks."
+        )
+    return Table(
+        "board", caption, "methods", Column("method", "Attributor", numeric=False), columns, nested([*rows, *versions])
+    )
 
 
 def _cells(
@@ -106,8 +120,8 @@ def _cells(
         "rank": _rank(rank),
         "rank_default": _rank(default_rank),
         **{name: _score(method, name, scale, study.ceiling) for name in ("default", "selected", "oracle", "custom")},
-        **_selection(method),
-        "status": status(method),
+        **_worth(method),
+        "status": status(method.main),
     }
     main, headline = method.main, method.headline
     if headline and headline.record.lds:
@@ -152,14 +166,14 @@ def _rank(rank: int | None) -> Cell:
 
 def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceiling: float | None) -> Cell:
     entry = method.variants.get(variant)
-    if entry is None:
-        return EMPTY
+    if entry is None or (variant == "custom" and entry is start(method)):
+        return _unselected(method) if variant == "selected" else EMPTY
     lds = entry.record.lds
     if lds is None:
-        return failed_cell(entry.id)
+        return failed_cell(entry.id, entry.record.reason)
     if doubt(entry):
-        return replace(failed_cell(entry.id), text="implausible")
-    detail = formats.chosen_regularization(entry.record.hyperparameters)
+        return replace(failed_cell(entry.id, None), text="implausible")
+    detail = formats.configuration(method.beside(entry.record.hyperparameters), entry.record.hyperparameters)
     if variant == "oracle" and entry.record.variant != "oracle":
         detail += f", as {entry.record.variant}"
     cell = replace(lds_cell(lds, entry.id, scale, ceiling), emphasis=entry is method.headline, detail=detail)
@@ -178,19 +192,17 @@ def lds_cell(lds: LdsResult, record: str, scale: tuple[float, float], ceiling: f
     )
 
 
-def _selection(method: MethodStudy) -> dict[str, Cell]:
-    selection = method.selection
-    if selection is None:
+def _worth(method: MethodStudy) -> dict[str, Cell]:
+    """What the λ that ξ picks is worth; nothing beside an empty cell."""
+    if (selection := method.selection) is None or method.lds("selected") is None:
         return {}
-    record, link, cells = selection.record, Link(f"records/{selection.id}.html"), {}
-    if record.status == "failed":
-        return {"selected": Cell("—", None, note=_why_not_selected(method, record), link=link)}
-    if found := regret(method):
-        cells["regret"] = _difference(*found)
-    if record.gap_closed is not None and not _overtaken(method):
-        text = formats.percent(record.gap_closed) if record.gap_closed >= -1 else "< −100\u00a0%"
-        cells["gap_closed"] = Cell(text, record.gap_closed)
-    return cells
+    found = {"regret": _difference(*given_away)} if (given_away := regret(method)) else {}
+    return found | ({} if _overtaken(method) else _gap(selection.record))
+
+
+def _gap(record: SelectionRecord) -> dict[str, Cell]:
+    closed = record.gap_closed
+    return {} if closed is None else {"gap_closed": Cell(formats.gap(closed), closed)}
 
 
 def regret(method: MethodStudy) -> tuple[Difference | PairedDifference, str] | None:
@@ -213,25 +225,75 @@ def _difference(found: Difference | PairedDifference, record: str) -> Cell:
     return Cell(formats.fixed(found.mean), found.mean, note=f"{low} to {high}", link=Link(f"records/{record}.html"))
 
 
-def _why_not_selected(method: MethodStudy, record: SelectionRecord) -> str:
-    """Why a selector chose nothing: the method has no λ, or it has one and something failed."""
-    default = method.variants.get("default")
+def _unselected(method: MethodStudy) -> Cell:
+    """In place of an LDS at ξ's λ: why there is none."""
+    report = method.selection
+    return Cell(note=why_not_selected(method), link=Link(f"records/{report.id}.html") if report else None)
+
+
+def why_not_selected(method: MethodStudy) -> str:
+    """Why ξ picked no λ: the method has none, something failed, or nobody asked."""
+    default, report = method.variants.get("default"), method.selection
+    known = method.defaults or (method.main.record.hyperparameters if method.main else {})
+    if REGULARIZATION not in known:
+        return "no λ"
     if default and default.record.status == "failed":
         return f"default failed: {formats.category(default.record.reason)}"
-    reason = formats.category(record.reason)
-    if reason != "not applicable":
-        return reason
-    known = default.record.hyperparameters if default else record.default.hyperparameters
-    return "λ, but no spectrum" if "regularization" in known else "no λ to select"
+    if report is None:
+        return "ξ not run"
+    reason = formats.category(report.record.reason)
+    return "λ, but no spectrum" if reason == "not applicable" else reason
 
 
-def _cost(record: AttributionRecord) -> Mapping[str, Cell]:
-    cells = {}
+def start(method: MethodStudy) -> Entry[AttributionRecord] | None:
+    """The record at which a choice beside other settings than the defaults starts, where there is one."""
+    if (report := method.elsewhere) is None:
+        return None
+    settings = report.record.default.hyperparameters
+    return next((entry for entry in method.points if entry.record.hyperparameters == settings), None)
+
+
+def _only_elsewhere(method: MethodStudy) -> bool:
+    """Whether all that is known of a method is on the row of its version."""
+    return bool(method.variants) and all(entry is start(method) for entry in method.variants.values())
+
+
+def _version(study: TaskStudy, method: MethodStudy, scale: tuple[float, float]) -> Row | None:
+    """The row of a choice beside other settings than the defaults; none where there was no such choice."""
+    if (report := method.elsewhere) is None:
+        return None
+    record, link = report.record, Link(f"records/{report.id}.html")
+    if record.selected is None or record.oracle is None:
+        return None
+    begun, cells = start(method), {"status": status(start(method))}
+    if begun:
+        cells |= _cost(begun.record) | {"settings": _settings(begun.record.hyperparameters)}
+    for name, graded in (("default", record.default), ("selected", record.selected), ("oracle", record.oracle)):
+        if graded.lds is not None:
+            detail = formats.chosen_regularization(graded.hyperparameters)
+            cells[name] = Cell(formats.fixed(graded.lds), graded.lds, detail=detail, link=link)
+    if begun and begun.record.lds:
+        cells["default"] = replace(
+            lds_cell(begun.record.lds, begun.id, scale, study.ceiling), detail=cells["default"].detail
+        )
+    cells["chosen"] = _settings(record.selected.hyperparameters)
+    cells |= {"regret": _difference(record.regret, report.id)} if record.regret else {}
+    cells |= _gap(record)
+    row = method_row(study, method, cells)
+    title = f"{row.heading.text}, {formats.settings(method.beside(record.default.hyperparameters))}"
+    heading = replace(row.heading, text=title, value=title)
+    return replace(row, name=title, heading=heading, parent=row.name)
+
+
+def _cost(record: AttributionRecord) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
     if record.score_seconds is not None:
         total = (record.fit_seconds or 0.0) + record.score_seconds
         threads = record.provenance.threads
         note = "1 thread" if threads == 1 else f"{threads} threads"
         cells["seconds"] = Cell(formats.seconds(total), total, note=note)
+    elif record.status != "failed":
+        cells["seconds"] = Cell(note="not timed")
     if record.peak_bytes is not None:
         cells["memory"] = Cell(formats.megabytes(record.peak_bytes), record.peak_bytes)
     return cells
@@ -242,9 +304,8 @@ def _settings(hyperparameters: Mapping[str, bool | int | float | str | None]) ->
     return Cell(text, text)
 
 
-def status(method: MethodStudy) -> Cell:
+def status(entry: Entry[AttributionRecord] | None) -> Cell:
     """The badge of a row: failed with its reason, self-reported, measured, or verified by a run elsewhere."""
-    entry: Entry[AttributionRecord] | None = method.main
     if entry is None:
         return Cell("not run", "not run", badge="quiet")
     record = entry.record

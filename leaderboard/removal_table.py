@@ -93,11 +93,11 @@ def _found(method: MethodStudy) -> Found:
     return found
 
 
-def _failed(method: MethodStudy) -> dict[str, str]:
-    """Variant → the failed record that is its newest."""
+def _failed(method: MethodStudy) -> dict[str, Cell]:
+    """Variant → the cell of the failed record that is its newest."""
     records = ((entry.record, entry.id) for entry in method.newest_uses.values())
     return {
-        record.variant: identity
+        record.variant: failed_cell(identity, record.reason)
         for record, identity in records
         if isinstance(record, RemovalRecord) and record.status == "failed" and _counts(record)
     }
@@ -123,7 +123,7 @@ def _row(
     study: TaskStudy,
     method: MethodStudy,
     found: Found,
-    failed: Mapping[str, str],
+    failed: Mapping[str, Cell],
     rates: Sequence[float],
     *,
     noted: bool,
@@ -135,7 +135,7 @@ def _row(
             if pair:
                 cells[key] = _cell(pair[1].measured, pair[0].id, noted=noted)
             elif variant in failed:
-                cells[key] = failed_cell(failed[variant])
+                cells[key] = failed[variant]
         cells[f"difference_{100 * rate:g}"] = _difference(found.get(("selected", rate)), found.get(("default", rate)))
     return method_row(study, method, cells)
 

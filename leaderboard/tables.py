@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from attriboard.leaderboard.formats import category
+
 
 @dataclass(frozen=True)
 class Column:
@@ -67,9 +69,9 @@ class Cell:
 EMPTY = Cell()
 
 
-def failed_cell(record: str) -> Cell:
-    """In place of a number that there is none of: a badge that leads to the record with the reason."""
-    return Cell("failed", None, link=Link(f"records/{record}.html"), badge="failed")
+def failed_cell(record: str, reason: str | None) -> Cell:
+    """In place of a number that there is none of: a badge with the reason in a word, which leads to the record."""
+    return Cell("failed", None, note=category(reason), link=Link(f"records/{record}.html"), badge="failed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ def _columns(key: str, what: str, best: str, variants: Sequence[str]) -> list[Co
 def _median(entry: Entry[BrittlenessRecord]) -> Cell:
     record, link = entry.record, Link(f"records/{entry.id}.html")
     if record.status == "failed":
-        return failed_cell(entry.id)
+        return failed_cell(entry.id, record.reason)
     median = record.median_removed
     confirmed = record.share_confirmed
     note = f"{len(record.points)} points" + (
@@ -137,7 +137,7 @@ def _median(entry: Entry[BrittlenessRecord]) -> Cell:
 def _drops(entry: Entry[QldRecord], variant: str) -> dict[str, Cell]:
     record = entry.record
     if record.drop is None or record.ci95 is None:
-        return {variant: failed_cell(entry.id)}
+        return {variant: failed_cell(entry.id, record.reason)}
     low, high = map(formats.fixed, record.ci95)
     note = f"{low} to {high}, {len(record.test_points)} points"
     return {
@@ -150,7 +150,7 @@ def _drops(entry: Entry[QldRecord], variant: str) -> dict[str, Cell]:
 def _auc(entry: Entry[MislabelRecord]) -> Cell:
     record = entry.record
     if record.auc is None or record.ci95 is None:
-        return failed_cell(entry.id)
+        return failed_cell(entry.id, record.reason)
     low, high = map(formats.fixed, record.ci95)
     return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", link=Link(f"records/{entry.id}.html"))
 

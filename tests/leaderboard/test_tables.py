@@ -121,14 +121,71 @@ def test_the_newest_record_of_a_variant_wins():
 
 
 def test_a_newer_selection_that_starts_elsewhere_does_not_replace_that_of_the_defaults():
-    default = make_record("iffim", 0.5)
+    default, chosen = make_record("iffim", 0.5), make_record("iffim", 0.6, **SELECTED)
     start = {"default__hyperparameters": default.hyperparameters}
     other = {"default__hyperparameters": default.hyperparameters | {"checkpoints": 5}}
     elsewhere = make_selection(
         "iffim", created="2027-12-01T00:00:00Z", **other, regret={"mean": 0.25, "ci95": [0.2, 0.3]}
     )
-    assert rows(default, elsewhere)["iffim"].cell("regret").value == 0.25
-    assert rows(default, elsewhere, make_selection("iffim", **start))["iffim"].cell("regret").value == 0.02
+    found = rows(default, chosen, elsewhere)
+    assert list(found)[:2] == ["iffim", "iffim, checkpoints = 5"]
+    assert texts(found["iffim"], "regret", "gap_closed") == ("—", "—")
+    version = found["iffim, checkpoints = 5"]
+    assert (version.parent, version.heading.text) == ("iffim", "iffim, checkpoints = 5")
+    assert texts(version, "rank", "default", "selected", "oracle", "regret") == (
+        "—", "0.200", "0.500", "0.520", "0.250",
+    )  # fmt: skip
+    assert version.cell("selected").detail == "λ = 0.01"
+    found = rows(default, chosen, elsewhere, make_selection("iffim", **start))
+    assert found["iffim"].cell("regret").value == 0.02
+    assert "iffim, checkpoints = 5" not in found
+
+
+def test_a_method_that_was_run_beside_its_defaults_alone_has_one_row_there():
+    settings = {"regularization": 0.0, "projection_dim": 4096}
+    custom = make_record("iffim", 0.1, variant="custom", hyperparameters=settings)
+    chosen = {"default__hyperparameters": settings, "selected__hyperparameters": settings | {"regularization": 10.0}}
+    found = rows(custom, make_selection("iffim", **chosen), make_record("trak"))
+    assert "iffim" not in found
+    row = found["iffim, projection_dim = 4096"]
+    assert row.parent == ""
+    assert (row.cell("default").value, row.cell("default").detail) == (custom.lds.mean, "λ = 0")
+    assert (row.cell("selected").text, row.cell("selected").detail) == ("0.500", "λ = 10")
+    assert texts(row, "seconds", "status", "custom") == ("3.75", "measured", "—")
+
+
+def test_what_was_chosen_by_hand_says_what_differs_from_the_defaults():
+    default = make_record("ekfac", hyperparameters={"regularization": 1e-8, "fisher": "true"})
+    by_hand = make_record(
+        "ekfac", 0.5, variant="custom", hyperparameters={"regularization": 0.1, "fisher": "empirical"}
+    )
+    assert rows(default, by_hand)["ekfac"].cell("custom").detail == "fisher = empirical, λ = 0.1"
+
+
+def test_a_dash_in_place_of_a_selected_score_has_its_reason():
+    def why(*records) -> str:
+        return rows(*records)[records[0].attributor.name].cell("selected").note
+
+    no_lambda, has_lambda = ({"hyperparameters": {name: 0.1}} for name in ("epoch", "regularization"))
+    failed = {"status": "failed", "reason": "timeout: not finished after 900 s"}
+    refused = {"status": "failed", "regret": None, "selected": None}
+    assert why(make_record("less", **no_lambda)) == "no λ"
+    assert why(make_record("astra", **has_lambda)) == "ξ not run"
+    assert why(make_record("astra", **has_lambda, **failed)) == "default failed: timeout"
+    spectrum = make_selection("astra", **refused, reason="not_applicable: no spectrum")
+    assert why(make_record("astra", **has_lambda), spectrum) == "λ, but no spectrum"
+    diverged = {"status": "failed", "reason": "not_applicable: diverged: scaling = 50"}
+    found = rows(
+        make_record("if_lissa", **has_lambda, **diverged),
+        make_record("if_lissa", **has_lambda, **SELECTED, **diverged),
+        make_selection("if_lissa", **refused, reason=diverged["reason"]),
+    )["if_lissa"]
+    for variant in ("default", "selected"):
+        assert (found.cell(variant).text, found.cell(variant).note) == ("failed", "diverged")
+
+
+def test_a_measured_row_without_seconds_says_so():
+    assert rows(make_record(score_seconds=None, fit_seconds=None))["iffim"].cell("seconds").note == "not timed"
 
 
 @pytest.mark.parametrize(
