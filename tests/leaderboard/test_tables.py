@@ -341,6 +341,20 @@ def test_a_curve_without_points_at_the_default_is_drawn_where_the_selection_has_
     assert curve.marks["selected"].value == 128
 
 
+def test_a_curve_beside_the_defaults_is_marked_where_its_choice_started_and_ended():
+    points = [{"projection_dim": 4096, "regularization": value} for value in (0.0, 0.01, 0.1, 1.0)]
+    swept = [make_record("iffim", variant="sweep", hyperparameters=point) for point in points]
+    chosen = make_selection(
+        "iffim",
+        default__hyperparameters=points[0],
+        selected__hyperparameters=points[1],
+        oracle__hyperparameters=points[2],
+    )
+    study = site_of(*swept, chosen).tasks["digits_mlp"].methods["iffim"]
+    marks = curves("t", study, None)[0].marks
+    assert {name: point.value for name, point in marks.items()} == {"default": 0.0, "selected": 0.01, "oracle": 0.1}
+
+
 def test_the_showcase_is_of_the_task_with_most_of_the_headline_attributors():
     site = site_of(
         *make_study("trak", 0.5, task__name="a"),
