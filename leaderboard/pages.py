@@ -38,6 +38,7 @@ from attriboard.leaderboard.questions import (
 )
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
@@ -77,7 +78,8 @@ def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
     """Pages over all tasks."""
     studies = site.tasks.values()
     figures = [(study, figure) for study in studies if (figure := _cost_figure(study)) is not None]
-    yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
+    drawn = [(curve, curve_figure(curve)) for curve in site.showcase]
+    yield page("index.html", "index.html", figures=drawn, short=shortfalls(studies), far=FAR)
     average = cost_average(studies)
     yield page(
         "selectors.html",

@@ -20,7 +20,6 @@ from attriboard.records.files import AnyRecord
 from attriboard.records.metasmoothness import Metasmoothness
 
 MATRIX_ROWS = 20
-EXCEPTION = 0.03  # how much worse than the default a selected LDS must be to be named on the overview
 HEADLINE_ORDER = ("iffim", "trak")
 DOCUMENT = re.compile(r"[a-z0-9_-]+")
 INDEX = "README.md"  # of the documents: what it links first comes first
@@ -187,17 +186,6 @@ class Site:
             if name in shown
         ]
         return nested(rows)
-
-    @cached_property
-    def exceptions(self) -> list[tuple[str, str, float, float]]:
-        """Where ξ̄'s choice is clearly worse than the default: task, method, LDS selected, LDS default."""
-        found = []
-        for task, study in self.tasks.items():
-            for method in study.methods.values():
-                selected, default = method.lds("selected"), method.lds("default")
-                if selected and default and default.mean - selected.mean >= EXCEPTION:
-                    found.append((task, method.name, selected.mean, default.mean))
-        return sorted(found, key=lambda one: one[2] - one[3])
 
     @cached_property
     def showcase(self) -> list[Curve]:

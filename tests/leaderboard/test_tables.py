@@ -9,6 +9,7 @@ from attriboard.leaderboard.comparison import comparison
 from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.shortfalls import shortfalls
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import CONTROLS, MethodStudy
 from attriboard.leaderboard.tables import Row
@@ -309,6 +310,24 @@ def test_brittleness_and_mislabel_detection_have_default_beside_selected():
     )["iffim"]
     assert (wrong.cell("default_self").value, wrong.cell("default_self").note) == (0.95, "0.940 to 0.960")
     assert (wrong.cell("selected_summed").value, wrong.cell("selected_summed").note) == (0.7, "0.600 to 0.800")
+
+
+def test_where_the_surrogate_falls_short_is_counted_by_a_stated_rule():
+    tuned = {"variant": "oracle", "selector": "oracle"}
+    worse = [make_record("worse", 0.5), make_record("worse", 0.3, **SELECTED), make_record("worse", 0.5, **tuned)]
+    far = [make_record("far", 0.1), make_record("far", 0.4, **SELECTED), make_record("far", 0.6, **tuned)]
+    fine = [make_record("fine", 0.1), make_record("fine", 0.4, **SELECTED), make_record("fine", 0.42, **tuned)]
+    given = [("worse", 0.2), ("far", 0.2001), ("fine", 0.02)]
+    reports = [make_selection(name, regret={"mean": mean, "ci95": [0.0, 0.3]}) for name, mean in given]
+    found = shortfalls(site_of(*worse, *far, *fine, *reports).tasks.values())
+    assert (found.n, found.n_worse, found.n_far) == (3, 1, 2)
+    assert [row.name for row in found.table.rows] == ["far on digits_mlp", "worse on digits_mlp"]
+    row = found.table.rows[0]
+    assert texts(row, "default", "selected", "oracle", "regret") == tuple(
+        f"{value:.3f}" for value in (*(record.lds.mean for record in far), 0.2)
+    )
+    assert row.cell("selected").detail.startswith("λ = ")
+    assert shortfalls(site_of(*fine, reports[-1]).tasks.values()) is None
 
 
 def test_selectors_are_averaged_and_listed():
