@@ -66,7 +66,9 @@ def all_failed(points: Sequence[tuple[LdsResult | None, str | None]]) -> str:
 
 def marked(method: MethodStudy) -> dict[str, Mapping[str, Scalar]]:
     """Default, selected and oracle → configuration; those of a choice beside the defaults where these are unknown."""
-    own = {name: e.record.hyperparameters for name, e in method.variants.items() if name in MARKS}
+    own: dict[str, Mapping[str, Scalar]] = {
+        name: e.record.hyperparameters for name, e in method.variants.items() if name in MARKS
+    }
     if own or method.elsewhere is None:
         return own
     report = method.elsewhere.record

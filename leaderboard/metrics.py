@@ -69,7 +69,7 @@ METRICS = (
         "brittleness",
         "brittleness",
         "The fewest training examples whose removal flips a prediction, found by retraining.",
-        "↓\N{NO-BREAK SPACE}Fewer removals are better; ↑ more flipped predictions are.",
+        "Fewer removals (↓) and more flipped predictions (↑) are better.",
         "Brittleness: for each test point, the fewest training examples, in the order of its own scores, whose removal "
         "flips its prediction in most retrains. Points that do not flip count as beyond the largest number tried.",
         "removals flip the median prediction",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from leaderboard_records import make_record, make_removal, make_selection, make_study, make_use
 
+from attriboard.leaderboard import formats
 from attriboard.leaderboard.comparison import comparison
 from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.reading import Entry
@@ -242,6 +243,7 @@ def test_data_selection_has_default_beside_selected():
     found = rows(*records, metric="removal")
     assert list(found) == ["nothing removed", "random subsets", "iffim", "trak", "datainf"]
     row = found["iffim"]
+    assert row.cell("selected_50").detail == formats.chosen_regularization(chosen.hyperparameters)
     assert texts(row, "default_50", "selected_50", "difference_50", "default_10") == (
         "88.00 ± 0.58", "80.00 ± 0.58", "−8.00 ± 0.00", "92.00 ± 0.58",
     )  # fmt: skip
@@ -282,6 +284,7 @@ def test_query_loss_differences_have_default_beside_selected_and_one_fraction():
     assert texts(iffim, "default", "default_harmed", "default_loss") == ("1.167", "67 %", "−0.040")
     assert texts(iffim, "selected", "selected_harmed", "selected_loss") == ("3.167", "100 %", "0.500")
     assert iffim.cell("default").note == "−3.000 to 5.000, 3 points"
+    assert iffim.cell("selected").detail.startswith("λ = ")
     assert texts(found["bad"], "default", "default_harmed") == ("failed", "—")
 
 
@@ -303,12 +306,16 @@ def test_brittleness_and_mislabel_detection_have_default_beside_selected():
     )  # fmt: skip
     assert brittle["iffim"].cell("default").note == "3 points, 50 % confirmed"
     assert texts(brittle["trak"], "default") == ("> 648",)
+    assert {brittle[name].cell("default").detail for name in ("iffim", "trak")} == {
+        formats.chosen_regularization(first.hyperparameters)
+    }
     wrong = rows(
         make_use("mislabel"),
         make_use("mislabel", by="summed", auc=0.7, ci95=[0.6, 0.8], **SELECTED),
         metric="mislabel",
     )["iffim"]
     assert (wrong.cell("default_self").value, wrong.cell("default_self").note) == (0.95, "0.940 to 0.960")
+    assert wrong.cell("selected_summed").detail.startswith("λ = ")
     assert (wrong.cell("selected_summed").value, wrong.cell("selected_summed").note) == (0.7, "0.600 to 0.800")
 
 
