@@ -10,7 +10,7 @@ from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Row, Table
 from attriboard.records.cost import RULES, SelectionCostRecord
 
-NAMES = {
+RULE_NAMES = {
     "between": "pooled correlations, ξ as a prior, between grid points",
     "pooled": "pooled correlations, ξ as a prior",
     "posterior": "pooled correlations",
@@ -73,7 +73,7 @@ def average_table(average: Average) -> Table:
     rows = [
         Row(
             rule,
-            Cell(NAMES.get(rule, rule), rule),
+            Cell(RULE_NAMES.get(rule, rule), rule),
             {f"k{k}": _cell(mean) for k, mean in zip(average.budgets, means, strict=True)},
         )
         for rule, means in average.rules.items()

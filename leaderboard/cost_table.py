@@ -10,6 +10,11 @@ from attriboard.records.cost import Pick, SelectionCostRecord
 
 SHOWN = (4, 8, 16)  # numbers of retrains with a column at first sight; others can be switched on
 TYPICAL = 8
+DEFINITIONS = (
+    "ω: what ξ must equal where LDS peaks, measured at ξ's λ with all masks; ξ is right where it is one half. Hidden: "
+    "what the grid misses, LDS at the peak of the parabola through the best grid point and its neighbors, above that "
+    "point's."
+)
 
 
 def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
@@ -43,7 +48,10 @@ def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
         )
         for entry in found
     ]
-    caption = "Regret of λ against the number of retrains that choose it. Below 0: a λ between grid points wins."
+    caption = (
+        "Regret of λ against the number of retrains that choose it. Below 0: a λ between grid points wins. "
+        + DEFINITIONS
+    )
     heading = Column("method", "Attributor", numeric=False)
     return Table("costs", caption, "methods", heading, columns, rows, filtered_by="Task")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from attriboard.contracts.question import Question
-from attriboard.records.files import AnyRecord
+from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord
 
 Scalar = bool | int | float | str | None
@@ -123,19 +123,11 @@ def original_command(record: AnyRecord) -> str:
     return shlex.join(words)
 
 
-def citation(record: AnyRecord, identity: str, url: str) -> str:
-    """A BibTeX entry that quotes one record."""
-    title = f"AttriBoard record {identity}: {record.attributor.name} on {record.task.name}"
-    lines = [
-        f"@misc{{attriboard-{identity},",
-        f"  title  = {{{title.replace('_', chr(92) + '_')}}},",
-        "  author = {{The AttriBoard authors}},",
-        f"  year   = {{{record.created[:4]}}},",
-        f"  note   = {{Task version {record.task.version}, fingerprint {record.task.fingerprint[:12]}}},",
-    ]
-    if url:
-        lines.append(f"  url    = {{{url}records/{identity}.html}},")
-    return "\n".join([*lines, "}"])
+def variant(record: AttributionRecord | AnyUse) -> str:
+    """How a record's hyperparameters came about."""
+    if record.variant == "oracle":
+        return "with the oracle's λ"
+    return f"{record.variant} by {record.selector}" if record.selector else record.variant
 
 
 def reproducing_command(record: AnyRecord) -> str:

@@ -75,7 +75,7 @@ def all_histories(study: TaskStudy) -> dict[str, History]:
         versions = [_version(old, new) for old, new in zip(before, entries, strict=True)]
         record = entries[-1].record
         point = getattr(record, "variant", "") == "sweep"
-        history = History(entries[-1].row, _what(record), point, versions[::-1])
+        history = History(entries[-1].row, what(record), point, versions[::-1])
         found |= {entry.id: history for entry in entries}
     return found
 
@@ -102,7 +102,8 @@ def _question(record: AnyRecord) -> tuple[str, ...]:
     return tuple(question)
 
 
-def _what(record: AnyRecord) -> str:
+def what(record: AnyRecord) -> str:
+    """What a record answers, as in `LDS, default`."""
     if isinstance(record, SelectionRecord):
         return f"Choice of {record.selector}"
     if isinstance(record, SelectionCostRecord):

@@ -12,9 +12,10 @@ from markupsafe import Markup, escape
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.badges import badge, badge_text
+from attriboard.leaderboard.citations import citation
 from attriboard.leaderboard.comparison import comparison
-from attriboard.leaderboard.cost_average import NAMES, Average, average_table, cost_average
-from attriboard.leaderboard.cost_table import cost_table
+from attriboard.leaderboard.cost_average import RULE_NAMES, Average, average_table, cost_average
+from attriboard.leaderboard.cost_table import DEFINITIONS, cost_table
 from attriboard.leaderboard.curves import Curve, curves
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
@@ -42,8 +43,9 @@ from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import AttributionRecord, SelectionRecord
 from attriboard.scoring.ceiling import LEAST
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -130,7 +132,7 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
 
 
 def _average_figure(average: Average) -> Markup:
-    rules = {NAMES.get(rule, rule): means for rule, means in average.rules.items()}
+    rules = {RULE_NAMES.get(rule, rule): means for rule, means in average.rules.items()}
     return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR))
 
 
@@ -151,10 +153,24 @@ def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
         "drawing": drawing,
         "command": formats.reproducing_command(record),
         "original": formats.original_command(record),
-        "citation": formats.citation(record, entry.id, site.url),
+        "citation": citation(record, entry.id, site.url),
+        "boards": _boards(site, entry),
+        "rule_names": RULE_NAMES,
+        "definitions": DEFINITIONS,
         "superseded": entry.id in site.superseded,
         "history": all_histories(study)[entry.id],
     }
+
+
+def _boards(site: Site, entry: Entry[AnyRecord]) -> list[tuple[str, str]]:
+    """Pages on which a record's number stands: path and label."""
+    record = entry.record
+    if entry.id in site.superseded or question_of(record):
+        return []
+    kind = "attribution" if isinstance(record, SelectionRecord) else record.kind
+    metrics = [metric for metric in METRICS if metric.kind == kind and metric.key in site.tables[record.task.name]]
+    found = [(f"leaderboards/{record.task.name}-{m.key}.html", f"{record.task.name}, {m.title}") for m in metrics]
+    return found + [("selectors.html", "Selectors")] * isinstance(record, SelectionRecord | SelectionCostRecord)
 
 
 def _environment(site: Site) -> Environment:
@@ -170,6 +186,7 @@ def _environment(site: Site) -> Environment:
         "chosen": formats.chosen_regularization,
         "count": formats.count,
         "fixed": formats.fixed,
+        "gap": formats.gap,
         "inline_code": inline_code,
         "judged": formats.judged,
         "json_text": json_text,
@@ -181,6 +198,7 @@ def _environment(site: Site) -> Environment:
         "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,
+        "variant": formats.variant,
         "zip": zip,
         "size": formats.size,
     }

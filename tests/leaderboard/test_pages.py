@@ -24,6 +24,7 @@ from attriboard.contracts.card import load_card
 from attriboard.groundtruth.listing import BundleRegistry, write_listing
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.board import build_board
+from attriboard.leaderboard.citations import citation
 from attriboard.records.files import write_record
 from attriboard.records.metasmoothness import Metasmoothness, SmoothnessRow, write_metasmoothness
 
@@ -149,8 +150,46 @@ def test_a_record_page_rounds_first_says_its_rank_and_can_be_cited(made, site, p
     assert f"{ranked.lds.mean:.3f}" in first
     assert f"{ranked.lds.mean}<" not in first, "exact values come later"
     assert re.search(r"Rank by LDS</dt><dd><a href=\"../leaderboards/digits_mlp-lds.html\">\d+ of \d+</a>", first)
-    assert f"@misc{{attriboard-{ranked.id}," in shown.source
+    low, high = ranked.lds.ci95
+    entry = shown.text.partition(f"@misc{{attriboard-{ranked.id},")[2].partition("Provenance")[0]
+    assert (
+        f"iffim on digits\\_mlp, selected ($\\lambda$ = 0.01): LDS {ranked.lds.mean:.3f} [{low:.3f}, {high:.3f}]"
+        in entry
+    )
+    assert f"url    = {{{URL}records/{ranked.id}.html}}" in entry
     assert "data-copy" in shown.source
+
+
+def test_a_failed_record_is_not_cited(made, page):
+    assert "Cite this number" not in page(f"records/{made.failed.id}.html").text
+
+
+def test_without_an_address_a_citation_names_the_record():
+    record = make_use("mislabel")
+    found = citation(record, record.id, "")
+    assert "iffim on digits\\_mlp, mislabel detection, by self-influence, default" in found
+    assert "AUC 0.950 [0.940, 0.960]" in found
+    assert f"howpublished = {{AttriBoard record {record.id}}}" in found
+
+
+def test_records_of_every_kind_round_first_and_lead_to_their_board(made, page):
+    selection = made.study[-1]
+    exact = {
+        "selection": (selection, "0.9375"),
+        "removal": (made.removal, str(made.removal.fit_seconds)),
+        "qld": (made.qld, str(made.qld.drop)),
+        "mislabel": (made.mislabel, str(made.mislabel.peak_bytes)),
+        "brittleness": (made.brittleness, str(made.brittleness.fit_seconds)),
+        "selection_cost": (made.cost, "0.33"),
+    }
+    for kind, (record, number) in exact.items():
+        shown = page(f"records/{record.id}.html")
+        first, _, rest = shown.source.partition("<summary>Exact values")
+        assert number.replace(",", "") in rest.replace(",", ""), kind
+        board = {"selection": "leaderboards/digits_mlp-lds", "selection_cost": "selectors"}
+        assert f'href="../{board.get(kind, f"leaderboards/digits_mlp-{kind}")}.html"' in first, kind
+    assert "regret 0.020" in page(f"records/{selection.id}.html").words
+    assert "Gap closed94 %" in page(f"records/{selection.id}.html").words
 
 
 @pytest.mark.parametrize(
@@ -193,7 +232,9 @@ def test_what_choosing_costs_is_a_table_and_a_figure_of_the_newest_record(made, 
 def test_a_record_of_what_choosing_costs_has_every_rule_and_pick(made, page):
     shown = page(f"records/{made.cost.id}.html").words
     assert "What choosing regularization of iffim on digits_mlp costs: 3 grid points, 200 random draws" in shown
-    assert "1 grid points failed" in shown
+    assert "1 grid point failed and is left out" in shown
+    assert "pooled correlations, ξ as a prior, between grid points between" in shown, "the rule in words, and its name"
+    assert "ω: what ξ must equal where LDS peaks" in shown
     assert "0.0400 90 %: 0.0900" in shown
     assert "not_applicable: no kernel" in shown
     assert f"attriboard run {made.cost.id}.json" in page(f"records/{made.cost.id}.html").text
