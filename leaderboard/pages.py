@@ -22,8 +22,8 @@ from attriboard.leaderboard.explorer import explorer_script
 from attriboard.leaderboard.history import all_histories, histories
 from attriboard.leaderboard.lds_table import headline_result
 from attriboard.leaderboard.markdown import render_markdown
+from attriboard.leaderboard.methods import catalogue, paper_link
 from attriboard.leaderboard.methods import method as introduction
-from attriboard.leaderboard.methods import paper_link
 from attriboard.leaderboard.metrics import METRICS, Metric
 from attriboard.leaderboard.plots.curves import curve_figure
 from attriboard.leaderboard.plots.questions import questions_figure
@@ -41,14 +41,16 @@ from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
-from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
-from attriboard.leaderboard.tables import Table
+from attriboard.leaderboard.study import CONTROLS, HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
+from attriboard.leaderboard.tables import Row, Table
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import AttributionRecord, SelectionRecord
 from attriboard.scoring.ceiling import LEAST
 
 TEMPLATES = Path(__file__).parent / "templates"
+OFFERED = [name for name in catalogue() if name not in CONTROLS and ":" not in name]
+"""Built-in methods; those of other libraries have a colon."""
 MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason
 
 
@@ -123,9 +125,11 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
     yield f"data/{name}.js", explorer_script(study)
     for metric in METRICS:
         if (table := site.tables[name].get(metric.key)) is not None:
-            table = replace(table, bibliography=_bibliography(study))
+            table = replace(table, bibliography=_bibliography(study, table))
             path = f"leaderboards/{name}-{metric.key}.html"
-            yield page(path, "leaderboard.html", study=study, metric=metric, table=table)
+            absent = [method for method in OFFERED if method not in map(_method_of, table.rows)]
+            context = {"study": study, "metric": metric, "table": table, "absent": absent, "n_offered": len(OFFERED)}
+            yield page(path, "leaderboard.html", **context)
     for method in study.run:
         if text := badge_text(name, method):
             yield f"badges/{name}-{method.name}.svg", badge(*text)
@@ -238,13 +242,18 @@ def _distributions(study: TaskStudy) -> list[tuple[MethodStudy, Markup]]:
     ]
 
 
-def _bibliography(study: TaskStudy) -> dict[str, str]:
+def _bibliography(study: TaskStudy, table: Table) -> dict[str, str]:
     found = {}
-    for method in study.run:
-        paper = method.newest.record.attributor.paper if method.newest else ""
-        if bibtex := introduction(method.attributor, paper).bibtex:
-            found[method.name] = bibtex
+    for row in table.rows:
+        newest = study.methods[name].newest if (name := _method_of(row)) in study.methods else None
+        if newest and (bibtex := introduction(newest.record.attributor.name, newest.record.attributor.paper).bibtex):
+            found[row.name] = bibtex
     return found
+
+
+def _method_of(row: Row) -> str:
+    """Name of the method of a row; that of a version goes on with its settings."""
+    return row.name.partition(", ")[0]
 
 
 def _attributor_rows(site: Site) -> list[dict[str, Any]]:

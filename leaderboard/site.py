@@ -37,12 +37,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task on the overview: the leaders by LDS, or, where nothing has one, the best of its first leaderboard."""
+    """A task on the overview: the leaders by LDS, and, where nothing has one, those of its first leaderboard."""
 
     study: TaskStudy
     leaders: Sequence[MethodStudy]
     metrics: Sequence[Metric]
-    best: tuple[Row, Cell] | None
+    others: Sequence[tuple[Row, Cell]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Site:
         leaders.sort(key=lambda m: -(result.mean if (result := headline_result(m)) else -2.0))
         tables = self.tables[study.name]
         metrics = [metric for metric in METRICS if metric.key in tables]
-        return TaskSummary(study, leaders, metrics, tables[metrics[0].key].best if metrics else None)
+        return TaskSummary(study, leaders, metrics, tables[metrics[0].key].leaders if metrics else [])
 
     @cached_property
     def graded(self) -> list[str]:

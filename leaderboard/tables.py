@@ -53,6 +53,7 @@ class Cell:
         drawing: finished markup below.
         badge: draws the text as a badge of this kind (ok, failed, quiet), or sets one after it (control, yours).
         emphasis: whether it is the number that orders its row.
+        interval: the ends of the number's 95 % interval, where they alone tell methods apart.
     """
 
     text: str = "—"
@@ -64,6 +65,7 @@ class Cell:
     drawing: Markup | None = None
     badge: str = ""
     emphasis: bool = False
+    interval: tuple[float, float] | None = None
 
 
 EMPTY = Cell()
@@ -145,10 +147,17 @@ class Table:
         return sorted({row.family for row in self.rows if row.family and not row.fixed})
 
     @property
-    def best(self) -> tuple[Row, Cell] | None:
-        """The first row that is a method and has a number that it is ordered by, and that number."""
-        found = ((row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis)
-        return next(found, None)
+    def leaders(self) -> list[tuple[Row, Cell]]:
+        """The first method with the number that it is ordered by, and those whose interval overlaps that number's."""
+        found = [(row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis]
+        return [one for one in found if one is found[0] or _overlap(found[0][1], one[1])]
+
+
+def _overlap(first: Cell, other: Cell) -> bool:
+    """Whether the intervals of two numbers have a value in common."""
+    if first.interval is None or other.interval is None:
+        return False
+    return first.interval[0] <= other.interval[1] and other.interval[0] <= first.interval[1]
 
 
 def in_order(rows: Iterable[Row], keys: Sequence[str], best: str) -> list[Row]:

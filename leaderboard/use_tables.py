@@ -158,7 +158,7 @@ def _auc(entry: Entry[MislabelRecord]) -> Cell:
         return failed_cell(entry.id, record.reason)
     low, high = map(formats.fixed, record.ci95)
     detail, link = formats.chosen_regularization(record.hyperparameters), Link(f"records/{entry.id}.html")
-    return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", detail=detail, link=link)
+    return Cell(formats.fixed(record.auc), record.auc, f"{low} to {high}", detail, link, interval=record.ci95)
 
 
 def _table(caption: str, columns: list[Column], rows: list[Row]) -> Table:

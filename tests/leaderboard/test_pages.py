@@ -78,7 +78,10 @@ def records() -> SimpleNamespace:
         brittleness=make_use("brittleness"),
         qld=make_use("qld"),
         mislabel=make_use("mislabel"),
-        without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
+        without_truth=[
+            make_use("mislabel", name, **flipped, task__fingerprint=fingerprint, auc=auc, ci95=[auc - 0.01, auc + 0.01])
+            for name, auc in (("iffim", 0.95), ("trak", 0.935), ("less", 0.9))
+        ],
         hostile=hostile(),
         cost=make_cost(),
         old_cost=make_cost(created="2025-01-01T00:00:00Z", retrain_seconds=9.0),
@@ -270,13 +273,19 @@ def test_superseded_records_keep_their_page(made, page):
 
 def test_a_task_without_an_lds_shows_its_best_number_its_card_and_no_empty_column(page):
     overview = page("index.html")
-    assert "0.950 AUC of finding wrong labels" in overview.words
+    assert "0.950 AUC of finding wrong labels iffim, trak" in overview.words, "their intervals overlap"
     matrix = overview.source.split('<table class="matrix">')[1].split("</thead>")[0]
     assert "digits_" in matrix
     assert "flipped" not in matrix
     task = page("tasks/digits_mlp_flipped.html")
     assert "needs no retrains" in task.text
     assert "1,297 / 500" in task.text
+
+
+def test_a_leaderboard_names_the_methods_that_were_not_run(page):
+    words = page(BOARD).words
+    assert re.search(r"\d+ of \d+ built-in methods were not run here: .*\bastra\b", words)
+    assert "iffim" not in words.partition("were not run here: ")[2].partition(".")[0]
 
 
 def test_a_card_is_not_shown_for_another_fingerprint(tmp_path):
