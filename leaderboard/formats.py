@@ -42,6 +42,11 @@ def seconds(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def process_time(value: float) -> str:
+    """What processes took together: in hours, in seconds where that is less than a tenth of one."""
+    return f"{value / 3600:,.1f} process-hours" if value >= 360 else f"{seconds(value)} process-seconds"
+
+
 def megabytes(value: int) -> str:
     """Bytes as whole megabytes."""
     return f"{value / 1e6:,.0f}"
@@ -57,6 +62,11 @@ def size(value: int) -> str:
 def count(value: int) -> str:
     """A whole number with thousands separators."""
     return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """How many of something: `1 retrain`, `8 retrains`."""
+    return f"{count(value)} {noun}{'s' * (value != 1)}"
 
 
 def setting(value: Scalar) -> str:

@@ -148,7 +148,9 @@ def _median(record: BrittlenessRecord) -> str:
 
 
 def _cost(record: SelectionCostRecord) -> str:
-    return f"regret {formats.fixed(record.headline[1].mean[-1], 4)} with {record.budgets[-1]} retrains"
+    return (
+        f"regret {formats.fixed(record.headline[1].mean[-1], 4)} with {formats.counted(record.budgets[-1], 'retrain')}"
+    )
 
 
 _RESULTS: dict[str, Callable[[Any], str]] = {

@@ -167,7 +167,9 @@ def _rank(rank: int | None) -> Cell:
 def _score(method: MethodStudy, variant: str, scale: tuple[float, float], ceiling: float | None) -> Cell:
     entry = method.variants.get(variant)
     if entry is None or (variant == "custom" and entry is start(method)):
-        return _unselected(method) if variant == "selected" else EMPTY
+        if variant == "selected":
+            return _unselected(method)
+        return EMPTY if method.variants or variant != "default" else Cell(note="not run")
     lds = entry.record.lds
     if lds is None:
         return failed_cell(entry.id, entry.record.reason)

@@ -195,6 +195,17 @@ def test_records_of_every_kind_round_first_and_lead_to_their_board(made, page):
     assert "Gap closed94 %" in page(f"records/{selection.id}.html").words
 
 
+def test_a_record_of_the_oracle_says_whose_lambda_it_has(made, page):
+    shown = page(f"records/{made.study[2].id}.html").words
+    assert "iffim on digits_mlp, with the oracle's λ:" in shown
+    assert "Selector surrogate, iffim on digits_mlp: regret 0.020" in page(f"records/{made.study[-1].id}.html").words
+
+
+def test_one_of_something_has_no_plural_and_short_work_is_in_seconds():
+    assert (formats.counted(1, "retrain"), formats.counted(1200, "retrain")) == ("1 retrain", "1,200 retrains")
+    assert (formats.process_time(12.34), formats.process_time(7200)) == ("12.3 process-seconds", "2.0 process-hours")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -277,6 +288,7 @@ def test_a_task_without_an_lds_shows_its_best_number_its_card_and_no_empty_colum
     matrix = overview.source.split('<table class="matrix">')[1].split("</thead>")[0]
     assert "digits_" in matrix
     assert "flipped" not in matrix
+    assert "No retrains, nothing to download." in page("downloads.html").words
     task = page("tasks/digits_mlp_flipped.html")
     assert "needs no retrains" in task.text
     assert "1,297 / 500" in task.text

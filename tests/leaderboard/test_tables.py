@@ -343,13 +343,20 @@ def test_selectors_are_averaged_and_listed():
         make_selection("iffim"),
         make_selection("trak", regret={"mean": 0.04, "ci95": [0.0, 0.1]}, rank_correlation=0.6),
         make_selection("datainf", **refused),
-        make_selection("iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None),
+        make_selection(
+            "iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None, gap_closed=-5.34
+        ),
+        make_selection("bm25", gap_closed=-5.34, regret=None),
     ).tasks.values()
     summary = {row.name: row for row in selector_summary(studies).rows}
     assert summary["surrogate"].cell("regret").value == pytest.approx(0.03), "the mean of 0.02 and 0.04"
     assert summary["gcv"].cell("regret").value == 0.3
     assert summary["gcv"].cell("surrogate").value == 0.02, "the surrogate's on the same pair"
-    assert summary["surrogate"].cell("failed").value == 1
+    assert summary["surrogate"].cell("failed").value == 2
+    assert (summary["surrogate"].cell("gap_closed").text, summary["gcv"].cell("gap_closed").text) == (
+        "94 %",
+        "< −100\u00a0%",
+    ), "the median, not led by one choice far below the default"
     chosen = selector_table(studies).rows[-1].cell("chosen")
     assert (chosen.text, chosen.note) == ("not applicable", "no spectrum")
 
