@@ -120,7 +120,7 @@ def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
 
 def mean_and_error(values: Sequence[float]) -> str:
     """Mean ± standard error."""
-    text = f"{fmean(values):.2f}"
+    text = fixed(fmean(values), 2)
     return f"{text} ± {stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else text
 
 

@@ -247,6 +247,14 @@ def why_not_selected(method: MethodStudy) -> str:
     return "λ, but no spectrum" if reason == "not applicable" else reason
 
 
+def absence(method: MethodStudy, variant: str) -> str:
+    """In words why a method has no LDS of a variant."""
+    entry = method.variants.get(variant)
+    if entry is not None:
+        return "implausible" if doubt(entry) else f"failed: {formats.category(entry.record.reason)}"
+    return why_not_selected(method) if variant in ("selected", "oracle") and method.variants else "not run"
+
+
 def start(method: MethodStudy) -> Entry[AttributionRecord] | None:
     """The record at which a choice beside other settings than the defaults starts, where there is one."""
     if (report := method.elsewhere) is None:

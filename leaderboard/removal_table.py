@@ -172,4 +172,4 @@ def _difference(selected: Pair | None, default: Pair | None) -> Cell:
     differences = [
         a - b for a, b in zip(formats.judged(selected[1].measured), formats.judged(default[1].measured), strict=True)
     ]
-    return Cell(formats.mean_and_error(differences).replace("-", formats.fixed(-1, 0)[0]), fmean(differences))
+    return Cell(formats.mean_and_error(differences), fmean(differences))

@@ -438,3 +438,17 @@ def test_methods_are_compared_by_the_paired_difference_of_their_records():
         assert task[variant]["differences"]["iffim trak"] == pytest.approx([expected.mean, *expected.ci95], abs=1e-6)
         assert task[variant]["scores"]["iffim"]["id"] == one.id
     assert "trak" not in task["selected"]["scores"]
+    assert task["default"]["scores"]["iffim"]["chosen"].startswith("λ = ")
+
+
+def test_a_comparison_says_why_a_method_has_no_score():
+    failed = make_record("datainf", status="failed", reason="timeout: not finished after 900 s")
+    elsewhere = make_record("datainf", 0.3, task__name="mnist_lr")
+    less = make_record("less", 0.3, hyperparameters={"epoch": 1})
+    found = comparison(site_of(make_record("iffim", 0.4), failed, elsewhere, less).tasks)["tasks"]
+    task = found["digits_mlp"]
+    assert task["headline"]["missing"] == {"datainf": "failed: timeout"}
+    assert task["selected"]["missing"] == {
+        "datainf": "default failed: timeout", "iffim": "ξ not run", "less": "no λ",
+    }  # fmt: skip
+    assert found["mnist_lr"]["default"]["missing"] == {"iffim": "not run", "less": "not run"}
