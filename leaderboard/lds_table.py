@@ -237,6 +237,8 @@ def why_not_selected(method: MethodStudy) -> str:
     """Why ξ picked no λ: the method has none, something failed, or nobody asked."""
     default, report = method.variants.get("default"), method.selection
     known = method.defaults or (method.main.record.hyperparameters if method.main else {})
+    if method.newest and method.newest.record.attributor.origin == "scores":
+        return "scores only"
     if REGULARIZATION not in known:
         return "no λ"
     if default and default.record.status == "failed":

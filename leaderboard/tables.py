@@ -112,6 +112,11 @@ class Row(Placed):
     family: str = ""
     fixed: bool = False
 
+    @property
+    def method(self) -> str:
+        """Name of its method; a version's own name goes on with its settings."""
+        return self.name.partition(", ")[0]
+
     def cell(self, key: str) -> Cell:
         """The cell of a column; empty where the row has none."""
         return self.cells.get(key, EMPTY)

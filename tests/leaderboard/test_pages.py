@@ -300,6 +300,21 @@ def test_a_leaderboard_names_the_methods_that_were_not_run(page):
     assert "iffim" not in words.partition("were not run here: ")[2].partition(".")[0]
 
 
+def test_an_attributors_page_has_its_versions_and_what_was_chosen_by_hand(tmp_path):
+    settings = {"regularization": 0.1, "fisher": "true"}
+    for record in (
+        make_record("ekfac", 0.4, hyperparameters=settings),
+        make_record("ekfac", 0.5, variant="custom", hyperparameters=settings | {"fisher": "empirical"}),
+        make_selection("ekfac", default__hyperparameters=settings | {"fisher": "blocks"}),
+    ):
+        write_record(record, tmp_path / "results")
+    build_board([tmp_path / "results"], tmp_path / "www")
+    shown = Page(tmp_path / "www" / "attributors" / "ekfac.html")
+    assert "Custom" in shown.words
+    assert "fisher = empirical, λ = 0.1" in shown.words
+    assert "digits_mlpfisher = blocks 0.200λ = 0.10.500λ = 0.010.520λ = 0.1" in shown.words
+
+
 def test_a_card_is_not_shown_for_another_fingerprint(tmp_path):
     write_record(make_use("mislabel", task__name="digits_mlp_flipped", ground_truth=None), tmp_path / "results")
     build_board([tmp_path / "results"], tmp_path / "www")
