@@ -131,7 +131,7 @@ class MethodStudy:
 
     @property
     def defaults(self) -> Mapping[str, Scalar]:
-        """Its default hyperparameters: those of their record, else the catalogue's; empty where neither knows it."""
+        """Its default hyperparameters: those of their record, else those that it declares; empty where neither is known."""
         known = self.variants.get("default")
         return known.record.hyperparameters if known else default_hyperparameters(self.attributor)
 
