@@ -139,7 +139,8 @@ def result(record: AnyRecord) -> str:
 
 def _removed(record: RemovalRecord) -> str:
     last = record.points[-1]
-    return f"{fmean(formats.judged(last.measured)):.1f} with {formats.percent(last.rate)} removed"
+    quantity = "accuracy" if "correct" in last.measured else "perplexity"
+    return f"{quantity} {fmean(formats.judged(last.measured)):.1f} with {formats.percent(last.rate)} removed"
 
 
 def _median(record: BrittlenessRecord) -> str:
