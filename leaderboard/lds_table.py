@@ -39,6 +39,7 @@ LDS_COLUMNS = (
 CUSTOM = Column("custom", "Custom", "LDS at hyperparameters chosen by hand, or of a score matrix; never ranks",
                 best_first="desc")  # fmt: skip
 
+NO_LAMBDA = "no λ"
 SEEN_ELSEWHERE = {"measured", "failed", "not run", "derived"}
 """What a row's numbers and the list of failures already say: a column with nothing else is hidden at first."""
 
@@ -240,7 +241,7 @@ def why_not_selected(method: MethodStudy) -> str:
     if method.newest and method.newest.record.attributor.origin == "scores":
         return "scores only"
     if REGULARIZATION not in known:
-        return "no λ"
+        return NO_LAMBDA
     if default and default.record.status == "failed":
         return f"default failed: {formats.category(default.record.reason)}"
     if report is None:
@@ -254,7 +255,8 @@ def absence(method: MethodStudy, variant: str) -> str:
     entry = method.variants.get(variant)
     if entry is not None:
         return "implausible" if doubt(entry) else f"failed: {formats.category(entry.record.reason)}"
-    return why_not_selected(method) if variant in ("selected", "oracle") and method.variants else "not run"
+    why = why_not_selected(method) if method.variants and variant in ("selected", "oracle") else ""
+    return why if variant == "selected" and why else NO_LAMBDA if why == NO_LAMBDA else "not run"
 
 
 def start(method: MethodStudy) -> Entry[AttributionRecord] | None:

@@ -131,7 +131,7 @@ class MethodStudy:
 
     @property
     def defaults(self) -> Mapping[str, Scalar]:
-        """Its default hyperparameters: those of their record, else those that it declares; empty where neither is known."""
+        """Its default hyperparameters: of their record, else as it declares them; empty where neither is known."""
         known = self.variants.get("default")
         return known.record.hyperparameters if known else default_hyperparameters(self.attributor)
 

@@ -451,4 +451,5 @@ def test_a_comparison_says_why_a_method_has_no_score():
     assert task["selected"]["missing"] == {
         "datainf": "default failed: timeout", "iffim": "ξ not run", "less": "no λ",
     }  # fmt: skip
+    assert task["oracle"]["missing"] == {"datainf": "not run", "iffim": "not run", "less": "no λ"}
     assert found["mnist_lr"]["default"]["missing"] == {"iffim": "not run", "less": "not run"}
