@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+from attriboard.leaderboard.formats import chosen_regularization
+from attriboard.leaderboard.lds_table import absence
 from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.scoring.differences import lds_difference
 
@@ -15,8 +17,8 @@ def comparison(tasks: Mapping[str, TaskStudy], n_methods: int = 60) -> dict[str,
 
     Returns:
         `methods`: names; `titles`: of those that are shown as something else; `tasks`: name → `ceiling`, and for each
-        variant `scores` (method → LDS, low, high, record,
-        λ) and `differences` ("a b" → a − b, low, high), a before b in the order of `methods`.
+        variant `scores` (method → LDS, low, high, record, λ, and λ in words), `missing` (method → why it has none) and
+        `differences` ("a b" → a − b, low, high), a before b in the order of `methods`.
     """
     graded = {name: study for name, study in tasks.items() if study.ceiling is not None}
     level: dict[str, float] = {}
@@ -42,11 +44,14 @@ def _entry(method: MethodStudy, variant: str) -> Any:
 
 
 def _of(study: TaskStudy, names: list[str], variant: str) -> dict[str, Any]:
-    found = {}
+    found, missing = {}, {}
     for name in names:
-        entry = _entry(study.methods[name], variant) if name in study.methods else None
+        method = study.methods.get(name, MethodStudy(name))
+        entry = _entry(method, variant)
         if entry is not None and entry.record.lds is not None:
             found[name] = entry
+        else:
+            missing[name] = absence(method, "default" if variant == "headline" else variant)
     scores = {
         name: {
             "lds": round(entry.record.lds.mean, 6),
@@ -54,6 +59,7 @@ def _of(study: TaskStudy, names: list[str], variant: str) -> dict[str, Any]:
             "high": round(entry.record.lds.ci95[1], 6),
             "id": entry.id,
             "regularization": entry.record.hyperparameters.get("regularization"),
+            "chosen": chosen_regularization(entry.record.hyperparameters),
         }
         for name, entry in found.items()
     }
@@ -61,4 +67,4 @@ def _of(study: TaskStudy, names: list[str], variant: str) -> dict[str, Any]:
     for a, b in combinations(found, 2):
         between = lds_difference(found[a].record.lds, found[b].record.lds)
         differences[f"{a} {b}"] = [round(value, 6) for value in (between.mean, *between.ci95)]
-    return {"scores": scores, "differences": differences}
+    return {"scores": scores, "missing": missing, "differences": differences}

@@ -10,7 +10,7 @@ from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Row, Table
 from attriboard.records.cost import RULES, SelectionCostRecord
 
-NAMES = {
+RULE_NAMES = {
     "between": "pooled correlations, ξ as a prior, between grid points",
     "pooled": "pooled correlations, ξ as a prior",
     "posterior": "pooled correlations",
@@ -26,6 +26,7 @@ class Average:
 
     Attributes:
         n: how many pairs of task and method.
+        n_all: how many have a record.
         budgets: numbers of retrains that all of them have.
         rules: rule → mean regret at each of them.
         picks: selector without single retrains → its mean regret; those that chose on all pairs.
@@ -33,6 +34,7 @@ class Average:
     """
 
     n: int
+    n_all: int
     budgets: Sequence[int]
     rules: dict[str, list[float]]
     picks: dict[str, float]
@@ -56,7 +58,7 @@ def cost_average(studies: Iterable[TaskStudy]) -> Average | None:
     kept = [record for pair, record in records.items() if pair in common] or list(records.values())
     means = {rule: [fmean(r.rules[rule].mean[r.budgets.index(k)] for r in kept) for k in budgets] for rule in rules}
     picks = {name: fmean(_regret(record, name) or 0.0 for record in kept) for name in sorted(compared)}
-    return Average(len(kept), budgets, means, picks, picks.pop("oracle", None))
+    return Average(len(kept), len(records), budgets, means, picks, picks.pop("oracle", None))
 
 
 def _regret(record: SelectionCostRecord, name: str) -> float | None:
@@ -67,13 +69,13 @@ def average_table(average: Average) -> Table:
     """One line per selector: without retrains, with k of them, and the oracle with all."""
     columns = [
         Column("k0", "No retrains", "Mean regret of a selector that looks at no retrain"),
-        *(Column(f"k{k}", f"{k}", f"Mean regret with {k} retrains") for k in average.budgets),
+        *(Column(f"k{k}", f"{k}", f"Mean regret with {formats.counted(k, 'retrain')}") for k in average.budgets),
         Column(ALL, "All", "Mean regret of the oracle, which has all retrains and tunes on calibration points"),
     ]
     rows = [
         Row(
             rule,
-            Cell(NAMES.get(rule, rule), rule),
+            Cell(RULE_NAMES.get(rule, rule), rule),
             {f"k{k}": _cell(mean) for k, mean in zip(average.budgets, means, strict=True)},
         )
         for rule, means in average.rules.items()
@@ -83,8 +85,9 @@ def average_table(average: Average) -> Table:
     if average.oracle is not None:
         rows.append(Row("oracle", Cell("oracle", "oracle"), {ALL: _cell(average.oracle)}))
     caption = (
-        f"Mean regret by number of retrains, over the same {average.n} pairs of task and method for every line. First "
-        "the rules that choose from retrains, then the selectors that need none."
+        f"Mean regret by number of retrains, over the same {average.n} pairs of method and task for every line: of "
+        f"{average.n_all} pairs, those on which every selector here chose. First the rules that choose from retrains, "
+        "then the selectors that need none."
     )
     heading = Column("selector", "Selector", numeric=False)
     return Table("average", caption, "selectors", heading, columns, rows)

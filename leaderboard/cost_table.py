@@ -10,6 +10,11 @@ from attriboard.records.cost import Pick, SelectionCostRecord
 
 SHOWN = (4, 8, 16)  # numbers of retrains with a column at first sight; others can be switched on
 TYPICAL = 8
+DEFINITIONS = (
+    "ω: what ξ must equal where LDS peaks, measured at ξ's λ with all masks; ξ is right where it is one half. Hidden: "
+    "what the grid misses, LDS at the peak of the parabola through the best grid point and its neighbors, above that "
+    "point's."
+)
 
 
 def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
@@ -24,7 +29,7 @@ def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
         Column("surrogate", "ξ", "Regret of ξ's λ: no retrain"),
         Column("omega", "ω", "At ξ's λ, from all masks, with a 95 % interval: ξ is right where it is one half"),
         *(
-            Column(f"k{k}", f"{k} retrains", "Mean and 90th percentile of the regret over draws", shown=k in SHOWN)
+            Column(f"k{k}", formats.counted(k, "retrain"), "Mean and 90th percentile of the regret", shown=k in SHOWN)
             for k in budgets
         ),
         Column("oracle", "Oracle", "Regret of the best λ on the calibration points, by all masks"),
@@ -43,9 +48,12 @@ def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
         )
         for entry in found
     ]
-    caption = "Regret of λ against the number of retrains that choose it. Below 0: a λ between grid points wins."
+    caption = (
+        "Regret of λ against the number of retrains that choose it, a row per pair of method and task. Below 0: a λ "
+        f"between grid points wins. {DEFINITIONS}"
+    )
     heading = Column("method", "Attributor", numeric=False)
-    return Table("costs", caption, "methods", heading, columns, rows, filtered_by="Task")
+    return Table("costs", caption, "pairs", heading, columns, rows, filtered_by="Task")
 
 
 def _cells(entry: Entry[SelectionCostRecord]) -> dict[str, Cell]:

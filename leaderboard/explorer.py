@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from attriboard.leaderboard.axes import Axis, make_axis
-from attriboard.leaderboard.curves import swept
+from attriboard.leaderboard.curves import all_failed, marked, swept
 from attriboard.leaderboard.study import MethodStudy, TaskStudy, configuration_key
 
 VARIANTS = ("default", "selected", "oracle", "custom")
@@ -27,6 +27,7 @@ def _method(method: MethodStudy) -> dict[str, Any]:
         "family": main.record.attributor.family if main else "",
         "axes": {name: _axis(axis) for name, axis in axes.items()},
         "home": [_index(axes[name], default.get(name)) for name in names],
+        "failed": all_failed([(entry.record.lds, entry.record.reason) for entry in method.points]),
         "names": names,
         "points": [_point(method, entry, axes) for entry in method.points] if names else [],
         "costs": _costs(method),
@@ -55,11 +56,7 @@ def _point(method: MethodStudy, entry: Any, axes: dict[str, Axis]) -> dict[str, 
     key = configuration_key(record.hyperparameters)
     if key in method.surrogates:
         point["xi"] = method.surrogates[key]
-    marks = [
-        name
-        for name in VARIANTS[:3]
-        if name in method.variants and configuration_key(method.variants[name].record.hyperparameters) == key
-    ]
+    marks = [name for name, configuration in marked(method).items() if configuration_key(configuration) == key]
     return point | ({"marks": marks} if marks else {})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from attriboard.contracts.question import Question
-from attriboard.records.files import AnyRecord
+from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord
 
 Scalar = bool | int | float | str | None
@@ -19,8 +19,10 @@ def fixed(value: float, digits: int = 3) -> str:
 
 
 def category(reason: str | None) -> str:
-    """The first word of a reason, for reading."""
-    return (reason or "").partition(":")[0].replace("_", " ")
+    """The first word of a reason, for reading; where a method says in one word why it does not apply, that word."""
+    first, *rest = [part.strip() for part in (reason or "").split(":")]
+    word = rest[0] if first == "not_applicable" and len(rest) > 1 else ""
+    return word if word.isalpha() else first.replace("_", " ")
 
 
 def percent(value: float) -> str:
@@ -28,11 +30,21 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %".replace("-", "−")
 
 
+def gap(closed: float) -> str:
+    """A share of the gap between default and oracle; far below the default only that."""
+    return percent(closed) if closed >= -1 else "< −100\u00a0%"
+
+
 def seconds(value: float) -> str:
     """A duration in seconds, to two or three digits."""
     if value < 0.005:
         return "< 0.01"
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def process_time(value: float) -> str:
+    """What processes took together: in hours, in seconds where that is less than a tenth of one."""
+    return f"{value / 3600:,.1f} process-hours" if value >= 360 else f"{seconds(value)} process-seconds"
 
 
 def megabytes(value: int) -> str:
@@ -50,6 +62,11 @@ def size(value: int) -> str:
 def count(value: int) -> str:
     """A whole number with thousands separators."""
     return f"{value:,}"
+
+
+def counted(value: int, noun: str) -> str:
+    """How many of something: `1 retrain`, `8 retrains`."""
+    return f"{count(value)} {noun}{'s' * (value != 1)}"
 
 
 def setting(value: Scalar) -> str:
@@ -78,6 +95,12 @@ def chosen_regularization(hyperparameters: Mapping[str, Scalar]) -> str:
     return "λ: method's rule" if value is None else f"λ = {short(value)}"
 
 
+def configuration(beside: Mapping[str, Scalar], hyperparameters: Mapping[str, Scalar]) -> str:
+    """What tells a configuration from the defaults, then its λ: `fisher = empirical, λ = 1e-8`."""
+    chosen = chosen_regularization(hyperparameters)
+    return ", ".join([*([settings(beside)] if beside else []), *([chosen] if chosen else [])])
+
+
 def settings(hyperparameters: Mapping[str, Scalar]) -> str:
     """A whole configuration on one line."""
     return ", ".join(f"{name} = {plain(value)}" for name, value in hyperparameters.items()) or "none"
@@ -97,7 +120,7 @@ def judged(measured: Mapping[str, Sequence[float]]) -> list[float]:
 
 def mean_and_error(values: Sequence[float]) -> str:
     """Mean ± standard error."""
-    text = f"{fmean(values):.2f}"
+    text = fixed(fmean(values), 2)
     return f"{text} ± {stdev(values) / math.sqrt(len(values)):.2f}" if len(values) > 1 else text
 
 
@@ -110,19 +133,11 @@ def original_command(record: AnyRecord) -> str:
     return shlex.join(words)
 
 
-def citation(record: AnyRecord, identity: str, url: str) -> str:
-    """A BibTeX entry that quotes one record."""
-    title = f"AttriBoard record {identity}: {record.attributor.name} on {record.task.name}"
-    lines = [
-        f"@misc{{attriboard-{identity},",
-        f"  title  = {{{title.replace('_', chr(92) + '_')}}},",
-        "  author = {{The AttriBoard authors}},",
-        f"  year   = {{{record.created[:4]}}},",
-        f"  note   = {{Task version {record.task.version}, fingerprint {record.task.fingerprint[:12]}}},",
-    ]
-    if url:
-        lines.append(f"  url    = {{{url}records/{identity}.html}},")
-    return "\n".join([*lines, "}"])
+def variant(record: AttributionRecord | AnyUse) -> str:
+    """How a record's hyperparameters came about."""
+    if record.variant == "oracle":
+        return "with the oracle's λ"
+    return f"{record.variant} by {record.selector}" if record.selector else record.variant
 
 
 def reproducing_command(record: AnyRecord) -> str:

@@ -75,7 +75,7 @@ def all_histories(study: TaskStudy) -> dict[str, History]:
         versions = [_version(old, new) for old, new in zip(before, entries, strict=True)]
         record = entries[-1].record
         point = getattr(record, "variant", "") == "sweep"
-        history = History(entries[-1].row, _what(record), point, versions[::-1])
+        history = History(entries[-1].row, what(record), point, versions[::-1])
         found |= {entry.id: history for entry in entries}
     return found
 
@@ -102,7 +102,8 @@ def _question(record: AnyRecord) -> tuple[str, ...]:
     return tuple(question)
 
 
-def _what(record: AnyRecord) -> str:
+def what(record: AnyRecord) -> str:
+    """What a record answers, as in `LDS, default`."""
     if isinstance(record, SelectionRecord):
         return f"Choice of {record.selector}"
     if isinstance(record, SelectionCostRecord):
@@ -138,7 +139,8 @@ def result(record: AnyRecord) -> str:
 
 def _removed(record: RemovalRecord) -> str:
     last = record.points[-1]
-    return f"{fmean(formats.judged(last.measured)):.1f} with {formats.percent(last.rate)} removed"
+    quantity = "accuracy" if "correct" in last.measured else "perplexity"
+    return f"{quantity} {fmean(formats.judged(last.measured)):.1f} with {formats.percent(last.rate)} removed"
 
 
 def _median(record: BrittlenessRecord) -> str:
@@ -147,7 +149,9 @@ def _median(record: BrittlenessRecord) -> str:
 
 
 def _cost(record: SelectionCostRecord) -> str:
-    return f"regret {formats.fixed(record.headline[1].mean[-1], 4)} with {record.budgets[-1]} retrains"
+    return (
+        f"regret {formats.fixed(record.headline[1].mean[-1], 4)} with {formats.counted(record.budgets[-1], 'retrain')}"
+    )
 
 
 _RESULTS: dict[str, Callable[[Any], str]] = {

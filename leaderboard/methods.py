@@ -44,6 +44,11 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads((FOLDER / "catalogue.json").read_text(encoding="utf-8"))}
 
 
+def default_hyperparameters(name: str) -> dict[str, Any]:
+    """Those of a built-in attributor; empty for any other."""
+    return {known["name"]: known["default"] for known in catalogue().get(name, {}).get("hyperparameters", ())}
+
+
 @cache
 def method(name: str, paper: str) -> Method:
     """An attributor's introduction.

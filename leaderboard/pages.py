@@ -1,9 +1,8 @@
 """Site → pages: for every page its path, its template and what that needs."""
 
 import json
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.attributor_page import attributor
 from attriboard.leaderboard.badges import badge, badge_text
+from attriboard.leaderboard.citations import citation
 from attriboard.leaderboard.comparison import comparison
-from attriboard.leaderboard.cost_average import NAMES, Average, average_table, cost_average
-from attriboard.leaderboard.cost_table import cost_table
-from attriboard.leaderboard.curves import Curve, curves
+from attriboard.leaderboard.cost_average import RULE_NAMES, Average, average_table, cost_average
+from attriboard.leaderboard.cost_table import DEFINITIONS, cost_table
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
-from attriboard.leaderboard.history import all_histories, histories
+from attriboard.leaderboard.history import all_histories
+from attriboard.leaderboard.lds_table import headline_result
 from attriboard.leaderboard.markdown import render_markdown
+from attriboard.leaderboard.methods import catalogue, paper_link
 from attriboard.leaderboard.methods import method as introduction
-from attriboard.leaderboard.methods import paper_link
-from attriboard.leaderboard.metrics import METRICS, Metric, headline_result
+from attriboard.leaderboard.metrics import METRICS
 from attriboard.leaderboard.plots.curves import curve_figure
 from attriboard.leaderboard.plots.questions import questions_figure
 from attriboard.leaderboard.plots.selection_cost import average_figure, cost_figure
@@ -32,20 +33,22 @@ from attriboard.leaderboard.questions import (
     Plane,
     correlation_table,
     matrix_table,
-    method_matrix,
     picks_table,
 )
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
-from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, Scalar, TaskStudy, question_of
+from attriboard.leaderboard.study import CONTROLS, HEADLINE_SELECTOR, MethodStudy, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
+from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import AttributionRecord, SelectionRecord
 from attriboard.scoring.ceiling import LEAST
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_FAILURES = 30  # records listed on an attributor's page, per task and reason
+OFFERED = [name for name in catalogue() if name not in CONTROLS and ":" not in name]
+"""Built-in methods; those of other libraries have a colon."""
 
 
 Page = Callable[..., tuple[str, str]]
@@ -64,7 +67,7 @@ def render_site(site: Site) -> Iterator[tuple[str, str]]:
     for study in site.tasks.values():
         yield from _task_pages(site, study, page)
     for name, by_task in site.attributors.items():
-        yield page(f"attributors/{name}.html", "attributor.html", **_attributor(site, name, by_task))
+        yield page(f"attributors/{name}.html", "attributor.html", **attributor(site, name, by_task))
     for document in site.documents.values():
         html = render_markdown(document.text, site.documents, document.pictures)
         yield page(f"docs/{document.name}.html", "document.html", document=document, html=html)
@@ -76,7 +79,8 @@ def _overviews(site: Site, page: Page) -> Iterator[tuple[str, str]]:
     """Pages over all tasks."""
     studies = site.tasks.values()
     figures = [(study, figure) for study in studies if (figure := _cost_figure(study)) is not None]
-    yield page("index.html", "index.html", figures=[(c, curve_figure(c)) for c in site.showcase])
+    drawn = [(curve, curve_figure(curve)) for curve in site.showcase]
+    yield page("index.html", "index.html", figures=drawn, short=shortfalls(studies), far=FAR)
     average = cost_average(studies)
     yield page(
         "selectors.html",
@@ -118,16 +122,18 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
     yield f"data/{name}.js", explorer_script(study)
     for metric in METRICS:
         if (table := site.tables[name].get(metric.key)) is not None:
-            table = replace(table, bibliography=_bibliography(study))
+            table = replace(table, bibliography=_bibliography(study, table))
             path = f"leaderboards/{name}-{metric.key}.html"
-            yield page(path, "leaderboard.html", study=study, metric=metric, table=table)
+            absent = [method for method in OFFERED if method not in {row.method for row in table.rows}]
+            context = {"study": study, "metric": metric, "table": table, "absent": absent, "n_offered": len(OFFERED)}
+            yield page(path, "leaderboard.html", **context)
     for method in study.run:
         if text := badge_text(name, method):
             yield f"badges/{name}-{method.name}.svg", badge(*text)
 
 
 def _average_figure(average: Average) -> Markup:
-    rules = {NAMES.get(rule, rule): means for rule, means in average.rules.items()}
+    rules = {RULE_NAMES.get(rule, rule): means for rule, means in average.rules.items()}
     return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR))
 
 
@@ -148,10 +154,24 @@ def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
         "drawing": drawing,
         "command": formats.reproducing_command(record),
         "original": formats.original_command(record),
-        "citation": formats.citation(record, entry.id, site.url),
+        "citation": citation(record, entry.id, site.url),
+        "boards": _boards(site, entry),
+        "rule_names": RULE_NAMES,
+        "definitions": DEFINITIONS,
         "superseded": entry.id in site.superseded,
         "history": all_histories(study)[entry.id],
     }
+
+
+def _boards(site: Site, entry: Entry[AnyRecord]) -> list[tuple[str, str]]:
+    """Pages on which a record's number stands: path and label."""
+    record = entry.record
+    if entry.id in site.superseded or question_of(record):
+        return []
+    kind = "attribution" if isinstance(record, SelectionRecord) else record.kind
+    metrics = [metric for metric in METRICS if metric.kind == kind and metric.key in site.tables[record.task.name]]
+    found = [(f"leaderboards/{record.task.name}-{m.key}.html", f"{record.task.name}, {m.title}") for m in metrics]
+    return found + [("selectors.html", "Selectors")] * isinstance(record, SelectionRecord | SelectionCostRecord)
 
 
 def _environment(site: Site) -> Environment:
@@ -166,7 +186,9 @@ def _environment(site: Site) -> Environment:
         "breakable": lambda name: breakable(site.titles.get(str(name), str(name))),
         "chosen": formats.chosen_regularization,
         "count": formats.count,
+        "counted": formats.counted,
         "fixed": formats.fixed,
+        "gap": formats.gap,
         "inline_code": inline_code,
         "judged": formats.judged,
         "json_text": json_text,
@@ -174,10 +196,12 @@ def _environment(site: Site) -> Environment:
         "paper_link": paper_link,
         "percent": formats.percent,
         "plain": formats.plain,
+        "process_time": formats.process_time,
         "question": formats.question,
         "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,
+        "variant": formats.variant,
         "zip": zip,
         "size": formats.size,
     }
@@ -217,12 +241,12 @@ def _distributions(study: TaskStudy) -> list[tuple[MethodStudy, Markup]]:
     ]
 
 
-def _bibliography(study: TaskStudy) -> dict[str, str]:
+def _bibliography(study: TaskStudy, table: Table) -> dict[str, str]:
     found = {}
-    for method in study.run:
-        paper = method.newest.record.attributor.paper if method.newest else ""
-        if bibtex := introduction(method.attributor, paper).bibtex:
-            found[method.name] = bibtex
+    for row in table.rows:
+        newest = study.methods[name].newest if (name := row.method) in study.methods else None
+        if newest and (bibtex := introduction(newest.record.attributor.name, newest.record.attributor.paper).bibtex):
+            found[row.name] = bibtex
     return found
 
 
@@ -245,98 +269,3 @@ def _attributor_rows(site: Site) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (row["control"], row["family"], row["parent"] or row["name"], row["name"]))
-
-
-def _attributor(site: Site, name: str, by_task: dict[str, MethodStudy]) -> dict[str, Any]:
-    family, paper = site.identity(name)
-    one = next(iter(by_task.values()))
-    found = {task: curves(task, method, site.tasks[task].ceiling) for task, method in by_task.items()}
-    hyperparameters: dict[str, list[tuple[Curve, Markup]]] = {}
-    for task_curves in found.values():
-        for curve in task_curves:
-            hyperparameters.setdefault(curve.axis.name, []).append((curve, curve_figure(curve)))
-    origin = next((m.newest.record.attributor.origin for m in by_task.values() if m.newest), "builtin")
-    return {
-        "name": name,
-        "family": family,
-        "paper": paper,
-        "origin": origin,
-        "intro": introduction(one.attributor, paper),
-        "by_task": by_task,
-        "questions": [matrix for plane in site.planes if (matrix := method_matrix(plane, name)) is not None],
-        "uses": _uses(site, name),
-        "mine": one.mine,
-        "parent": one.parent,
-        "relatives": _relatives(site, one),
-        "histories": {task: again for task in by_task if (again := histories(site.tasks[task], name))},
-        "commands": _commands(origin, by_task),
-        "failures": {task: _failures(method) for task, method in by_task.items() if method.failures},
-        "figures": hyperparameters,
-        "badges": {task: text for task, method in by_task.items() if (text := badge_text(task, method))},
-    }
-
-
-def _relatives(site: Site, method: MethodStudy) -> list[str]:
-    """The row that a method is a version of; of one that is none, its versions."""
-    if method.parent:
-        return [method.parent] if method.parent in site.attributors else []
-    return [name for name, by_task in site.attributors.items() if next(iter(by_task.values())).parent == method.name]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One reason, and the records that failed for it: how each differs from the others, and its id."""
-
-    reason: str
-    shared: str
-    records: Sequence[tuple[str, str]]
-    n_more: int
-
-
-def _failures(method: MethodStudy) -> list[Failure]:
-    """What failed, by reason; each reason is listed once."""
-    groups: dict[str, list[tuple[Mapping[str, Scalar], str]]] = {}
-    for entry in method.failures:
-        groups.setdefault(entry.record.reason or "", []).append((entry.record.hyperparameters, entry.id))
-    found = []
-    for reason, members in groups.items():
-        first = members[0][0]
-        shared = {k: v for k, v in first.items() if all(other.get(k, ...) == v for other, _ in members)}
-        own = [({k: v for k, v in settings.items() if k not in shared}, identity) for settings, identity in members]
-        records = [(formats.settings(what) if what else identity[:10], identity) for what, identity in own]
-        found.append(
-            Failure(reason, formats.settings(shared), records[:MAX_FAILURES], max(0, len(records) - MAX_FAILURES))
-        )
-    return found
-
-
-def _uses(site: Site, name: str) -> list[tuple[Metric, list[str]]]:
-    """Leaderboards beside those of LDS that an attributor is on: metric and tasks."""
-    found = [
-        (metric, [task for task, tables in site.tables.items() if _has_row(tables.get(metric.key), name)])
-        for metric in METRICS[1:]
-    ]
-    return [(metric, tasks) for metric, tasks in found if tasks]
-
-
-def _has_row(table: Table | None, name: str) -> bool:
-    return table is not None and any(row.name == name for row in table.rows)
-
-
-def _commands(origin: str, by_task: dict[str, MethodStudy]) -> list[str]:
-    """What makes an attributor's records again, task by task."""
-    commands = []
-    for task, method in by_task.items():
-        if origin == "scores":
-            commands.append(f"attriboard score {task} SCORES.safetensors")
-            continue
-        kinds = ["run"] * bool(method.attributions) + ["select"] * bool(method.selections)
-        kinds += sorted({entry.record.kind for entry in method.uses})
-        named = f"./{method.attributor}.py" if origin == "file" else method.attributor
-        some = "".join(f" --parameters {shlex.quote(pattern)}" for pattern in method.parameters)
-        if method.costs:
-            commands.append(f"attriboard report selection-cost {task} --method {named}{some}")
-        commands += [
-            f"attriboard {kind} {task} {named}{some}{' --selector all' * (kind == 'select')}" for kind in kinds
-        ]
-    return commands

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard import formats
+from attriboard.leaderboard.lds_table import lds_cell, rank_methods
 from attriboard.leaderboard.method_rows import method_row
-from attriboard.leaderboard.metrics import lds_cell, rank_methods
 from attriboard.leaderboard.study import MethodStudy, Scalar, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import LdsResult
@@ -23,6 +23,7 @@ from attriboard.scoring.questions import RankCorrelation, Ranking, rank_correlat
 
 USUAL = "50pct-fresh"  # where no card is at hand
 SELECTED, DEFAULT = "selected", "default"
+ORDERED = "Rows are sorted by the mean LDS over the questions, λ by ξ; controls come last."
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,10 @@ def matrix_table(plane: Plane, variant: str) -> Table:
     ceilings = {t.name: Cell(formats.fixed(t.ceiling), t.ceiling) for t in plane.truths if t.ceiling is not None}
     rows.append(Row("ceiling", Cell("noise ceiling", "noise ceiling"), ceilings, fixed=True))
     what = "λ by ξ where the method has one, else the default" if variant == SELECTED else "default hyperparameters"
-    caption = f"LDS on {plane.task.name}, {what}; 95 % intervals. Methods that cannot be told apart share a rank."
+    caption = (
+        f"LDS on {plane.task.name}, {what}; 95 % intervals. Methods that cannot be told apart share a rank; "
+        "ranks count the methods listed here. " + ORDERED
+    )
     columns = [_column(truth) for truth in plane.truths]
     return Table(f"{plane.task.name}-{variant}", caption, "methods", Column("method", "Attributor", numeric=False),
                  columns, rows)  # fmt: skip
@@ -203,7 +207,8 @@ def correlation_table(plane: Plane, variant: str) -> Table | None:
     chosen = "λ by ξ" if variant == SELECTED else "default hyperparameters"
     caption = (
         f"Do two questions rank alike on {plane.task.name}? Spearman's correlation over {len(names)} methods, "
-        f"{chosen}, with 95 % intervals over scoring points and masks."
+        f"{chosen}, with 95 % intervals over scoring points and masks. Questions of the same seed come first, small "
+        "removals before large ones."
     )
     heading = Column("truth", "Question", numeric=False)
     columns = [_column(truth) for truth in plane.truths]
@@ -237,7 +242,7 @@ def picks_table(plane: Plane) -> Table | None:
     columns = [Column("pick", "ξ's pick", "The same for every question: ξ sees no retrain")]
     caption = (
         f"Which λ is best for which question, on {plane.task.name}: the oracle's λ, and the LDS that ξ's pick gives "
-        "away there, with its 95 % interval."
+        "away there, with its 95 % interval. " + ORDERED
     )
     heading = Column("method", "Attributor", numeric=False)
     columns += [replace(_column(truth), best_first="asc") for truth in plane.truths]

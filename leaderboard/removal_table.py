@@ -1,7 +1,7 @@
 """Data selection: accuracy after the most helpful examples were removed, default beside selected."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from attriboard.leaderboard import formats
@@ -17,6 +17,7 @@ HINTS = {
     "selected": "At the λ that ξ picks without retraining",
     "oracle": "At the λ with the best LDS on calibration points: needs the retrains, never ranks",
 }
+TUNED_ON_LDS = "The oracle's λ is the one with the best LDS, not the best in this test."
 Pair = tuple[Entry[RemovalRecord], RemovalPoint]
 Found = dict[tuple[str, float], Pair]  # (variant, rate) → newest
 
@@ -69,8 +70,9 @@ def removal_table(study: TaskStudy) -> Table | None:
         f"{_measure(every[0][1].measured)}, mean over {'' if len(seeds) > 1 else f'{min(seeds)} '}seeds ± its "
         "standard error, on scoring points, after the training examples with the largest scores summed over "
         "calibration points were removed and models were retrained on the rest. "
-        f"The {'lower' if correct else 'higher'}, the better the method knew what mattered; what does less harm than "
-        "removal at random mattered less than average. Bold: what orders the rows."
+        f"The {'lower' if correct else 'higher'}, the better the method knew what mattered. Removals that hurt less "
+        "than random ones took out examples that mattered less than average. Difference: selected minus default, "
+        f"paired over seeds. Rows are sorted by the bold number. {TUNED_ON_LDS}"
     )
     heading = Column("method", "Attributor", numeric=False)
     return Table(
@@ -93,11 +95,11 @@ def _found(method: MethodStudy) -> Found:
     return found
 
 
-def _failed(method: MethodStudy) -> dict[str, str]:
-    """Variant → the failed record that is its newest."""
+def _failed(method: MethodStudy) -> dict[str, Cell]:
+    """Variant → the cell of the failed record that is its newest."""
     records = ((entry.record, entry.id) for entry in method.newest_uses.values())
     return {
-        record.variant: identity
+        record.variant: failed_cell(identity, record.reason)
         for record, identity in records
         if isinstance(record, RemovalRecord) and record.status == "failed" and _counts(record)
     }
@@ -123,7 +125,7 @@ def _row(
     study: TaskStudy,
     method: MethodStudy,
     found: Found,
-    failed: Mapping[str, str],
+    failed: Mapping[str, Cell],
     rates: Sequence[float],
     *,
     noted: bool,
@@ -133,9 +135,10 @@ def _row(
         for variant in VARIANTS:
             pair, key = found.get((variant, rate)), f"{variant}_{100 * rate:g}"
             if pair:
-                cells[key] = _cell(pair[1].measured, pair[0].id, noted=noted)
+                chosen = formats.chosen_regularization(pair[0].record.hyperparameters)
+                cells[key] = replace(_cell(pair[1].measured, pair[0].id, noted=noted), detail=chosen)
             elif variant in failed:
-                cells[key] = failed_cell(failed[variant])
+                cells[key] = failed[variant]
         cells[f"difference_{100 * rate:g}"] = _difference(found.get(("selected", rate)), found.get(("default", rate)))
     return method_row(study, method, cells)
 
@@ -169,4 +172,4 @@ def _difference(selected: Pair | None, default: Pair | None) -> Cell:
     differences = [
         a - b for a, b in zip(formats.judged(selected[1].measured), formats.judged(default[1].measured), strict=True)
     ]
-    return Cell(formats.mean_and_error(differences).replace("-", formats.fixed(-1, 0)[0]), fmean(differences))
+    return Cell(formats.mean_and_error(differences), fmean(differences))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, median
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.common import largest_common
@@ -40,7 +40,12 @@ SUMMARY = (
         "Over one subset for all: the pairs of task and attributor on which every selector with a number here chose",
     ),
     Column("worst", "Worst regret"),
-    Column("gap_closed", "Mean gap closed", "Where there is a gap", best_first="desc"),
+    Column(
+        "gap_closed",
+        "Median gap closed",
+        "Where there is a gap. The median: a mean is ruled by the few choices that are far worse than the default",
+        best_first="desc",
+    ),
     Column("rank_correlation", "Mean rank corr.", best_first="desc"),
     Column("seconds", "Mean seconds"),
     Column("failed", "Not applicable"),
@@ -116,7 +121,7 @@ def selector_summary(studies: Iterable[TaskStudy]) -> Table | None:
             if name in compared
             else EMPTY,
             "worst": Cell(formats.fixed(max(regrets)), max(regrets)) if regrets else EMPTY,
-            "gap_closed": _mean([r.gap_closed for r in records if r.gap_closed is not None], formats.percent),
+            "gap_closed": _median([r.gap_closed for r in records if r.gap_closed is not None]),
             "rank_correlation": _mean([r.rank_correlation for r in records if r.rank_correlation is not None]),
             "seconds": _mean([r.seconds for r in records if r.regret], formats.seconds),
         }
@@ -136,6 +141,10 @@ def _pair(record: SelectionRecord) -> tuple[str, str]:
 
 def _mean(values: Sequence[float], write: Callable[[float], str] = formats.fixed) -> Cell:
     return Cell(write(fmean(values)), fmean(values)) if values else EMPTY
+
+
+def _median(closed: Sequence[float]) -> Cell:
+    return Cell(formats.gap(median(closed)), median(closed)) if closed else EMPTY
 
 
 def _regret(record: SelectionRecord) -> float:
@@ -159,7 +168,7 @@ def _cells(entry: Entry[SelectionRecord]) -> dict[str, Cell]:
         low, high = map(formats.fixed, record.regret.ci95)
         cells["regret"] = Cell(formats.fixed(record.regret.mean), record.regret.mean, note=f"{low} to {high}")
     if record.gap_closed is not None:
-        cells["gap_closed"] = Cell(formats.percent(record.gap_closed), record.gap_closed)
+        cells["gap_closed"] = Cell(formats.gap(record.gap_closed), record.gap_closed)
     if record.rank_correlation is not None:
         cells["rank_correlation"] = Cell(formats.fixed(record.rank_correlation, 2), record.rank_correlation)
     return cells

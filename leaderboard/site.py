@@ -9,8 +9,9 @@ from itertools import groupby
 from pathlib import Path
 
 from attriboard.leaderboard.curves import Curve, curves
+from attriboard.leaderboard.lds_table import headline_result, rank_methods
 from attriboard.leaderboard.markdown import Picture, pictures, title_of
-from attriboard.leaderboard.metrics import METRICS, Metric, headline_result, rank_methods
+from attriboard.leaderboard.metrics import METRICS, Metric
 from attriboard.leaderboard.questions import Plane, planes
 from attriboard.leaderboard.reading import Bundle, Entry
 from attriboard.leaderboard.study import MethodStudy, TaskStudy, facts, studies
@@ -19,7 +20,6 @@ from attriboard.records.files import AnyRecord
 from attriboard.records.metasmoothness import Metasmoothness
 
 MATRIX_ROWS = 20
-EXCEPTION = 0.03  # how much worse than the default a selected LDS must be to be named on the overview
 HEADLINE_ORDER = ("iffim", "trak")
 DOCUMENT = re.compile(r"[a-z0-9_-]+")
 INDEX = "README.md"  # of the documents: what it links first comes first
@@ -37,12 +37,12 @@ class Document:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """A task on the overview: the leaders by LDS, or, where nothing has one, the best of its first leaderboard."""
+    """A task on the overview: the leaders by LDS, and, where nothing has one, those of its first leaderboard."""
 
     study: TaskStudy
     leaders: Sequence[MethodStudy]
     metrics: Sequence[Metric]
-    best: tuple[Row, Cell] | None
+    others: Sequence[tuple[Row, Cell]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Site:
         leaders.sort(key=lambda m: -(result.mean if (result := headline_result(m)) else -2.0))
         tables = self.tables[study.name]
         metrics = [metric for metric in METRICS if metric.key in tables]
-        return TaskSummary(study, leaders, metrics, tables[metrics[0].key].best if metrics else None)
+        return TaskSummary(study, leaders, metrics, tables[metrics[0].key].leaders if metrics else [])
 
     @cached_property
     def graded(self) -> list[str]:
@@ -186,17 +186,6 @@ class Site:
             if name in shown
         ]
         return nested(rows)
-
-    @cached_property
-    def exceptions(self) -> list[tuple[str, str, float, float]]:
-        """Where ξ̄'s choice is clearly worse than the default: task, method, LDS selected, LDS default."""
-        found = []
-        for task, study in self.tasks.items():
-            for method in study.methods.values():
-                selected, default = method.lds("selected"), method.lds("default")
-                if selected and default and default.mean - selected.mean >= EXCEPTION:
-                    found.append((task, method.name, selected.mean, default.mean))
-        return sorted(found, key=lambda one: one[2] - one[3])
 
     @cached_property
     def showcase(self) -> list[Curve]:

@@ -17,6 +17,7 @@ from attriboard.contracts.card import TaskCard
 from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.groundtruth.listing import BundleKind
+from attriboard.leaderboard.methods import default_hyperparameters
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
@@ -129,9 +130,30 @@ class MethodStudy:
         return next((self.variants[name] for name in ("selected", "default") if self.lds(name)), None)
 
     @property
+    def defaults(self) -> Mapping[str, Scalar]:
+        """Its default hyperparameters: of their record, else as it declares them; empty where neither is known."""
+        known = self.variants.get("default")
+        return known.record.hyperparameters if known else default_hyperparameters(self.attributor)
+
+    def beside(self, hyperparameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """What differs from the defaults in a configuration, λ aside."""
+        known = self.defaults
+        return {
+            name: value
+            for name, value in hyperparameters.items()
+            if name != REGULARIZATION and name in known and known[name] != value
+        }
+
+    @property
     def selection(self) -> Entry[SelectionRecord] | None:
-        """The headline selector's report."""
-        return self.selections.get(HEADLINE_SELECTOR)
+        """The headline selector's report of a choice that starts from the defaults."""
+        return None if self.elsewhere else self.selections.get(HEADLINE_SELECTOR)
+
+    @property
+    def elsewhere(self) -> Entry[SelectionRecord] | None:
+        """The headline selector's report where its choice starts from other settings than the defaults, λ aside."""
+        found = self.selections.get(HEADLINE_SELECTOR)
+        return found if found and self.beside(found.record.default.hyperparameters) else None
 
     @property
     def failures(self) -> list[Entry[AttributionRecord | AnyUse]]:

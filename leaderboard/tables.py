@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from attriboard.leaderboard.formats import category
+
 
 @dataclass(frozen=True)
 class Column:
@@ -51,6 +53,7 @@ class Cell:
         drawing: finished markup below.
         badge: draws the text as a badge of this kind (ok, failed, quiet), or sets one after it (control, yours).
         emphasis: whether it is the number that orders its row.
+        interval: the ends of the number's 95 % interval, where they alone tell methods apart.
     """
 
     text: str = "—"
@@ -62,14 +65,15 @@ class Cell:
     drawing: Markup | None = None
     badge: str = ""
     emphasis: bool = False
+    interval: tuple[float, float] | None = None
 
 
 EMPTY = Cell()
 
 
-def failed_cell(record: str) -> Cell:
-    """In place of a number that there is none of: a badge that leads to the record with the reason."""
-    return Cell("failed", None, link=Link(f"records/{record}.html"), badge="failed")
+def failed_cell(record: str, reason: str | None) -> Cell:
+    """In place of a number that there is none of: a badge with the reason in a word, which leads to the record."""
+    return Cell("failed", None, note=category(reason), link=Link(f"records/{record}.html"), badge="failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,11 @@ class Row(Placed):
     family: str = ""
     fixed: bool = False
 
+    @property
+    def method(self) -> str:
+        """Name of its method; a version's own name goes on with its settings."""
+        return self.name.partition(", ")[0]
+
     def cell(self, key: str) -> Cell:
         """The cell of a column; empty where the row has none."""
         return self.cells.get(key, EMPTY)
@@ -143,10 +152,17 @@ class Table:
         return sorted({row.family for row in self.rows if row.family and not row.fixed})
 
     @property
-    def best(self) -> tuple[Row, Cell] | None:
-        """The first row that is a method and has a number that it is ordered by, and that number."""
-        found = ((row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis)
-        return next(found, None)
+    def leaders(self) -> list[tuple[Row, Cell]]:
+        """The first method with the number that it is ordered by, and those whose interval overlaps that number's."""
+        found = [(row, cell) for row in self.rows if not row.fixed for cell in row.cells.values() if cell.emphasis]
+        return [one for one in found if one is found[0] or _overlap(found[0][1], one[1])]
+
+
+def _overlap(first: Cell, other: Cell) -> bool:
+    """Whether the intervals of two numbers have a value in common."""
+    if first.interval is None or other.interval is None:
+        return False
+    return first.interval[0] <= other.interval[1] and other.interval[0] <= first.interval[1]
 
 
 def in_order(rows: Iterable[Row], keys: Sequence[str], best: str) -> list[Row]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.method_rows import method_row
 from attriboard.leaderboard.reading import Entry
+from attriboard.leaderboard.removal_table import TUNED_ON_LDS
 from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import Cell, Column, Link, Row, Table, failed_cell, in_order
 from attriboard.records.uses import INFLUENCES, BrittlenessRecord, DownstreamRecord, MislabelRecord, QldRecord
@@ -37,7 +38,7 @@ def brittleness_table(study: TaskStudy) -> Table | None:
     caption = (
         "How many training examples, in the order of the point's own scores, must be removed before most retrains get "
         "it wrong: the median over points. The fewer, the better the method knew what held the prediction up. "
-        "Bold: what orders the rows."
+        f"Rows are sorted by the bold number. {TUNED_ON_LDS}"
     )
     return _table(caption, columns, in_order(rows, ("selected", "default"), "asc"))
 
@@ -69,7 +70,8 @@ def qld_table(study: TaskStudy) -> Table | None:
     caption = (
         f"Each test point's own top {100 * fraction:g} % of the training examples ({first.n_removed:,}) are removed "
         f"and a model is retrained with the same seed: by how much more the point's {target} drops than under random "
-        "removals, mean over points with its 95 % interval by Student's t. 0 is chance. Bold: what orders the rows."
+        "removals, mean over points with its 95 % interval by Student's t. 0 is chance. Rows are sorted by "
+        "the bold number."
     )
     return _table(caption, columns, in_order(rows, ("selected", "default"), "desc"))
 
@@ -89,7 +91,7 @@ def mislabel_table(study: TaskStudy) -> Table | None:
     caption = (
         "The probability that a training example with a wrong label is more suspicious than one with the right label, "
         "with DeLong's 95 % interval. Self: influence of an example on itself. Summed: minus the scores summed over "
-        "calibration points. Bold: what orders the rows."
+        "calibration points. Rows are sorted by the bold number."
     )
     keys = [f"{variant}_{by}" for variant in ("selected", "default") for by in ("self", "summed")]
     return _table(caption, columns, in_order(rows, keys, "desc"))
@@ -123,25 +125,28 @@ def _columns(key: str, what: str, best: str, variants: Sequence[str]) -> list[Co
 def _median(entry: Entry[BrittlenessRecord]) -> Cell:
     record, link = entry.record, Link(f"records/{entry.id}.html")
     if record.status == "failed":
-        return failed_cell(entry.id)
-    median = record.median_removed
+        return failed_cell(entry.id, record.reason)
+    median, detail = record.median_removed, formats.chosen_regularization(record.hyperparameters)
     confirmed = record.share_confirmed
     note = f"{len(record.points)} points" + (
         f", {formats.percent(confirmed)} confirmed" if confirmed is not None else ""
     )
     if median is None:
-        return Cell(f"> {record.sizes[-1]:,}", math.nextafter(record.sizes[-1], math.inf), note=note, link=link)
-    return Cell(f"{median:g}", median, note=note, link=link)
+        return Cell(
+            f"> {record.sizes[-1]:,}", math.nextafter(record.sizes[-1], math.inf), note=note, detail=detail, link=link
+        )
+    return Cell(f"{median:g}", median, note=note, detail=detail, link=link)
 
 
 def _drops(entry: Entry[QldRecord], variant: str) -> dict[str, Cell]:
     record = entry.record
     if record.drop is None or record.ci95 is None:
-        return {variant: failed_cell(entry.id)}
+        return {variant: failed_cell(entry.id, record.reason)}
     low, high = map(formats.fixed, record.ci95)
     note = f"{low} to {high}, {len(record.test_points)} points"
+    detail, link = formats.chosen_regularization(record.hyperparameters), Link(f"records/{entry.id}.html")
     return {
-        variant: Cell(formats.fixed(record.drop), record.drop, note=note, link=Link(f"records/{entry.id}.html")),
+        variant: Cell(formats.fixed(record.drop), record.drop, note=note, detail=detail, link=link),
         f"{variant}_harmed": Cell(formats.percent(record.share_harmed), record.share_harmed),
         f"{variant}_loss": Cell(formats.fixed(record.loss_rise), record.loss_rise),
     }
@@ -150,9 +155,10 @@ def _drops(entry: Entry[QldRecord], variant: str) -> dict[str, Cell]:
 def _auc(entry: Entry[MislabelRecord]) -> Cell:
     record = entry.record
     if record.auc is None or record.ci95 is None:
-        return failed_cell(entry.id)
+        return failed_cell(entry.id, record.reason)
     low, high = map(formats.fixed, record.ci95)
-    return Cell(formats.fixed(record.auc), record.auc, note=f"{low} to {high}", link=Link(f"records/{entry.id}.html"))
+    detail, link = formats.chosen_regularization(record.hyperparameters), Link(f"records/{entry.id}.html")
+    return Cell(formats.fixed(record.auc), record.auc, f"{low} to {high}", detail, link, interval=record.ci95)
 
 
 def _table(caption: str, columns: list[Column], rows: list[Row]) -> Table:

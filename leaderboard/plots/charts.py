@@ -55,11 +55,19 @@ def filled(name: str, values: Mapping[str, Any], colors: Mapping[str, str] = PRI
         if isinstance(part, str) and part.startswith("$"):
             return fill(known[part[1:]])
         if isinstance(part, dict):
-            return {key: fill(value) for key, value in part.items()}
+            whole = {key: fill(value) for key, value in part.items()}
+            return whole | (
+                {"layer": [layer for layer in whole["layer"] if _has_data(layer)]} if "layer" in whole else {}
+            )
         return [fill(value) for value in part] if isinstance(part, list) else part
 
     chart: Chart = fill(f"${name}")
     return chart
+
+
+def _has_data(layer: Any) -> bool:
+    """Whether a layer draws anything; an empty one would leave its scales without a domain, and so without an end."""
+    return not (isinstance(layer, dict) and layer.get("data", {}).get("values") == [])
 
 
 def svg(chart: Chart) -> str:

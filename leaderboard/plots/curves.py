@@ -19,7 +19,9 @@ PAGE_SIZE: dict[str, Any] = {"width": 360, "height": 190, "xi_height": 74, "dot"
 
 
 def curve_figure(curve: Curve) -> Markup:
-    """The figure inside a page, in the colors of its theme; readable without scripts."""
+    """The figure inside a page, in the colors of its theme; readable without scripts. A sentence where all failed."""
+    if curve.failure:
+        return Markup('<p class="reason">{}.</p>').format(curve.failure)
     names = {name: f"{name} {_score(point)}" for name, point in curve.marks.items()}
     chart = curve_chart(curve, curve.axis.name, names, PAGE_SIZE, PAGE)
     return inline(chart, describe(curve))

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.formats import fixed, seconds
+from attriboard.leaderboard.formats import counted, fixed, seconds
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline, series_colors
 from attriboard.records.cost import SelectionCostRecord
 
@@ -107,7 +107,7 @@ def average_figure(budgets: Sequence[int], rules: Mapping[str, Sequence[float]],
         "budget_title": "retrains (log)",
     }
     said = "; ".join(
-        f"{name} {fixed(means[0])} with {budgets[0]} retrains, {fixed(means[-1])} with {budgets[-1]}"
+        f"{name} {fixed(means[0])} with {counted(budgets[0], 'retrain')}, {fixed(means[-1])} with {budgets[-1]}"
         for name, means in rules.items()
     )
     without = "" if xi is None else f"ξ {fixed(xi)} without retrains; "
@@ -129,6 +129,7 @@ def _described(records: Sequence[SelectionCostRecord]) -> str:
         free = record.picks.get(SURROGATE)
         without = "" if free is None or free.regret is None else f"ξ {fixed(free.regret)}, "
         said.append(
-            f"{record.title}: {without}{fixed(rule.mean[0])} with {first} retrains, {fixed(rule.mean[-1])} with {last}"
+            f"{record.title}: {without}{fixed(rule.mean[0])} with {counted(first, 'retrain')}, "
+            f"{fixed(rule.mean[-1])} with {last}"
         )
     return f"Mean regret of λ on {records[0].task.name}; " + "; ".join(said)

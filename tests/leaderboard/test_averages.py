@@ -42,6 +42,7 @@ def test_the_average_is_over_the_same_pairs_for_every_line():
     assert average.rules["best"] == pytest.approx([0.15, 0.08885, 0.03])
     assert average.picks == {"default": 0.3, "surrogate": 0.05}, "gcv chose nowhere"
     assert average.oracle == 0.0
+    assert "same 2 pairs of method and task for every line: of 2 pairs" in average_table(average).caption
     rows = {row.name: row for row in average_table(average).rows}
     assert list(rows) == ["between", "best", "surrogate", "default", "oracle"], "the best first"
     assert rows["best"].cell("k8").text == "0.0889"

@@ -98,7 +98,7 @@ def test_points_of_a_sweep_have_their_history_on_their_own_pages_only():
     [
         (make_record(status="failed", reason="not_applicable: no kernel"), "failed: not applicable"),
         (make_selection(), "regret 0.020"),
-        (make_removal(level=0.9), "85.0 with 50 % removed"),
+        (make_removal(level=0.9), "accuracy 85.0 with 50 % removed"),
         (make_use("mislabel"), "AUC 0.950"),
         (make_use("brittleness"), "11 removals"),
         (make_use("qld"), "drop 1.167"),

@@ -24,6 +24,7 @@ from attriboard.contracts.card import load_card
 from attriboard.groundtruth.listing import BundleRegistry, write_listing
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.board import build_board
+from attriboard.leaderboard.citations import citation
 from attriboard.records.files import write_record
 from attriboard.records.metasmoothness import Metasmoothness, SmoothnessRow, write_metasmoothness
 
@@ -77,7 +78,10 @@ def records() -> SimpleNamespace:
         brittleness=make_use("brittleness"),
         qld=make_use("qld"),
         mislabel=make_use("mislabel"),
-        without_truth=make_use("mislabel", **flipped, task__fingerprint=fingerprint),
+        without_truth=[
+            make_use("mislabel", name, **flipped, task__fingerprint=fingerprint, auc=auc, ci95=[auc - 0.01, auc + 0.01])
+            for name, auc in (("iffim", 0.95), ("trak", 0.935), ("less", 0.9))
+        ],
         hostile=hostile(),
         cost=make_cost(),
         old_cost=make_cost(created="2025-01-01T00:00:00Z", retrain_seconds=9.0),
@@ -149,8 +153,57 @@ def test_a_record_page_rounds_first_says_its_rank_and_can_be_cited(made, site, p
     assert f"{ranked.lds.mean:.3f}" in first
     assert f"{ranked.lds.mean}<" not in first, "exact values come later"
     assert re.search(r"Rank by LDS</dt><dd><a href=\"../leaderboards/digits_mlp-lds.html\">\d+ of \d+</a>", first)
-    assert f"@misc{{attriboard-{ranked.id}," in shown.source
+    low, high = ranked.lds.ci95
+    entry = shown.text.partition(f"@misc{{attriboard-{ranked.id},")[2].partition("Provenance")[0]
+    assert (
+        f"iffim on digits\\_mlp, selected ($\\lambda$ = 0.01): LDS {ranked.lds.mean:.3f} [{low:.3f}, {high:.3f}]"
+        in entry
+    )
+    assert f"url    = {{{URL}records/{ranked.id}.html}}" in entry
     assert "data-copy" in shown.source
+
+
+def test_a_failed_record_is_not_cited(made, page):
+    assert "Cite this number" not in page(f"records/{made.failed.id}.html").text
+
+
+def test_without_an_address_a_citation_names_the_record():
+    record = make_use("mislabel")
+    found = citation(record, record.id, "")
+    assert "iffim on digits\\_mlp, mislabel detection, by self-influence, default" in found
+    assert "AUC 0.950 [0.940, 0.960]" in found
+    assert f"howpublished = {{AttriBoard record {record.id}}}" in found
+
+
+def test_records_of_every_kind_round_first_and_lead_to_their_board(made, page):
+    selection = made.study[-1]
+    exact = {
+        "selection": (selection, "0.9375"),
+        "removal": (made.removal, str(made.removal.fit_seconds)),
+        "qld": (made.qld, str(made.qld.drop)),
+        "mislabel": (made.mislabel, str(made.mislabel.peak_bytes)),
+        "brittleness": (made.brittleness, str(made.brittleness.fit_seconds)),
+        "selection_cost": (made.cost, "0.33"),
+    }
+    for kind, (record, number) in exact.items():
+        shown = page(f"records/{record.id}.html")
+        first, _, rest = shown.source.partition("<summary>Exact values")
+        assert number.replace(",", "") in rest.replace(",", ""), kind
+        board = {"selection": "leaderboards/digits_mlp-lds", "selection_cost": "selectors"}
+        assert f'href="../{board.get(kind, f"leaderboards/digits_mlp-{kind}")}.html"' in first, kind
+    assert "regret 0.020" in page(f"records/{selection.id}.html").words
+    assert "Gap closed94 %" in page(f"records/{selection.id}.html").words
+
+
+def test_a_record_of_the_oracle_says_whose_lambda_it_has(made, page):
+    shown = page(f"records/{made.study[2].id}.html").words
+    assert "iffim on digits_mlp, with the oracle's λ:" in shown
+    assert "Selector surrogate, iffim on digits_mlp: regret 0.020" in page(f"records/{made.study[-1].id}.html").words
+
+
+def test_one_of_something_has_no_plural_and_short_work_is_in_seconds():
+    assert (formats.counted(1, "retrain"), formats.counted(1200, "retrain")) == ("1 retrain", "1,200 retrains")
+    assert (formats.process_time(12.34), formats.process_time(7200)) == ("12.3 process-seconds", "2.0 process-hours")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +246,9 @@ def test_what_choosing_costs_is_a_table_and_a_figure_of_the_newest_record(made, 
 def test_a_record_of_what_choosing_costs_has_every_rule_and_pick(made, page):
     shown = page(f"records/{made.cost.id}.html").words
     assert "What choosing regularization of iffim on digits_mlp costs: 3 grid points, 200 random draws" in shown
-    assert "1 grid points failed" in shown
+    assert "1 grid point failed and is left out" in shown
+    assert "pooled correlations, ξ as a prior, between grid points between" in shown, "the rule in words, and its name"
+    assert "ω: what ξ must equal where LDS peaks" in shown
     assert "0.0400 90 %: 0.0900" in shown
     assert "not_applicable: no kernel" in shown
     assert f"attriboard run {made.cost.id}.json" in page(f"records/{made.cost.id}.html").text
@@ -229,13 +284,35 @@ def test_superseded_records_keep_their_page(made, page):
 
 def test_a_task_without_an_lds_shows_its_best_number_its_card_and_no_empty_column(page):
     overview = page("index.html")
-    assert "0.950 AUC of finding wrong labels" in overview.words
+    assert "0.950 AUC of finding wrong labels iffim, trak" in overview.words, "their intervals overlap"
     matrix = overview.source.split('<table class="matrix">')[1].split("</thead>")[0]
     assert "digits_" in matrix
     assert "flipped" not in matrix
+    assert "No retrains, nothing to download." in page("downloads.html").words
     task = page("tasks/digits_mlp_flipped.html")
     assert "needs no retrains" in task.text
     assert "1,297 / 500" in task.text
+
+
+def test_a_leaderboard_names_the_methods_that_were_not_run(page):
+    words = page(BOARD).words
+    assert re.search(r"\d+ of \d+ built-in methods were not run here: .*\bastra\b", words)
+    assert "iffim" not in words.partition("were not run here: ")[2].partition(".")[0]
+
+
+def test_an_attributors_page_has_its_versions_and_what_was_chosen_by_hand(tmp_path):
+    settings = {"regularization": 0.1, "fisher": "true"}
+    for record in (
+        make_record("ekfac", 0.4, hyperparameters=settings),
+        make_record("ekfac", 0.5, variant="custom", hyperparameters=settings | {"fisher": "empirical"}),
+        make_selection("ekfac", default__hyperparameters=settings | {"fisher": "blocks"}),
+    ):
+        write_record(record, tmp_path / "results")
+    build_board([tmp_path / "results"], tmp_path / "www")
+    shown = Page(tmp_path / "www" / "attributors" / "ekfac.html")
+    assert "Custom" in shown.words
+    assert "fisher = empirical, λ = 0.1" in shown.words
+    assert "digits_mlpfisher = blocks 0.200λ = 0.10.500λ = 0.010.520λ = 0.1" in shown.words
 
 
 def test_a_card_is_not_shown_for_another_fingerprint(tmp_path):
@@ -355,7 +432,7 @@ def test_links_resolve_and_nothing_is_loaded_from_elsewhere(kind, request):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             assert target.is_file(), (path, url)
             if parts.fragment and target.suffix == ".html" and "=" not in parts.fragment:
-                assert parts.fragment in pages[target].ids, (path, url)
+                assert unquote(parts.fragment) in pages[target].ids, (path, url)
     style = (site / "assets" / "board.css").read_text()
     assert "@import" not in style
     assert re.findall(r"url\(([^)]*)\)", style) == ['"stix-two-math.woff"']

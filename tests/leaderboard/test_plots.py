@@ -10,12 +10,15 @@ import pytest
 from leaderboard_records import make_cost, make_removal, make_use
 
 from attriboard.base.errors import InputError
+from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, filled, save_figure, svg, templates
 from attriboard.leaderboard.plots.curves import PAGE_SIZE, curve_chart, curve_figure
 from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, draw_surface, marks_of, sweep_curve
 from attriboard.leaderboard.plots.uses import draw_brittleness, draw_qld, draw_recall, draw_removal, draw_removal_sweep
+from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.removal_rows import removal_rows
+from attriboard.leaderboard.study import MethodStudy
 from attriboard.records.model import AttributionRecord
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "record-v1.json").read_text(encoding="utf-8"))
@@ -291,3 +294,18 @@ def test_regret_by_retrains_has_xi_at_zero_the_oracle_at_the_right_and_the_secon
     assert "<svg" in svg(chart)
     with pytest.raises(InputError, match="at least one record"):
         draw_selection_cost([], "nothing")
+
+
+def test_a_curve_without_a_mark_has_a_height():
+    """A layer without data would leave the scale of its legend without an end, and the drawing with it."""
+    drawn = svg(curve_chart(sweep_curve(path(xi=False), "regularization", Marks()), "λ", {}, PAGE_SIZE))
+    assert "Infinity" not in drawn
+    assert float(ET.fromstring(drawn).attrib["height"]) > 100
+
+
+def test_a_sweep_of_which_every_point_failed_is_a_sentence():
+    records = [make(None, regularization=value) for value in (0.1, 1.0, 10.0)]
+    method = MethodStudy("iffim", [Entry(record, record.id, Path()) for record in records])
+    assert curve_figure(curves("t", method, None)[0]) == (
+        '<p class="reason">All 3 configurations failed: nan: all rows.</p>'
+    )

@@ -9,7 +9,7 @@ from leaderboard_records import make_record, make_selection
 
 from attriboard.base.errors import InputError
 from attriboard.leaderboard.board import build_board
-from attriboard.leaderboard.metrics import lds_table
+from attriboard.leaderboard.lds_table import lds_table
 from attriboard.leaderboard.plots.questions import draw_questions
 from attriboard.leaderboard.questions import (
     DEFAULT,

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from leaderboard_records import make_record, make_removal, make_selection, make_study, make_use
 
+from attriboard.leaderboard import formats
 from attriboard.leaderboard.comparison import comparison
 from attriboard.leaderboard.curves import curves
 from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
+from attriboard.leaderboard.shortfalls import shortfalls
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import CONTROLS, MethodStudy
 from attriboard.leaderboard.tables import Row
@@ -121,14 +123,71 @@ def test_the_newest_record_of_a_variant_wins():
 
 
 def test_a_newer_selection_that_starts_elsewhere_does_not_replace_that_of_the_defaults():
-    default = make_record("iffim", 0.5)
+    default, chosen = make_record("iffim", 0.5), make_record("iffim", 0.6, **SELECTED)
     start = {"default__hyperparameters": default.hyperparameters}
     other = {"default__hyperparameters": default.hyperparameters | {"checkpoints": 5}}
     elsewhere = make_selection(
         "iffim", created="2027-12-01T00:00:00Z", **other, regret={"mean": 0.25, "ci95": [0.2, 0.3]}
     )
-    assert rows(default, elsewhere)["iffim"].cell("regret").value == 0.25
-    assert rows(default, elsewhere, make_selection("iffim", **start))["iffim"].cell("regret").value == 0.02
+    found = rows(default, chosen, elsewhere)
+    assert list(found)[:2] == ["iffim", "iffim, checkpoints = 5"]
+    assert texts(found["iffim"], "regret", "gap_closed") == ("—", "—")
+    version = found["iffim, checkpoints = 5"]
+    assert (version.parent, version.heading.text) == ("iffim", "iffim, checkpoints = 5")
+    assert texts(version, "rank", "default", "selected", "oracle", "regret") == (
+        "—", "0.200", "0.500", "0.520", "0.250",
+    )  # fmt: skip
+    assert version.cell("selected").detail == "λ = 0.01"
+    found = rows(default, chosen, elsewhere, make_selection("iffim", **start))
+    assert found["iffim"].cell("regret").value == 0.02
+    assert "iffim, checkpoints = 5" not in found
+
+
+def test_a_method_that_was_run_beside_its_defaults_alone_has_one_row_there():
+    settings = {"regularization": 0.0, "projection_dim": 4096}
+    custom = make_record("iffim", 0.1, variant="custom", hyperparameters=settings)
+    chosen = {"default__hyperparameters": settings, "selected__hyperparameters": settings | {"regularization": 10.0}}
+    found = rows(custom, make_selection("iffim", **chosen), make_record("trak"))
+    assert "iffim" not in found
+    row = found["iffim, projection_dim = 4096"]
+    assert row.parent == ""
+    assert (row.cell("default").value, row.cell("default").detail) == (custom.lds.mean, "λ = 0")
+    assert (row.cell("selected").text, row.cell("selected").detail) == ("0.500", "λ = 10")
+    assert texts(row, "seconds", "status", "custom") == ("3.75", "measured", "—")
+
+
+def test_what_was_chosen_by_hand_says_what_differs_from_the_defaults():
+    default = make_record("ekfac", hyperparameters={"regularization": 1e-8, "fisher": "true"})
+    by_hand = make_record(
+        "ekfac", 0.5, variant="custom", hyperparameters={"regularization": 0.1, "fisher": "empirical"}
+    )
+    assert rows(default, by_hand)["ekfac"].cell("custom").detail == "fisher = empirical, λ = 0.1"
+
+
+def test_a_dash_in_place_of_a_selected_score_has_its_reason():
+    def why(*records) -> str:
+        return rows(*records)[records[0].attributor.name].cell("selected").note
+
+    no_lambda, has_lambda = ({"hyperparameters": {name: 0.1}} for name in ("epoch", "regularization"))
+    failed = {"status": "failed", "reason": "timeout: not finished after 900 s"}
+    refused = {"status": "failed", "regret": None, "selected": None}
+    assert why(make_record("less", **no_lambda)) == "no λ"
+    assert why(make_record("astra", **has_lambda)) == "ξ not run"
+    assert why(make_record("astra", **has_lambda, **failed)) == "default failed: timeout"
+    spectrum = make_selection("astra", **refused, reason="not_applicable: no spectrum")
+    assert why(make_record("astra", **has_lambda), spectrum) == "λ, but no spectrum"
+    diverged = {"status": "failed", "reason": "not_applicable: diverged: scaling = 50"}
+    found = rows(
+        make_record("if_lissa", **has_lambda, **diverged),
+        make_record("if_lissa", **has_lambda, **SELECTED, **diverged),
+        make_selection("if_lissa", **refused, reason=diverged["reason"]),
+    )["if_lissa"]
+    for variant in ("default", "selected"):
+        assert (found.cell(variant).text, found.cell(variant).note) == ("failed", "diverged")
+
+
+def test_a_measured_row_without_seconds_says_so():
+    assert rows(make_record(score_seconds=None, fit_seconds=None))["iffim"].cell("seconds").note == "not timed"
 
 
 @pytest.mark.parametrize(
@@ -184,6 +243,7 @@ def test_data_selection_has_default_beside_selected():
     found = rows(*records, metric="removal")
     assert list(found) == ["nothing removed", "random subsets", "iffim", "trak", "datainf"]
     row = found["iffim"]
+    assert row.cell("selected_50").detail == formats.chosen_regularization(chosen.hyperparameters)
     assert texts(row, "default_50", "selected_50", "difference_50", "default_10") == (
         "88.00 ± 0.58", "80.00 ± 0.58", "−8.00 ± 0.00", "92.00 ± 0.58",
     )  # fmt: skip
@@ -224,6 +284,7 @@ def test_query_loss_differences_have_default_beside_selected_and_one_fraction():
     assert texts(iffim, "default", "default_harmed", "default_loss") == ("1.167", "67 %", "−0.040")
     assert texts(iffim, "selected", "selected_harmed", "selected_loss") == ("3.167", "100 %", "0.500")
     assert iffim.cell("default").note == "−3.000 to 5.000, 3 points"
+    assert iffim.cell("selected").detail.startswith("λ = ")
     assert texts(found["bad"], "default", "default_harmed") == ("failed", "—")
 
 
@@ -245,13 +306,35 @@ def test_brittleness_and_mislabel_detection_have_default_beside_selected():
     )  # fmt: skip
     assert brittle["iffim"].cell("default").note == "3 points, 50 % confirmed"
     assert texts(brittle["trak"], "default") == ("> 648",)
+    assert {brittle[name].cell("default").detail for name in ("iffim", "trak")} == {
+        formats.chosen_regularization(first.hyperparameters)
+    }
     wrong = rows(
         make_use("mislabel"),
         make_use("mislabel", by="summed", auc=0.7, ci95=[0.6, 0.8], **SELECTED),
         metric="mislabel",
     )["iffim"]
     assert (wrong.cell("default_self").value, wrong.cell("default_self").note) == (0.95, "0.940 to 0.960")
+    assert wrong.cell("selected_summed").detail.startswith("λ = ")
     assert (wrong.cell("selected_summed").value, wrong.cell("selected_summed").note) == (0.7, "0.600 to 0.800")
+
+
+def test_where_the_surrogate_falls_short_is_counted_by_a_stated_rule():
+    tuned = {"variant": "oracle", "selector": "oracle"}
+    worse = [make_record("worse", 0.5), make_record("worse", 0.3, **SELECTED), make_record("worse", 0.5, **tuned)]
+    far = [make_record("far", 0.1), make_record("far", 0.4, **SELECTED), make_record("far", 0.6, **tuned)]
+    fine = [make_record("fine", 0.1), make_record("fine", 0.4, **SELECTED), make_record("fine", 0.42, **tuned)]
+    given = [("worse", 0.2), ("far", 0.2001), ("fine", 0.02)]
+    reports = [make_selection(name, regret={"mean": mean, "ci95": [0.0, 0.3]}) for name, mean in given]
+    found = shortfalls(site_of(*worse, *far, *fine, *reports).tasks.values())
+    assert (found.n, found.n_worse, found.n_far) == (3, 1, 2)
+    assert [row.name for row in found.table.rows] == ["far on digits_mlp", "worse on digits_mlp"]
+    row = found.table.rows[0]
+    assert texts(row, "default", "selected", "oracle", "regret") == tuple(
+        f"{value:.3f}" for value in (*(record.lds.mean for record in far), 0.2)
+    )
+    assert row.cell("selected").detail.startswith("λ = ")
+    assert shortfalls(site_of(*fine, reports[-1]).tasks.values()) is None
 
 
 def test_selectors_are_averaged_and_listed():
@@ -260,13 +343,20 @@ def test_selectors_are_averaged_and_listed():
         make_selection("iffim"),
         make_selection("trak", regret={"mean": 0.04, "ci95": [0.0, 0.1]}, rank_correlation=0.6),
         make_selection("datainf", **refused),
-        make_selection("iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None),
+        make_selection(
+            "iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}, rank_correlation=None, gap_closed=-5.34
+        ),
+        make_selection("bm25", gap_closed=-5.34, regret=None),
     ).tasks.values()
     summary = {row.name: row for row in selector_summary(studies).rows}
     assert summary["surrogate"].cell("regret").value == pytest.approx(0.03), "the mean of 0.02 and 0.04"
     assert summary["gcv"].cell("regret").value == 0.3
     assert summary["gcv"].cell("surrogate").value == 0.02, "the surrogate's on the same pair"
-    assert summary["surrogate"].cell("failed").value == 1
+    assert summary["surrogate"].cell("failed").value == 2
+    assert (summary["surrogate"].cell("gap_closed").text, summary["gcv"].cell("gap_closed").text) == (
+        "94 %",
+        "< −100\u00a0%",
+    ), "the median, not led by one choice far below the default"
     chosen = selector_table(studies).rows[-1].cell("chosen")
     assert (chosen.text, chosen.note) == ("not applicable", "no spectrum")
 
@@ -282,6 +372,20 @@ def test_a_curve_without_points_at_the_default_is_drawn_where_the_selection_has_
     curve = next(c for c in found if c.axis.name == "projection_dim")
     assert curve.fixed == {"regularization": 1.0}
     assert curve.marks["selected"].value == 128
+
+
+def test_a_curve_beside_the_defaults_is_marked_where_its_choice_started_and_ended():
+    points = [{"projection_dim": 4096, "regularization": value} for value in (0.0, 0.01, 0.1, 1.0)]
+    swept = [make_record("iffim", variant="sweep", hyperparameters=point) for point in points]
+    chosen = make_selection(
+        "iffim",
+        default__hyperparameters=points[0],
+        selected__hyperparameters=points[1],
+        oracle__hyperparameters=points[2],
+    )
+    study = site_of(*swept, chosen).tasks["digits_mlp"].methods["iffim"]
+    marks = curves("t", study, None)[0].marks
+    assert {name: point.value for name, point in marks.items()} == {"default": 0.0, "selected": 0.01, "oracle": 0.1}
 
 
 def test_the_showcase_is_of_the_task_with_most_of_the_headline_attributors():
@@ -334,3 +438,18 @@ def test_methods_are_compared_by_the_paired_difference_of_their_records():
         assert task[variant]["differences"]["iffim trak"] == pytest.approx([expected.mean, *expected.ci95], abs=1e-6)
         assert task[variant]["scores"]["iffim"]["id"] == one.id
     assert "trak" not in task["selected"]["scores"]
+    assert task["default"]["scores"]["iffim"]["chosen"].startswith("λ = ")
+
+
+def test_a_comparison_says_why_a_method_has_no_score():
+    failed = make_record("datainf", status="failed", reason="timeout: not finished after 900 s")
+    elsewhere = make_record("datainf", 0.3, task__name="mnist_lr")
+    less = make_record("less", 0.3, hyperparameters={"epoch": 1})
+    found = comparison(site_of(make_record("iffim", 0.4), failed, elsewhere, less).tasks)["tasks"]
+    task = found["digits_mlp"]
+    assert task["headline"]["missing"] == {"datainf": "failed: timeout"}
+    assert task["selected"]["missing"] == {
+        "datainf": "default failed: timeout", "iffim": "ξ not run", "less": "no λ",
+    }  # fmt: skip
+    assert task["oracle"]["missing"] == {"datainf": "not run", "iffim": "not run", "less": "no λ"}
+    assert found["mnist_lr"]["default"]["missing"] == {"iffim": "not run", "less": "not run"}

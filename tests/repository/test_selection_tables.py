@@ -9,7 +9,7 @@ from functools import partial
 from generated import Passage, number, published
 
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.leaderboard.metrics import regret
+from attriboard.leaderboard.lds_table import regret
 from attriboard.leaderboard.study import MethodStudy
 from attriboard.records.model import AttributionRecord
 

@@ -6,7 +6,7 @@
 from generated import Passage, published
 
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.leaderboard.metrics import headline_result
+from attriboard.leaderboard.lds_table import headline_result
 from attriboard.leaderboard.study import SIGN_FLIPPED, TaskStudy
 
 
