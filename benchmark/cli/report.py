@@ -68,8 +68,7 @@ def sensitivity(
         emit({"task": card.name, "page": str(page), "panels": [vars(summary) for summary in summaries]})
         return
     for summary in summaries:
-        verdict = "holds" if summary.holds else "does not hold"
-        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {verdict}.")
+        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {summary.verdict}.")
         print(f"    {summary.sentence}")
     print(f"page: {page}")
 

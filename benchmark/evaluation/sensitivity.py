@@ -72,6 +72,13 @@ class PanelSummary:
     points: int
     failed: int
 
+    @property
+    def verdict(self) -> str:
+        """Whether the finding holds, as a sentence about it goes on."""
+        if self.holds is None:
+            return "cannot be told here"
+        return "holds here" if self.holds else "does not hold here"
+
 
 @dataclass(frozen=True, eq=False)
 class PanelSweep:
@@ -138,11 +145,10 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
     """Panels as Markdown, each with its figure, which lies beside the page, and its points."""
     parts = [f"# Sensitivity to hyperparameters: {title}\n"]
     for summary in summaries:
-        verdict = "holds here" if summary.holds else "does not hold here"
         failed = f", {summary.failed} of them failed" if summary.failed else ""
         heading = f"{summary.attributor}: {summary.finding}"
         parts.append(f"## ({summary.panel}) {heading}\n")
-        parts.append(f"{summary.sentence} The finding {verdict}. {summary.points} points{failed}.\n")
+        parts.append(f"{summary.sentence} The finding {summary.verdict}. {summary.points} points{failed}.\n")
         if summary.figure:
             parts.append(f"![{heading}]({summary.figure})\n")
         parts.append(f"{summary.table}\n")

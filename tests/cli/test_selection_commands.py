@@ -158,7 +158,7 @@ def test_report_writes_a_page_with_the_verdict_and_a_figure_and_reuses_its_recor
     assert page.count("\n| ") == 2 + 25  # a head, and each point is a row
     assert (tmp_path / "out" / panel["figure"]).is_file()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
-    assert "the regularization: holds." in run(*arguments, "--threads", "1").stdout
+    assert "the regularization: holds here." in run(*arguments, "--threads", "1").stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == before
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attriboard.evaluation.sensitivity import PANELS, points_table
+from attriboard.evaluation.sensitivity import PANELS, PanelSweep, panels_page, points_table
 from attriboard.evaluation.sweeps import parse_grid
 from attriboard.records.model import AttributionRecord
 
@@ -95,3 +95,15 @@ def test_points_of_two_hyperparameters_are_a_grid() -> None:
         "| 1e-09 | 0.300 | 0.100 |",
         "| 1 | 0.350 | – |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [((0.1, 0.4), "holds here"), ((0.39, 0.4), "does not hold here"), ((None, 0.4), "cannot be told here")],
+)
+def test_a_panel_with_too_few_scores_is_not_said_to_be_refuted(means: tuple[float | None, ...], verdict: str) -> None:
+    panel = next(panel for panel in PANELS if panel.key == "e")
+    records = [point(mean, epoch=epoch) for epoch, mean in enumerate(means, start=1)]
+    summary = PanelSweep(panel, "trak", ["epoch"], records, {}).summary(None)
+    assert summary.verdict == verdict
+    assert f"The finding {verdict}. 2 points" in panels_page("digits", [summary])
