@@ -25,9 +25,9 @@ def progress_bar(description: str, unit: Unit = "") -> Iterator[Progress]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),  # a name in brackets is no markup
         progress.BarColumn(),
-        progress.TextColumn("{task.fields[state]}"),
+        progress.TextColumn("{task.fields[state]}", markup=False),
     )
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=None, state="")

@@ -128,10 +128,11 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    # All as Text: a name in brackets is no markup.
+    table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold")
     for position, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if position in numeric else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if position in numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # as Text: a name in brackets is no markup
+        table.add_row(*map(Text, row))
     # A pipe has no width; wide enough that no cell is folded then.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -160,7 +160,7 @@ def show_tokens(lines: "Sequence[TokenLine]") -> None:
             shown = ", ".join(
                 f"{line.tokens[at].strip() or repr(line.tokens[at])} {line.scores[at]:+.2g}" for at in strongest
             )
-            console.print(f"    strongest: {shown}")
+            console.print(Text(f"    strongest: {shown}"))  # as Text: a token in brackets is no markup
 
 
 def _check_figure(path: Path, tokens: bool, form: str) -> None:

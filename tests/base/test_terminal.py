@@ -88,3 +88,15 @@ def test_work_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[st
     with pytest.raises(ValueError, match="broken"):
         broken()
     assert capsys.readouterr().err.splitlines() == ["work: 3 of 30"]
+
+
+def test_names_in_brackets_stay_whole_in_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.sys.stderr, "isatty", lambda: True, raising=False)
+    with Terminal().progress("a[/b].py on my[old]task") as progress:
+        progress.say("worker [red]")
+        progress(1, 2)
+    shown = capsys.readouterr().err
+    assert "a[/b].py on my[old]task" in shown
+    assert "1 of 2; worker [red]" in shown

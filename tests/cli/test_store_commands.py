@@ -80,3 +80,11 @@ def test_bad_input(attriboard, folder, arguments, message):
     done = attriboard("store", *arguments, "--json")
     assert done.code == 2
     assert message in done.document["error"]
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "st[old]", "st:smile:"])
+def test_a_folder_whose_name_looks_like_markup_is_named_as_it_is(attriboard, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    add(Path(name), shard("a", fingerprint=FINGERPRINT))
+    done = attriboard("store", "info", "--store", name)
+    assert (done.code, done.out.splitlines()[0].strip()) == (0, f"Stores in {name}")
