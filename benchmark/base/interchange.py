@@ -81,7 +81,7 @@ def write_bergson(folder: Path, scores: NDArray[np.floating[Any]]) -> None:
     table = np.zeros(rows, dtype=_layout(layout, count))
     for j in range(count):
         table[f"score_{j}"], table[f"written_{j}"] = scores[j], True
-    table.tofile(folder / "scores.bin")
+    (folder / "scores.bin").write_bytes(table.data)
     info = {"attribute_tokens": False, "num_items": rows, "num_rows": rows, "num_scores": count, "dtype": layout}
     (folder / "info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
     configuration = "steps:\n- score:\n    score_cfg:\n      higher_is_better: true\n"

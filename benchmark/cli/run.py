@@ -96,7 +96,7 @@ def run(
         _debug(workspace, job, graders, save)
     elif graded:
         _run_graded(workspace, graders, job, "custom" if values else "default", out, save, json)
-        if save_scores is not None and save_scores.is_file() and not json:
+        if save_scores is not None and not json:
             print(f"scores: {save_scores}")
     else:
         from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without

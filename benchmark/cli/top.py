@@ -89,14 +89,16 @@ def top(
 
 def _draw(figure: Path, task: "Task", found: "Proponents", lines: "Sequence[TokenLine]", title: str) -> None:
     """Tokens where there are any, else a sheet of the images."""
+    from attriboard.base.paths import replacing, write_atomically
     from attriboard.evaluation.examples import contact_sheet
     from attriboard.evaluation.tokens import tokens_figure, tokens_html
 
     if lines and figure.suffix == ".html":
-        figure.write_text(tokens_html(lines, title), encoding="utf-8")
+        write_atomically(figure, tokens_html(lines, title).encode())
         return
     drawn = tokens_figure(lines, title) if lines else contact_sheet(task, found)
-    drawn.savefig(figure, dpi=150)
+    with replacing(figure) as place:
+        drawn.savefig(place, dpi=150)
 
 
 def _document(

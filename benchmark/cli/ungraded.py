@@ -28,6 +28,7 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
     """
     from attriboard.base.errors import InputError
     from attriboard.base.interchange import write_bergson
+    from attriboard.base.paths import replacing
     from attriboard.base.scores import write_scores
 
     if path is None:
@@ -41,7 +42,8 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
 
     def save(outcome: "Outcome") -> None:
         if outcome.scores is not None:
-            (write_bergson if path.suffix == BERGSON else write_scores)(path, outcome.scores)
+            with replacing(path) as place:
+                (write_bergson if path.suffix == BERGSON else write_scores)(place, outcome.scores)
 
     return save
 
