@@ -67,7 +67,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch bundles, checked against the SHA-256 and size of the list; interrupted transfers resume."""
-    from attriboard.groundtruth.listing import BundleRegistry, cached_path, write_listing
+    from attriboard.groundtruth.listing import BundleRegistry, cached_path, changing_list, write_listing
 
     if offline:
         os.environ["ATTRIBOARD_OFFLINE"] = "1"
@@ -88,8 +88,10 @@ def pull(
                 path = registry.pull(entry, cached_path(entry), progress=progress)  # where every process looks for it
         documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
     if out:
-        listed = {e.key: e for e in (*BundleRegistry(out).entries, *wanted)}
-        write_listing(out, listed.values(), (*BundleRegistry(out).held_out, *registry.held_out))
+        with changing_list(out):
+            there = BundleRegistry(out)
+            listed = {e.key: e for e in (*there.entries, *wanted)}
+            write_listing(out, listed.values(), (*there.held_out, *registry.held_out))
     if json:
         emit(documents)
         return
