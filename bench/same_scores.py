@@ -224,10 +224,10 @@ def arguments(given: list[str]) -> argparse.Namespace:
 
 
 def main(given: list[str]) -> int:
-    """Compare; 0 where everything is the same."""
+    """Compare; 0 where something was compared and everything is the same."""
     chosen = arguments(given)
     commit = _git("rev-parse", "--verify", f"{chosen.against}^{{commit}}")
-    limit = chosen.at_most or float("inf")
+    limit = float("inf") if chosen.at_most is None else chosen.at_most
     found = cases(chosen.tasks, chosen.methods)
     left_out = [case for case in found if case.seconds > limit]
     for case in left_out:
@@ -247,6 +247,9 @@ def main(given: list[str]) -> int:
                 _report(case, before, now)
             theirs.close()
             ours.close()
+    if not total:
+        print(f"nothing was compared; {len(left_out)} cases left out", file=sys.stderr)
+        return 1
     print(
         f"{same} of {total} score matrices have the same bits as at {commit[:7]} "
         f"({platform.machine()}, torch {torch.__version__}, threads: {chosen.threads}); {len(left_out)} cases left out"
