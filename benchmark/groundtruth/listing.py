@@ -167,7 +167,7 @@ def write_listing(folder: Path, entries: Iterable[BundleEntry], held_out: Iterab
 
 @contextmanager
 def changing_list(folder: Path) -> Iterator[None]:
-    """Alone with a folder's list, from reading to writing it: of two processes that add to it, each adds to the other's.
+    """Alone with a folder's list, from reading to writing it: what another process adds to it stays.
 
     Raises:
         DataError: another process does not let go of it.

@@ -70,7 +70,7 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
         read_bergson(bergson_store(tmp_path / "tokens", SCORES, attribute_tokens=True))
     torn = bergson_store(tmp_path / "torn", SCORES)
     (torn / "scores.bin").write_bytes((torn / "scores.bin").read_bytes()[:-1])
-    with pytest.raises(FormatError, match="scores.bin must be 5 records of 24 bytes long"):
+    with pytest.raises(FormatError, match=r"scores\.bin must be 5 records of 24 bytes long"):
         read_bergson(torn)
     unfinished = bergson_store(tmp_path / "unfinished", SCORES)
     content = bytearray((unfinished / "scores.bin").read_bytes())
