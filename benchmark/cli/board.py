@@ -24,6 +24,7 @@ def build(
         typer.Option(
             help="Folder of bundles for the tasks' pages and downloads. By default the published one; with "
             "--results, none.",
+            exists=True,
             file_okay=False,
         ),
     ] = None,
@@ -43,10 +44,13 @@ def build(
     json: Json = False,
 ) -> None:
     """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
+    from attriboard.base.errors import InputError
     from attriboard.groundtruth.listing import published_folder
     from attriboard.leaderboard.board import build_board
     from attriboard.records.published import published_folders
 
+    if groundtruth and not (groundtruth / "registry.json").is_file():
+        raise InputError(f"--groundtruth {groundtruth}: no registry.json there, so it lists no bundles; leave it out")
     mine = [RESULTS] if with_my_results and RESULTS.is_dir() and not results else []
     bundles = groundtruth if results or groundtruth else published_folder()
     summary = build_board(results or published_folders(), out, bundles, url=url, mine=mine)

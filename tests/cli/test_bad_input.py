@@ -65,6 +65,8 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
             "executor = 'h': must be tcp://",
         ),
         ("board build --results nowhere", "nowhere: no such folder of records"),
+        ("board build --groundtruth nowhere", "'nowhere' does not exist"),
+        ("board build --groundtruth .", "--groundtruth .: no registry.json there, so it lists no bundles"),
         ("board serve nowhere", "nowhere: no index.html there"),
         ("bogus", "No such command 'bogus'"),
     ],
