@@ -26,15 +26,15 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
 
     registry = BundleRegistry(groundtruth)
     documents = [entry.model_dump(mode="json") | {"where": _where(registry, entry)} for entry in registry.entries]
+    documents += [c.model_dump(mode="json") | {"kind": "held-out", "where": "its owner"} for c in registry.held_out]
     if json:
         emit(documents)
         return
     rows = [
-        (d["task"], str(d["version"]), d["kind"], d.get("question", ""), f"{d['bytes']:,}", d["sha256"][:16],
-         d["where"], str(len(d["urls"])))
+        (d["task"], str(d["version"]), d["kind"], d.get("question", ""), f"{d['bytes']:,}" if "bytes" in d else "",
+         d["sha256"][:16], d["where"], str(len(d["urls"])) if "urls" in d else "")
         for d in documents
     ]  # fmt: skip
-    rows += [(c.task, str(c.version), "held-out", "", "", c.sha256[:16], "its owner", "") for c in registry.held_out]
     headings = ("task", "version", "kind", "question", "bytes", "SHA-256", "where", "URLs")
     show_table(f"Bundles of {registry.folder}", headings, rows, numeric=(1, 4, 7))
 

@@ -10,7 +10,7 @@ import typer
 
 from attriboard.base.terminal import Terminal, note
 from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits
-from attriboard.cli.shell import Json, command, emit
+from attriboard.cli.shell import Json, command, emit, no_document
 
 if TYPE_CHECKING:
     from attriboard.checking.problems import Problem, Report
@@ -191,6 +191,7 @@ def submit(
     from attriboard.records.published import published_folders
 
     if template:
+        no_document("--template", json)
         print(TEMPLATE, end="")
         return
     if method is None:

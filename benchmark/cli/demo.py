@@ -7,7 +7,7 @@ import typer
 
 from attriboard.base.terminal import note
 from attriboard.cli.options import open_workspace
-from attriboard.cli.shell import command, show_table
+from attriboard.cli.shell import Json, command, emit, show_table
 
 if TYPE_CHECKING:
     from attriboard.evaluation.selection import Study
@@ -31,6 +31,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Output folder for records and site.", file_okay=False)] = Path(
         "demo"
     ),
+    json: Json = False,
 ) -> None:
     """Score attributors on the embedded digits, choose λ without retraining, build a page: a few minutes."""
     from attriboard.evaluation.catalog import load_oracle
@@ -50,6 +51,10 @@ def demo(
             write_record(record, out / "results")
         studies.append(study)
     summary = build_board([out / "results"], out / "site")
+    if json:
+        records = [record.model_dump(mode="json") for study in studies for record in study.all_records]
+        emit({"task": TASK, "records": records, "index": str(summary.index)})
+        return
     _show(f"{bench.task.card.title}: LDS, noise ceiling {bench.grader.ceiling.mean:.3f}", studies)
     print("selected: λ by the surrogate ξ, without retraining; oracle: λ by the ground truth of calibration points")
     print(f"page: {summary.index.resolve()}")
