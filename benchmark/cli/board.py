@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attriboard.base.terminal import note
-from attriboard.cli.options import RESULTS
+from attriboard.cli.options import RESULTS, prepare_folder
 from attriboard.cli.shell import Json, command, emit
 
 app = typer.Typer(help="Build the static site.", no_args_is_help=True)
@@ -51,6 +51,7 @@ def build(
 
     if groundtruth and not (groundtruth / "registry.json").is_file():
         raise InputError(f"--groundtruth {groundtruth}: no registry.json there, so it lists no bundles; leave it out")
+    prepare_folder(out)
     mine = [RESULTS] if with_my_results and RESULTS.is_dir() and not results else []
     bundles = groundtruth if results or groundtruth else published_folder()
     summary = build_board(results or published_folders(), out, bundles, url=url, mine=mine)

@@ -10,7 +10,7 @@ import typer
 
 from attriboard.base.errors import InputError
 from attriboard.base.terminal import note, progress_bar
-from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
+from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
 from attriboard.cli.shell import DataDir, Json, command, emit, show_table
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def build(
         return
     # All are opened before anything is trained: a misspelled task is found now.
     builds = [_opened(task, registry, question, retraining, masks, repeats) for task in tasks]
+    prepare_folder(out)
     documents = []
     for one in builds:
         if device is not None:
@@ -215,6 +216,7 @@ def epochs(
     from attriboard.groundtruth.other_models import build_epochs
 
     workspace = open_workspace(task, sources, retraining=retraining)
+    prepare_folder(out)
     bundles = workspace.bundles
     bundles.start()
     name = workspace.task.card.name

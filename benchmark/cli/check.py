@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.base.terminal import Terminal, note
-from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits
+from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits, prepare_folder
 from attriboard.cli.shell import Json, command, emit, no_document
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def _run_again(folder: Path, report: "Report", again: RunAgain) -> "Report":
     if not report.ok:
         note("nothing was run again: the entry has errors")
         return report
+    prepare_folder(again.out)
     how = Rerun(
         again.run_again or "",
         again.code,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.base.terminal import note
-from attriboard.cli.options import open_workspace
+from attriboard.cli.options import open_workspace, prepare_folder
 from attriboard.cli.shell import Json, command, emit, show_table
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def demo(
     from attriboard.records.files import write_record
 
     bench = open_workspace(TASK)
+    prepare_folder(out)
     truth = bench.grader.truth.card
     note(f"{TASK}: {truth.n_masks} masks × {truth.n_repeats} repeats of ground truth, nothing to retrain")
     studies = []

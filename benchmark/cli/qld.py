@@ -16,6 +16,7 @@ from attriboard.cli.options import (
     TaskArgument,
     chosen_variants,
     open_workspace,
+    prepare_figure,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, show_table
@@ -66,6 +67,7 @@ def qld(
     workspace = open_workspace(task, sources, process, retraining)
     bench = QldBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
+    prepare_figure(figure)
     records = qld_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     card = workspace.task.card
     drawn = drawn_figure(lambda: draw_qld(records), figure or out / card.name / "qld")

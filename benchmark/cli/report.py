@@ -57,6 +57,8 @@ def sensitivity(
     from attriboard.evaluation.sensitivity import panels_page, sweep_panels
 
     workspace = open_workspace(task, sources, process)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     card, summaries = workspace.task.card, []
     for found in sweep_panels(workspace, panel or (), results):
         stem = out / f"{card.name}-{found.panel.key}-{found.attributor}"
@@ -94,7 +96,8 @@ def selection_cost(
     from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 
     workspace = open_workspace(task, sources, process)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     records = known_or_made_costs(workspace, method or ["iffim", "trak", "ekfac", "logra"], results)
     card = workspace.task.card
     figure = drawn_figure(lambda: draw_selection_cost(records, card.title), out / f"selection-cost-{card.name}")
@@ -131,9 +134,11 @@ def models(
     from attriboard.leaderboard.plots.ensembles import draw_ensembles
 
     workspace = open_workspace(task, sources, process, retraining)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     counts = count or COUNTS
     if publish is not None:
+        prepare_folder(publish, "--publish")
         publish_models(workspace, max(counts), publish)
         workspace = open_workspace(task, sources, process, retraining)  # which may look into that folder
     names = method or ["iffim", "trak"]
@@ -173,7 +178,7 @@ def metasmoothness(
     from attriboard.records.metasmoothness import write_metasmoothness
 
     workspace = open_workspace(task, sources, process, retraining)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
     found = metasmoothness(workspace, step or STEPS, directions, store=retraining.store)
     path = write_metasmoothness(found, results)
     if json:
@@ -215,6 +220,7 @@ def questions(
     from attriboard.records.published import published_folders
 
     card = load_task(task).card
+    prepare_folder(out)
     entries = read_entries(results or published_folders())
     bundles = read_bundles(groundtruth or published_folder())
     mine = [entry for entry in entries if entry.record.task.name == card.name]

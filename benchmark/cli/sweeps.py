@@ -23,6 +23,7 @@ from attriboard.cli.options import (
     checked_direction,
     open_workspace,
     parse_assignments,
+    prepare_figure,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
@@ -75,6 +76,7 @@ def sweep(
     workspace = open_workspace(task, sources, process, retraining)
     fixed = parse_assignments(hp or [])
     prepare_folder(out)
+    prepare_figure(figure)
     if metric == "lds":
         _sweep_lds(workspace, method, grids, fixed, out, figure, json)
         return

@@ -15,6 +15,7 @@ from attriboard.cli.options import (
     TaskArgument,
     open_workspace,
     parse_assignments,
+    prepare_file,
 )
 from attriboard.cli.shell import Json, command, emit, setting, show_table
 
@@ -176,6 +177,7 @@ def _check_figure(path: Path, tokens: bool, form: str) -> None:
     endings = (".png", ".html") if tokens else (".png",)
     if path.suffix not in endings or not path.parent.is_dir():
         raise InputError(f"--figure {path}: must end in {' or '.join(endings)} and lie in a folder that exists")
+    prepare_file(path, "--figure")
     if not tokens and form != "image":
         remedy = "add --tokens, or leave it out" if form == "text" else "leave it out"
         raise InputError(f"--figure {path}: the inputs of this task are no images; {remedy}")

@@ -23,6 +23,8 @@ from attriboard.cli.options import (
     chosen_variants,
     one_of,
     open_workspace,
+    prepare_figure,
+    prepare_file,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, setting, show_table
@@ -70,6 +72,8 @@ def removal(
     workspace = open_workspace(task, sources, process, retraining)
     bench = RemovalBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
+    prepare_figure(figure)
+    prepare_file(latex, "--latex")
     records, work = removal_records(workspace, bench, names, variants, out)
     card = workspace.task.card
     stem = out / card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
@@ -118,6 +122,7 @@ def brittleness(
     store = open_store(workspace.task, retraining.store)
     bench = BrittlenessBench(workspace.task, workspace.grader_if_any, plan, store)
     prepare_folder(out)
+    prepare_figure(figure)
     records = brittleness_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_brittleness(records), figure or out / name / "brittleness")
@@ -154,6 +159,7 @@ def mislabel(
     workspace = open_workspace(task, sources, process)
     bench = MislabelBench(workspace.task, workspace.grader_if_any, one_of("--by", by, BY))
     prepare_folder(out)
+    prepare_figure(figure)
     records = mislabel_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_recall(records), figure or out / name / f"mislabel-{bench.by}")

@@ -43,6 +43,24 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("check cards plain", "give one file, or one of attributor, record"),
         ("sweep digits_mlp iffim --grid regularization=1,2 --out plain/inside", "--out plain/inside: cannot be made"),
         ("select digits_mlp iffim --out plain/inside", "--out plain/inside: cannot be made: Not a directory"),
+        ("removal digits_mlp random --figure plain/x/y", "--figure plain/x: cannot be made: Not a directory"),
+        ("removal digits_mlp random --latex plain/x/y.tex", "--latex plain/x: cannot be made: Not a directory"),
+        ("removal digits_mlp random --latex .", "--latex .: is a folder; name a file in it"),
+        ("brittleness digits_mlp random --figure plain/x/y", "--figure plain/x: cannot be made"),
+        ("qld digits_mlp random --figure plain/x/y", "--figure plain/x: cannot be made"),
+        ("mislabel digits_mlp_flipped random --figure plain/x/y", "--figure plain/x: cannot be made"),
+        ("sweep digits_mlp iffim --grid regularization=1 --figure plain/x/y", "--figure plain/x: cannot be made"),
+        ("report sensitivity digits_mlp --out plain/x", "--out plain/x: cannot be made"),
+        ("report sensitivity digits_mlp --results plain/x", "--results plain/x: cannot be made"),
+        ("report selection-cost digits_mlp --results plain/x", "--results plain/x: cannot be made"),
+        ("report selection-cost digits_mlp --out plain/x", "--out plain/x: cannot be made"),
+        ("report models digits_mlp --publish plain/x", "--publish plain/x: cannot be made"),
+        ("report metasmoothness digits_mlp --results plain/x", "--results plain/x: cannot be made"),
+        ("report questions digits_mlp --out plain/x", "--out plain/x: cannot be made"),
+        ("groundtruth build digits_mlp --out plain/x", "--out plain/x: cannot be made"),
+        ("groundtruth epochs digits_mlp 1 --out plain/x", "--out plain/x: cannot be made"),
+        ("board build --out plain/x", "--out plain/x: cannot be made"),
+        ("demo --out plain/x", "--out plain/x: cannot be made"),
         ("run digits_mlp random --bogus", "No such option: --bogus"),
         ("run", "Missing argument 'TASK|RECORD'"),
         ("score digits_mlp missing.safetensors", "missing.safetensors: no such file"),
@@ -137,3 +155,5 @@ def test_an_unwritable_folder_is_found_out_before_the_work(attriboard, tmp_path,
     done = attriboard("run", "digits_mlp", "random", "--out", tmp_path)
     assert done.code == 2
     assert done.err == f"error: --out {tmp_path}: not writable\n"
+    scores = attriboard("run", "digits_mlp", "random", "--save-scores", tmp_path / "x.safetensors")
+    assert (scores.code, scores.err) == (2, f"error: --save-scores {tmp_path}: not writable\n")
