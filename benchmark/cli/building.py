@@ -250,10 +250,10 @@ def _use_device(device: str | None, retraining: Retraining) -> None:
         raise InputError(
             f"--device {device} with --executor: a cluster's workers train; set ATTRIBOARD_DEVICE in their environment"
         )
-    from attriboard.retraining.device import training_device
+    from attriboard.retraining.device import VARIABLE, usable_device
 
-    os.environ["ATTRIBOARD_DEVICE"] = device
-    training_device()  # what is wrong with it is found now
+    usable_device(device, f"--device {device}")  # what is wrong with it is found now
+    os.environ[VARIABLE] = device
 
 
 def _workspace(task: str, registry: "BundleRegistry", retraining: Retraining) -> "Workspace":

@@ -58,10 +58,14 @@ def top(
     No ground truth is needed. Tables are shown as rows, text with its tokens; --figure draws images. --tokens
     says which tokens of these examples matter: their scores add up to that of the example.
     """
+    from attriboard.base.errors import InputError
     from attriboard.evaluation.examples import form_of, rows
     from attriboard.evaluation.proponents import find_proponents
     from attriboard.evaluation.tokens import token_lines
 
+    condition = _condition(where)
+    if bool(test) == bool(condition):
+        raise InputError("--test, --where: give one of them, as in --test 7 or --where label=3")
     workspace = open_workspace(task, sources, process)
     if figure is not None:
         _check_figure(figure, tokens, form_of(workspace.task, workspace.task.load_data().train))
@@ -69,7 +73,7 @@ def top(
         workspace,
         method,
         test or [],
-        where=_condition(where),
+        where=condition,
         k=k,
         selected=selected,
         fixed=parse_assignments(hp or []),

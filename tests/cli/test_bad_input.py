@@ -61,6 +61,8 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("groundtruth epochs digits_mlp 1 --out plain/x", "--out plain/x: cannot be made"),
         ("board build --out plain/x", "--out plain/x: cannot be made"),
         ("demo --out plain/x", "--out plain/x: cannot be made"),
+        ("top digits_mlp random", "--test, --where: give one of them, as in --test 7 or --where label=3"),
+        ("top digits_mlp random --test 1 --where label=3", "--test, --where: give one of them"),
         ("run digits_mlp random --bogus", "No such option: --bogus"),
         ("run", "Missing argument 'TASK|RECORD'"),
         ("score digits_mlp missing.safetensors", "missing.safetensors: no such file"),
