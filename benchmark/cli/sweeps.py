@@ -21,6 +21,7 @@ from attriboard.cli.options import (
     Sources,
     TaskArgument,
     checked_direction,
+    one_of,
     open_workspace,
     parse_assignments,
     prepare_figure,
@@ -97,8 +98,8 @@ def _checked_grids(grid: Sequence[str] | None, metric: str, rate: float | None) 
     from attriboard.base.errors import InputError
     from attriboard.evaluation.sweeps import parse_grid
 
-    if metric not in ("lds", "removal") or (metric == "lds" and rate is not None):
-        raise InputError(f"--metric {metric}: must be lds or removal, and --rate goes with removal")
+    if one_of("--metric", metric, ("lds", "removal")) == "lds" and rate is not None:
+        raise InputError(f"--rate {rate:g}: goes with --metric removal; add that, or leave --rate out")
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     return [parse_grid(text) for text in grid]
