@@ -59,6 +59,11 @@ def duration(seconds: float) -> str:
     return f"{round(hours / 24)} days"
 
 
+def counted(count: int, noun: str) -> str:
+    """How many there are of something: "1 record", "1,297 records"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 SETTLED = 3.0
 """Seconds of work before its pace says anything: the first step loads libraries and warms caches."""
 

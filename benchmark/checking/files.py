@@ -85,7 +85,8 @@ def kind_of(path: Path) -> str:
         ".npy": "score matrix",
     }
     if path.suffix not in named:
-        raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(named)}")
+        known = f"its ending is {path.suffix}" if path.suffix else "it has no ending"
+        raise InputError(f"{path}: {known}, which says nothing of what it is; expected {', '.join(named)}")
     kind = named[path.suffix]
     return kind if isinstance(kind, str) else kind(path)
 

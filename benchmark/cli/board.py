@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from attriboard.base.terminal import note
+from attriboard.base.terminal import counted, note
 from attriboard.cli.options import RESULTS, prepare_folder
 from attriboard.cli.shell import Json, command, emit
 
@@ -60,9 +60,9 @@ def build(
               "n_mine": summary.n_mine})  # fmt: skip
     else:
         if mine:
-            said = "1 record of yours" if summary.n_mine == 1 else f"{summary.n_mine} records of yours"
-            note(f"with {said} in {RESULTS}; --published-only leaves them out")
-        print(f"{summary.n_records} records of {len(summary.tasks)} tasks; open {summary.index.resolve()}")
+            note(f"with {counted(summary.n_mine, 'record')} of yours in {RESULTS}; --published-only leaves them out")
+        what = f"{counted(summary.n_records, 'record')} of {counted(len(summary.tasks), 'task')}"
+        print(f"{what}; open {summary.index.resolve()}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import counted
 from attriboard.cli.options import (
     RESULTS,
     FigureStem,
@@ -106,9 +107,7 @@ def show_qld(records: "Sequence[QldRecord]", title: str) -> None:
     first = records[0]
     drop = f"drop of {first.target_in_words} ↑"
     headings = ("attributor", "variant", drop, "95 % interval", "harmed", "loss", "against default", "note")
-    n_points = max(len(record.test_points) for record in records)
-    heading = (
-        f"{title}: query loss difference, {n_points} points, each without its own top {first.n_removed:,} examples"
-    )
+    n_points, removed = max(len(record.test_points) for record in records), counted(first.n_removed, "example")
+    heading = f"{title}: query loss difference, {n_points} points, each without its own top {removed}"
     show_table(heading, headings, rows, numeric=(2, 3, 4, 5))
     print("drop: by how much more the target falls than under as many random removals with the same seed; 0 is chance")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import counted
 from attriboard.cli.options import (
     RESULTS,
     Balanced,
@@ -181,8 +182,8 @@ def _say(work: "Work | None", where: str, figure: Path | None) -> None:
 def say_work(work: "Work") -> None:
     """Print what retraining took."""
     rest = work.asked - work.done
-    kept = f", {rest} came from the store" if rest else ""
-    print(f"{work.asked} retrains needed, {work.done} trained in {work.seconds:.1f} s{kept}")
+    kept = f", {rest:,} came from the store" if rest else ""
+    print(f"{counted(work.asked, 'retrain')} needed, {work.done:,} trained in {work.seconds:.1f} s{kept}")
 
 
 def parse_rates(texts: Sequence[str]) -> tuple[float, ...]:
@@ -286,7 +287,9 @@ def show_brittleness(records: "Sequence[BrittlenessRecord]", title: str) -> None
     headings = ("attributor", "variant", "median removed", f"flipped within {largest}", "confirmed",
                 "against default", "note")  # fmt: skip
     n_points = max(len(record.points) for record in records)
-    show_table(f"{title}: fewest removals that flip {n_points} predictions", headings, rows, numeric=(2, 3, 4))
+    show_table(
+        f"{title}: fewest removals that flip {counted(n_points, 'prediction')}", headings, rows, numeric=(2, 3, 4)
+    )
     print("intervals: Clopper and Pearson, 95 %; confirmed: share of the flips that most fresh retrains repeat")
 
 

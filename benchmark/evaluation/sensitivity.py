@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attriboard.base.errors import InputError
+from attriboard.base.terminal import counted
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.evaluation.catalog import attributor_names
 from attriboard.evaluation.sweeps import parse_grid, sweep_points
@@ -148,7 +149,7 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
         failed = f", {summary.failed} of them failed" if summary.failed else ""
         heading = f"{summary.attributor}: {summary.finding}"
         parts.append(f"## ({summary.panel}) {heading}\n")
-        parts.append(f"{summary.sentence} The finding {summary.verdict}. {summary.points} points{failed}.\n")
+        parts.append(f"{summary.sentence} The finding {summary.verdict}. {counted(summary.points, 'point')}{failed}.\n")
         if summary.figure:
             parts.append(f"![{heading}]({summary.figure})\n")
         parts.append(f"{summary.table}\n")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attriboard.base import terminal
-from attriboard.base.terminal import State, Terminal, duration
+from attriboard.base.terminal import State, Terminal, counted, duration
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,10 @@ from attriboard.base.terminal import State, Terminal, duration
 )  # fmt: skip
 def test_a_duration_has_the_unit_that_suits_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_one_is_not_several() -> None:
+    assert [counted(n, "record") for n in (0, 1, 2, 1297)] == ["0 records", "1 record", "2 records", "1,297 records"]
 
 
 @given(st.floats(0.5, 1e7))

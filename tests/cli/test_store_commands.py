@@ -41,7 +41,9 @@ def test_info_pack_and_merge(attriboard, folder, tmp_path):
     other = tmp_path / "other"
     add(other, shard("b", "c", fingerprint=FINGERPRINT))
     merged = attriboard("store", "merge", "digits_mlp", other, "--json").document
+    add(tmp_path / "third", shard("d", fingerprint=FINGERPRINT))
     assert (merged["added"], merged["known"], merged["differing"]) == (1, 1, 0)
+    assert "1 retrain added" in attriboard("store", "merge", "digits_mlp", tmp_path / "third").out
     assert "0 retrains added, 2 were there with the same bits" in attriboard("store", "merge", "digits_mlp", other).out
 
 
