@@ -24,6 +24,7 @@ import torch
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.base.paths import write_atomically
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, read_records
 from attriboard.records.model import AttributionRecord, SelectionRecord
@@ -105,7 +106,7 @@ def cases(tasks: list[str], methods: list[str]) -> list[Case]:
 def _case(task: str, method: str, records: list[AnyRecord]) -> Case:
     runs = [one for one in records if isinstance(one, AttributionRecord) and one.variant == "default"]
     seconds = max((one.fit_seconds or 0.0 for one in runs), default=0.0)
-    choices = [one for one in records if isinstance(one, SelectionRecord) and one.selector == "surrogate"]
+    choices = [one for one in records if isinstance(one, SelectionRecord) and one.selector == HEADLINE_SELECTOR]
     chosen = [one for one in choices if one.selected is not None]
     if not chosen:
         return Case(task, method, None, ("default",), seconds)

@@ -34,7 +34,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Score attributors on the embedded digits, choose λ without retraining, build a page: a few minutes."""
-    from attriboard.evaluation.catalog import load_oracle
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
     from attriboard.evaluation.selection import study_selection
     from attriboard.leaderboard.board import build_board
     from attriboard.records.files import write_record
@@ -46,7 +46,7 @@ def demo(
     studies = []
     for position, name in enumerate(ATTRIBUTORS, start=1):
         note(f"[{position}/{len(ATTRIBUTORS)}] {name}")
-        job = bench.job(name, selectors=("surrogate",))
+        job = bench.job(name, selectors=(HEADLINE_SELECTOR,))
         study = study_selection(bench.task, bench.grader, job, load_oracle())
         for record in study.all_records:
             write_record(record, out / "results")

@@ -246,12 +246,14 @@ def _say_where(results: Path, figure: Path | None) -> None:
 
 def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
     """Mean regret (90th percentile) of every method: ξ without retrains, then by the number of retrains."""
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+
     budgets = sorted({k for record in records for k in record.budgets})
     rows = []
     for record in records:
         _, rule = record.headline
         by_budget = dict(zip(record.budgets, zip(rule.mean, rule.p90, strict=True), strict=True))
-        surrogate, oracle = record.picks.get("surrogate"), record.picks["oracle"]
+        surrogate, oracle = record.picks.get(HEADLINE_SELECTOR), record.picks["oracle"]
         cells = [f"{by_budget[k][0]:.4f} ({by_budget[k][1]:.4f})" if k in by_budget else "–" for k in budgets]
         free = "–" if surrogate is None or surrogate.regret is None else f"{surrogate.regret:.4f}"
         rows.append((record.attributor.name, free, *cells, f"{oracle.regret:.4f}", f"{record.retrain_seconds:.1f}"))

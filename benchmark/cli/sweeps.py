@@ -133,10 +133,12 @@ def _sweep_lds(
 
 
 def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+
     headings = (*names, "LDS", "95 % interval", "mean ξ", "note")
     rows = []
     for record in records:
-        lds, xi = record.lds, record.criteria.get("surrogate")
+        lds, xi = record.lds, record.criteria.get(HEADLINE_SELECTOR)
         rows.append(
             (
                 *(setting(record.hyperparameters[name]) for name in names),
@@ -211,12 +213,13 @@ def _sweep_removal(
 def _show_removal_points(
     graded: "Sequence[AttributionRecord]", removed: "Sequence[RemovalRecord]", names: Sequence[str], rate: float
 ) -> None:
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
     from attriboard.leaderboard.removal_rows import headline_quantity, written
 
     measured = next((r.points[0].measured for r in removed if r.points), {"correct": ()})
     rows = []
     for record, partner in zip(graded, removed, strict=True):
-        lds, xi = record.lds, record.criteria.get("surrogate")
+        lds, xi = record.lds, record.criteria.get(HEADLINE_SELECTOR)
         rows.append(
             (
                 *(setting(record.hyperparameters[name]) for name in names),
