@@ -1,6 +1,7 @@
 """Verdicts of the sensitivity panels, on made records whose answer is known."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def point(mean: float | None, **hyperparameters: Any) -> AttributionRecord:
     return AttributionRecord.model_validate(data)
 
 
-def surface(values: dict[tuple[int, float], float]) -> list[AttributionRecord]:
+def surface(values: Mapping[tuple[int, float], float | None]) -> list[AttributionRecord]:
     return [point(mean, projection_dim=d, regularization=λ) for (d, λ), mean in values.items()]
 
 
@@ -67,6 +68,15 @@ def test_a_dip_on_the_way_counts_although_the_last_dimension_is_the_best() -> No
 )
 def test_the_projection_finding_is_denied_where_it_fails(values: dict[tuple[int, float], float]) -> None:
     assert not JUDGES["c"](surface(values)).holds
+
+
+def test_a_failed_point_is_no_fall() -> None:
+    rising = {(64, 1e-9): 0.1, (128, 1e-9): None, (512, 1e-9): 0.3, (64, 1.0): 0.3, (128, 1.0): 0.3, (512, 1.0): 0.4}
+    verdict = JUDGES["c"](surface(rising))
+    assert verdict.holds is False
+    assert "LDS rises throughout, from 0.100 (d = 64) to 0.300; with λ" in verdict.sentence
+    alone = JUDGES["c"](surface({(64, 1e-9): 0.3, (512, 1e-9): None, (64, 1.0): 0.3, (512, 1.0): 0.4}))
+    assert (alone.holds, alone.sentence) == (None, "Fewer than two dimensions were scored at λ = 1e-09.")
 
 
 def test_every_panels_grids_can_be_read() -> None:
