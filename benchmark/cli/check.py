@@ -37,7 +37,9 @@ class RunAgain:
     ] = None
     held_out: Annotated[
         list[Path] | None,
-        typer.Option(help="File of a task's held-out masks: grade on them too; repeatable.", exists=True),
+        typer.Option(
+            help="File of a task's held-out masks: grade on them too; repeatable.", exists=True, dir_okay=False
+        ),
     ] = None
     out: Annotated[Path, typer.Option("--out", help="Output folder for the verifications.", file_okay=False)] = RESULTS
     time_limit: TimeLimit = None

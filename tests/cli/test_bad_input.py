@@ -74,6 +74,7 @@ LISTED = ("registry.json", "digits_mlp-groundtruth.safetensors", "digits_mlp-che
         ("score digits_mlp plain", "plain: not a readable safetensors file"),
         ("score nope plain", "no task named 'nope'"),
         ("check missing.json", "missing.json: no such file"),
+        ("check entry . --run-again me --held-out .", "'.' is a directory"),
         ("check plain", "plain: it has no ending, which says nothing of what it is; expected .json"),
         ("check .", ".: a folder without method.yaml, so it is no entry"),
         ("groundtruth info nope", "no task named 'nope'"),
