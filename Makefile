@@ -93,5 +93,5 @@ release: setup  ## URL=https://…: in dist/ the wheel, the bundles to upload to
 	@cd build/release && $(abspath $(BIN))/python -c "from setuptools.build_meta import build_sdist; build_sdist('.')" >/dev/null
 	@mv build/release/*.tar.gz $(DIST) && rm -rf build/release && ls -l $(DIST)
 
-clean:  ## Remove everything that was made here
-	rm -rf $(VENV) build dist site demo attriboard-results
+clean:  ## Remove everything that was made here, but for your own records in attriboard-results
+	rm -rf $(VENV) build dist site demo

@@ -48,10 +48,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print the JSON document instead of the table")
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), metavar="FILE", help="the JSON document")
     parser.add_argument("--figure", type=Path, default=Path("build/bench.svg"), metavar="FILE", help="the figure")
-    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md and its figure, too")
+    parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md, too; not with NAME")
     chosen = parser.parse_args()
     if unknown := sorted(set(chosen.names) - set(NAMES)):
         parser.error(f"no measurement {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    if chosen.page and (left_out := sorted(set(BY_DEFAULT) - set(chosen.names or BY_DEFAULT))):
+        parser.error(f"--page: the page has every measurement of a run; without NAME, or also {' '.join(left_out)}")
     if chosen.repetitions < 1:
         parser.error(f"--repetitions {chosen.repetitions}: must be at least 1")
     if "ATTRIBOARD_DATA" not in os.environ:
@@ -88,7 +90,9 @@ def main() -> int:
     chosen.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if any(result["comparisons"] for result in results.values()):
         draw(results, chosen.figure)
-        if chosen.page:
+        if chosen.page and failed:
+            print("the page stays as it is: a measurement failed", file=sys.stderr)
+        elif chosen.page:
             write_page(results, chosen.repetitions)
     if chosen.json:
         print(json.dumps(document, indent=2))

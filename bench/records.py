@@ -189,12 +189,14 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line; the exit code is 1 where a check found something."""
+    """The command line; the exit code is 1 where a check found something, or where no record was asked for."""
     options = parse(arguments)
     entries = sorted(BundleRegistry(published_folder()).entries, key=lambda entry: entry.version)
     bundles = {(entry.task, str(entry.kind), entry.question): entry for entry in entries}
     confirmed = options.confirmed or leaderboard_folder() / "confirmed.json"
     remaking = Remaking(options.results, confirmed, bundles, _retrain_seconds(), options)
+    if not any(not options.kind or unit.kind in options.kind for unit in remaking.units()):
+        return _nothing(options, ("task", "method", "kind"))
     if options.action == "check":
         return _check(remaking.records(), remaking.history, options)
     if options.action == "make":
@@ -223,7 +225,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="make: of attributors, so that times can be compared")
     parser.add_argument(
         "--sample",
-        type=int,
+        type=_count,
         metavar="N",
         help="check: how many records, by default 12; make: of each unit, and only these",
     )
@@ -232,6 +234,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=published_results(), help="folder of records")
     parser.add_argument("--confirmed", type=Path, default=None, help="what was made again; a file")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    """A number of records, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+    return int(text)
+
+
+def _nothing(options: argparse.Namespace, names: Sequence[str]) -> int:
+    """Say that what was asked for leaves no record; the exit code."""
+    given = {name: getattr(options, name) for name in names}
+    asked = [f"--{name.replace('_', '-')} {value}" for name, found in given.items() for value in _each(found)]
+    print(f"no record matches {' '.join(asked)} in {options.results}", file=sys.stderr)
+    return 1
+
+
+def _each(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _retrain_seconds() -> dict[str, float]:
@@ -255,6 +276,8 @@ def _check(records: Sequence[AnyRecord], history: History, options: argparse.Nam
 
     seed = options.seed or _commit()
     drawn = sample(records, options.sample or 12, seed, options.max_seconds)
+    if not drawn:
+        return _nothing(options, ("task", "method", "max_seconds"))
     wrong = 0
     for checked in check(drawn, history):
         wrong += checked.problem is not None

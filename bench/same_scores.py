@@ -24,6 +24,7 @@ import torch
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.base.paths import write_atomically
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, read_records
 from attriboard.records.model import AttributionRecord, SelectionRecord
@@ -105,7 +106,7 @@ def cases(tasks: list[str], methods: list[str]) -> list[Case]:
 def _case(task: str, method: str, records: list[AnyRecord]) -> Case:
     runs = [one for one in records if isinstance(one, AttributionRecord) and one.variant == "default"]
     seconds = max((one.fit_seconds or 0.0 for one in runs), default=0.0)
-    choices = [one for one in records if isinstance(one, SelectionRecord) and one.selector == "surrogate"]
+    choices = [one for one in records if isinstance(one, SelectionRecord) and one.selector == HEADLINE_SELECTOR]
     chosen = [one for one in choices if one.selected is not None]
     if not chosen:
         return Case(task, method, None, ("default",), seconds)
@@ -224,10 +225,10 @@ def arguments(given: list[str]) -> argparse.Namespace:
 
 
 def main(given: list[str]) -> int:
-    """Compare; 0 where everything is the same."""
+    """Compare; 0 where something was compared and everything is the same."""
     chosen = arguments(given)
     commit = _git("rev-parse", "--verify", f"{chosen.against}^{{commit}}")
-    limit = chosen.at_most or float("inf")
+    limit = float("inf") if chosen.at_most is None else chosen.at_most
     found = cases(chosen.tasks, chosen.methods)
     left_out = [case for case in found if case.seconds > limit]
     for case in left_out:
@@ -247,6 +248,9 @@ def main(given: list[str]) -> int:
                 _report(case, before, now)
             theirs.close()
             ours.close()
+    if not total:
+        print(f"nothing was compared; {len(left_out)} cases left out", file=sys.stderr)
+        return 1
     print(
         f"{same} of {total} score matrices have the same bits as at {commit[:7]} "
         f"({platform.machine()}, torch {torch.__version__}, threads: {chosen.threads}); {len(left_out)} cases left out"

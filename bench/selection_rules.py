@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.contracts.selector import REGULARIZATION
+from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.choice_rules import positions
 from attriboard.evaluation.selection_cost import run_grid
 from attriboard.evaluation.workspace import Workspace
@@ -72,8 +73,8 @@ def case(workspace: Workspace, method: str, folder: Path) -> Case:
     described = workspace.runner.describe(workspace.job(method))
     values = sorted(value for value in described.grid(REGULARIZATION) if isinstance(value, float) and value)
     grid = [described.configurations[0] | {REGULARIZATION: value} for value in values]
-    run = run_grid(workspace, workspace.job(method, grid, selectors=("surrogate",)))
-    choice = run.choices["surrogate"]
+    run = run_grid(workspace, workspace.job(method, grid, selectors=(HEADLINE_SELECTOR,)))
+    choice = run.choices[HEADLINE_SELECTOR]
     known = dict(zip(choice.candidates, choice.criterion or (), strict=True))
     xi = np.array([known[float(point[REGULARIZATION] or 0.0)] for point in run.points])
     made = Case(positions(run.points), run.centers, xi, run.predictions)

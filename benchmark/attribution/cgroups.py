@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from attriboard.attribution.limits import OWN_PROCESSES, Limits
+from attriboard.attribution.limits import OWN_PROCESSES, Limits, beyond_memory
 
 _MOUNTED = Path("/sys/fs/cgroup")
 _OURS = Path("/proc/self/cgroup")
@@ -55,7 +55,7 @@ class ControlGroup:
         with suppress(OSError):
             events = dict(line.split() for line in (self.folder / "memory.events").read_text().splitlines())
             if int(events.get("oom_kill", 0)):
-                return f"out_of_memory: ended by the kernel, the limit is {self._bytes / 2**20:,.0f} MiB"
+                return beyond_memory("ended by the kernel", self._bytes)
         return None
 
     def close(self) -> None:

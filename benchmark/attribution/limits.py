@@ -44,6 +44,16 @@ class Limits:
 NO_LIMITS = Limits()
 
 
+def beyond_memory(found: str, limit: int) -> str:
+    """Why a process was ended that took more memory than its limit, `category: text`.
+
+    Args:
+        found: what was seen of it.
+        limit: bytes.
+    """
+    return f"out_of_memory: {found}, the limit is {limit / 2**20:,.0f} MiB"
+
+
 class Watch:
     """What a process and everything that it started use, against limits.
 
@@ -77,7 +87,7 @@ class Watch:
         found = sum(map(_proportional, members))
         if found <= limit:
             return None
-        return f"out_of_memory: {found / 2**20:,.0f} MiB resident, the limit is {limit / 2**20:,.0f} MiB"
+        return beyond_memory(f"{found / 2**20:,.0f} MiB resident", limit)
 
     def _processes(self, members: list[psutil.Process]) -> str | None:
         limit = self._limits.processes

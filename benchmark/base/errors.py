@@ -7,8 +7,7 @@
     │   ├── CardError           a task card does not validate
     │   └── FormatError         a file is not what it should be: torn, foreign, of another task
     ├── DataError           a data set is missing or its bytes are not the pinned ones (exit code 2)
-    ├── NotApplicableError  an attributor or selector cannot work on this task; becomes a failed row
-    └── VerificationError   a re-computation disagrees with what was published (exit code 1)
+    └── NotApplicableError  an attributor or selector cannot work on this task; becomes a failed row
 
 A message names the offending value, the rule it breaks and the way out. A command-line user sees the message
 alone, never a traceback.
@@ -51,7 +50,3 @@ class DataError(AttriboardError):
 
 class NotApplicableError(AttriboardError):
     """An attributor or a selector cannot work here; the reason becomes a failed row."""
-
-
-class VerificationError(AttriboardError):
-    """A re-computation disagrees with a published result."""

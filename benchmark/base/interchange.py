@@ -41,7 +41,8 @@ def read_bergson(folder: Path) -> NDArray[np.floating[Any]]:
     """Scores (n_queries, n_train), positive for training examples that help.
 
     Raises:
-        FormatError: not such a store, scores of tokens, another layout, or scores that were never written.
+        FormatError: not such a store, scores of tokens, another layout, scores that were never written, or a
+            configuration that cannot be read.
     """
     rule = "a bergson score folder has info.json and scores.bin, with score_j and written_j for every query"
     try:
@@ -49,9 +50,11 @@ def read_bergson(folder: Path) -> NDArray[np.floating[Any]]:
         if info.get("attribute_tokens"):
             raise FormatError(f"{folder}: has scores of tokens; sum them over each example")
         rows, count = (_whole(info[key]) for key in ("num_rows", "num_scores"))
+        if not (rows and count):
+            raise ValueError(f"num_rows = {rows}, num_scores = {count}: no scores")
         dtype = _layout(info["dtype"], count)
         if (folder / "scores.bin").stat().st_size != rows * dtype.itemsize:
-            raise FormatError(f"{folder}: scores.bin has not {rows} records of {dtype.itemsize} bytes; {rule}")
+            raise FormatError(f"{folder}: scores.bin must be {rows:,} records of {dtype.itemsize} bytes long; {rule}")
         table = np.memmap(folder / "scores.bin", dtype=dtype, mode="r", shape=(rows,))
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{folder}: {type(error).__name__}: {error}; {rule}") from error
@@ -78,7 +81,7 @@ def write_bergson(folder: Path, scores: NDArray[np.floating[Any]]) -> None:
     table = np.zeros(rows, dtype=_layout(layout, count))
     for j in range(count):
         table[f"score_{j}"], table[f"written_{j}"] = scores[j], True
-    table.tofile(folder / "scores.bin")
+    (folder / "scores.bin").write_bytes(table.data)
     info = {"attribute_tokens": False, "num_items": rows, "num_rows": rows, "num_scores": count, "dtype": layout}
     (folder / "info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
     configuration = "steps:\n- score:\n    score_cfg:\n      higher_is_better: true\n"
@@ -200,7 +203,10 @@ def _higher_is_better(folder: Path) -> bool:
     path = folder / "config.yaml"
     if not path.is_file():
         return False
-    found = parse_yaml(read_bounded(path, MAX_DOCUMENT, "a configuration"))
+    try:
+        found = parse_yaml(read_bounded(path, MAX_DOCUMENT, "a configuration"))
+    except ValueError as error:
+        raise FormatError(f"{path}: {error}; repair it, or copy the one that bergson wrote") from error
     steps = found.get("steps", []) if isinstance(found, dict) else []
     for step in steps if isinstance(steps, list) else []:
         for command in step.values() if isinstance(step, dict) else []:

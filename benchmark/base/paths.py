@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,6 +24,26 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say what it was for
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place to write a file or a folder at that takes the place of `path` once it is complete; else `path` stays.
+
+    It has the name of `path`, in a folder beside it, so that what is larger than memory or written by a library, which
+    goes by endings, can be streamed there. A folder takes the place of none, or of an empty one.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-", ignore_cleanup_errors=True) as folder:
+            made = Path(folder, path.name)
+            yield made
+            for part in (made, *made.rglob("*")):
+                if part.is_file():
+                    with part.open("rb") as file:
+                        os.fsync(file.fileno())
+            made.replace(path)
+    except OSError as error:  # which names what was written for the time being, if anything
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def cache_folder() -> Path:

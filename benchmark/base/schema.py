@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_PROBLEMS = 20  # of one file that are named
+QUOTE = "'"  # around what pydantic names
 
 _WORDS = {"missing": "is missing", "extra_forbidden": "there is no such field", "string_type": "must be text"}
 """Kind of error → what is said; the others keep pydantic's message."""
@@ -74,5 +75,10 @@ def rule(item: ErrorDetails) -> str:
     """The rule that one error is about, without field and value."""
     if item["type"] == "string_pattern_mismatch" and (meaning := _MEANING.get(item["ctx"]["pattern"])):
         return f"must be {meaning}"
+    if item["type"] == "union_tag_not_found":  # of several schemas, which one it is
+        return f"{item['ctx']['discriminator'].strip(QUOTE)} is missing"
+    if item["type"] == "union_tag_invalid":
+        name, expected = (item["ctx"][key].replace(QUOTE, "") for key in ("discriminator", "expected_tags"))
+        return f"{name} = {reprlib.repr(item['ctx']['tag'])}: must be {' or '.join(expected.rsplit(', ', 1))}"
     message = item["msg"].removeprefix("Value error, ")
     return _WORDS.get(item["type"]) or re.sub(r"^[A-Z][a-z]+ should ", "must ", message)

@@ -25,9 +25,9 @@ def progress_bar(description: str, unit: Unit = "") -> Iterator[Progress]:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),  # a name in brackets is no markup
         progress.BarColumn(),
-        progress.TextColumn("{task.fields[state]}"),
+        progress.TextColumn("{task.fields[state]}", markup=False),
     )
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=None, state="")
@@ -57,6 +57,11 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{round(hours / 24)} days"
+
+
+def counted(count: int, noun: str) -> str:
+    """How many there are of something: "1 record", "1,297 records"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 SETTLED = 3.0

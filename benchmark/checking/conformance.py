@@ -2,8 +2,8 @@
 
 Built-in methods go through the same checks in our own tests. The problem is small and real: 60 digits, 12 test points,
 a network with five full-data and five half-data models at two epochs. Run as a program,
-`python -m attriboard.checking.conformance FILE|NAME` prints what failed as JSON, in a
-process of its own: the file is other people's code.
+`python -m attriboard.checking.conformance FILE|NAME RESULT` writes what failed as JSON to the file RESULT. The program
+is a process of its own: the method's file is other people's code, and what is printed there is theirs, too.
 """
 
 import copy
@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from attriboard.attribution.frames import own_frames
 from attriboard.base.digits import digits_table
 from attriboard.base.errors import AttriboardError, HyperparameterError, InputError, NotApplicableError
+from attriboard.base.paths import write_atomically
 from attriboard.checking.orders import PermutedOrder, ShuffledOrder
 from attriboard.contracts.attributor import Attributor, Checkpoint, Context
 from attriboard.contracts.card import Recipe
@@ -356,15 +357,15 @@ def same(one: object, other: object) -> bool:
     return one is other or one == other
 
 
-def main(name: str) -> None:
-    """Check one attributor and print what failed, and what is odd."""
+def main(name: str, result: Path) -> None:
+    """Check one attributor, and write what failed and what is odd to a file."""
     from attriboard.evaluation.catalog import attributor_spec, known_names
 
     spec = attributor_spec(name)
     try:
         method = spec.load_attributor()
     except InputError as error:
-        print(json.dumps({"errors": [{"where": "import", "message": str(error)}], "warnings": []}))
+        _write(result, [{"where": "import", "message": str(error)}], [])
         return
     kind = known_names().get(method.name) if spec.origin == "file" else None
     odd = {"where": "name", "message": f"{method.name} is the name of a known {kind}; give the class its own"}
@@ -375,8 +376,12 @@ def main(name: str) -> None:
         subject = replace(subject, context=small_context(tokens=True))
     except Exception:
         pass  # the suite says what it is
-    print(json.dumps({"errors": failures(subject), "warnings": [odd] if kind else []}))
+    _write(result, failures(subject), [odd] if kind else [])
+
+
+def _write(result: Path, errors: list[dict[str, str]], warnings: list[dict[str, str]]) -> None:
+    write_atomically(result, json.dumps({"errors": errors, "warnings": warnings}).encode())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], Path(sys.argv.pop()))

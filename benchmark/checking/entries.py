@@ -74,10 +74,10 @@ def draft_entry(card_path: Path, places: Iterable[Path], score_paths: Iterable[P
     }
     others = len({record.id for record, _ in found}) - len(records)
     if card is not None and not records:
-        names = ", ".join(sorted({record.attributor.name for record, _ in found})) or "none at all"
+        names = ", ".join(sorted({record.attributor.name for record, _ in found}))
+        which = f"none of those given is of {card.name}, they are of {names}" if names else "none was found"
         problems.append(
-            f"records: there is none of {card.name} among those given (they are of: {names}); make one with attriboard "
-            f"score or attriboard run, or correct the card's name"
+            f"records: {which}; make one with attriboard score or attriboard run, or correct the card's name"
         )
     if card is not None and (problem := broken_promise(card, [record for record, _ in records.values()])):
         problems.append(f"{card_path}: {problem}")

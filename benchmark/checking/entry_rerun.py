@@ -14,7 +14,7 @@ from attriboard.checking.problems import Problem
 from attriboard.evaluation.grader import evaluate
 from attriboard.evaluation.rerun import HeldOutExaminer, check_task, check_truth, grader_of, method_of
 from attriboard.evaluation.workspace import Workspace
-from attriboard.records.files import read_record
+from attriboard.records.files import AnyRecord, read_record
 from attriboard.records.model import AttributionRecord
 from attriboard.records.verifications import TOLERANCE, Verification, verify_record
 
@@ -64,7 +64,7 @@ class Found:
 
     Attributes:
         verifications: one for each record that was run.
-        errors: records that disagree or cannot be right.
+        errors: records that disagree or cannot be right; that none was run.
         warnings: records that were not run, and why.
     """
 
@@ -87,8 +87,11 @@ def run_entry_again(folder: Path, how: Rerun) -> Found:
     errors: list[Problem] = []
     warnings: list[Problem] = []
     groups: dict[_Group, dict[str, AttributionRecord]] = {}
-    for path, record in _records(folder):
-        groups.setdefault(_Group.of(record), {})[f"{RECORDS}/{path.name}"] = record
+    for place, record in _records(folder):
+        if isinstance(record, AttributionRecord):
+            groups.setdefault(_Group.of(record), {})[place] = record
+        else:
+            warnings.append(Problem(place, f"not run again: of kind {record.kind}; only those of kind attribution are"))
     for group, claimed in sorted(groups.items()):
         places, records = list(claimed), list(claimed.values())
         try:
@@ -111,14 +114,15 @@ def run_entry_again(folder: Path, how: Rerun) -> Found:
             for place, verification in zip(places, found, strict=True)
             if verification.status != "verified"
         ]
+    if not (verifications or errors):
+        errors.append(Problem(RECORDS, "none was run again; the warnings say why of each"))
     return Found(tuple(verifications), tuple(errors), tuple(warnings))
 
 
-def _records(folder: Path) -> Iterator[tuple[Path, AttributionRecord]]:
+def _records(folder: Path) -> Iterator[tuple[str, AnyRecord]]:
+    """The records of an entry, by their places in it."""
     for path in sorted((folder / RECORDS).glob("*.json")):
-        record = read_record(path)
-        if isinstance(record, AttributionRecord):
-            yield path, record
+        yield f"{RECORDS}/{path.name}", read_record(path)
 
 
 def _verified(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +85,8 @@ def kind_of(path: Path) -> str:
         ".npy": "score matrix",
     }
     if path.suffix not in named:
-        raise InputError(f"{path}: do not know what {path.suffix or 'no ending'} is; expected {', '.join(named)}")
+        known = f"its ending is {path.suffix}" if path.suffix else "it has no ending"
+        raise InputError(f"{path}: {known}, which says nothing of what it is; expected {', '.join(named)}")
     kind = named[path.suffix]
     return kind if isinstance(kind, str) else kind(path)
 
@@ -166,20 +168,21 @@ def _claimed_format(path: Path) -> str | None:
 
 def _check_plugin(path: Path) -> Report:
     """Import an attributor file and run the conformance suite, in a process of its own: it is foreign code."""
-    # -P: as in a run, the current folder is not on the path.
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "attriboard.checking.conformance", str(path)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    printed = done.stdout.strip().splitlines()
-    if done.returncode == 0 and printed and printed[-1].startswith("{"):
-        found = json.loads(printed[-1])
-        errors, warnings = (tuple(Problem(**one) for one in found[name]) for name in ("errors", "warnings"))
-        return Report("attributor", errors, warnings)
+    with tempfile.TemporaryDirectory(prefix="attriboard-check-") as folder:
+        result = Path(folder, "result.json")
+        # -P: as in a run, the current folder is not on the path.
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "attriboard.checking.conformance", str(path), str(result)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode == 0 and result.is_file():
+            found = json.loads(result.read_bytes())
+            errors, warnings = (tuple(Problem(**one) for one in found[name]) for name in ("errors", "warnings"))
+            return Report("attributor", errors, warnings)
     lines = done.stderr.strip().splitlines()
-    message = lines[-1] if lines else "importing it ended the process"
+    message = lines[-1] if lines else "importing or running it ended the process"
     return Report("attributor", (Problem("import", message),))

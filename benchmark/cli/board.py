@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from attriboard.base.terminal import note
-from attriboard.cli.options import RESULTS
+from attriboard.base.terminal import counted, note
+from attriboard.cli.options import RESULTS, prepare_folder
 from attriboard.cli.shell import Json, command, emit
 
 app = typer.Typer(help="Build the static site.", no_args_is_help=True)
@@ -24,6 +24,7 @@ def build(
         typer.Option(
             help="Folder of bundles for the tasks' pages and downloads. By default the published one; with "
             "--results, none.",
+            exists=True,
             file_okay=False,
         ),
     ] = None,
@@ -43,10 +44,14 @@ def build(
     json: Json = False,
 ) -> None:
     """Turn records and bundles' cards into static pages that work from a folder, without a server or a network."""
+    from attriboard.base.errors import InputError
     from attriboard.groundtruth.listing import published_folder
     from attriboard.leaderboard.board import build_board
     from attriboard.records.published import published_folders
 
+    if groundtruth and not (groundtruth / "registry.json").is_file():
+        raise InputError(f"--groundtruth {groundtruth}: no registry.json there, so it lists no bundles; leave it out")
+    prepare_folder(out)
     mine = [RESULTS] if with_my_results and RESULTS.is_dir() and not results else []
     bundles = groundtruth if results or groundtruth else published_folder()
     summary = build_board(results or published_folders(), out, bundles, url=url, mine=mine)
@@ -55,9 +60,9 @@ def build(
               "n_mine": summary.n_mine})  # fmt: skip
     else:
         if mine:
-            said = "1 record of yours" if summary.n_mine == 1 else f"{summary.n_mine} records of yours"
-            note(f"with {said} in {RESULTS}; --published-only leaves them out")
-        print(f"{summary.n_records} records of {len(summary.tasks)} tasks; open {summary.index.resolve()}")
+            note(f"with {counted(summary.n_mine, 'record')} of yours in {RESULTS}; --published-only leaves them out")
+        what = f"{counted(summary.n_records, 'record')} of {counted(len(summary.tasks), 'task')}"
+        print(f"{what}; open {summary.index.resolve()}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ import typer
 
 from attriboard.base.errors import InputError
 from attriboard.base.terminal import note, progress_bar
-from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace
+from attriboard.cli.options import Questions, Retraining, Sources, TaskArgument, open_workspace, prepare_folder
 from attriboard.cli.shell import DataDir, Json, command, emit, resuming, show_table
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def build(
         return
     # All are opened before anything is trained: a misspelled task is found now.
     builds = [_opened(task, registry, question, retraining, masks, repeats) for task in tasks]
+    prepare_folder(out)
     documents = []
     for one in builds:
         if device is not None:
@@ -219,6 +220,7 @@ def epochs(
     from attriboard.groundtruth.other_models import build_epochs
 
     workspace = open_workspace(task, sources, retraining=retraining)
+    prepare_folder(out)
     bundles = workspace.bundles
     bundles.start()
     name = workspace.task.card.name
@@ -252,10 +254,10 @@ def _use_device(device: str | None, retraining: Retraining) -> None:
         raise InputError(
             f"--device {device} with --executor: a cluster's workers train; set ATTRIBOARD_DEVICE in their environment"
         )
-    from attriboard.retraining.device import training_device
+    from attriboard.retraining.device import VARIABLE, usable_device
 
-    os.environ["ATTRIBOARD_DEVICE"] = device
-    training_device()  # what is wrong with it is found now
+    usable_device(device, f"--device {device}")  # what is wrong with it is found now
+    os.environ[VARIABLE] = device
 
 
 def _workspace(task: str, registry: "BundleRegistry", retraining: Retraining) -> "Workspace":

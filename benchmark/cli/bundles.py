@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attriboard.base.terminal import note, progress_bar
-from attriboard.cli.options import Bundles, Questions
+from attriboard.cli.options import Bundles, Questions, prepare_folder
 from attriboard.cli.shell import Json, command, emit, resuming, show_table
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ def list_bundles(groundtruth: Bundles = None, json: Json = False) -> None:
 
     registry = BundleRegistry(groundtruth)
     documents = [entry.model_dump(mode="json") | {"where": _where(registry, entry)} for entry in registry.entries]
+    documents += [c.model_dump(mode="json") | {"kind": "held-out", "where": "its owner"} for c in registry.held_out]
     if json:
         emit(documents)
         return
     rows = [
-        (d["task"], str(d["version"]), d["kind"], d.get("question", ""), f"{d['bytes']:,}", d["sha256"][:16],
-         d["where"], str(len(d["urls"])))
+        (d["task"], str(d["version"]), d["kind"], d.get("question", ""), f"{d['bytes']:,}" if "bytes" in d else "",
+         d["sha256"][:16], d["where"], str(len(d["urls"])) if "urls" in d else "")
         for d in documents
     ]  # fmt: skip
-    rows += [(c.task, str(c.version), "held-out", "", "", c.sha256[:16], "its owner", "") for c in registry.held_out]
     headings = ("task", "version", "kind", "question", "bytes", "SHA-256", "where", "URLs")
     show_table(f"Bundles of {registry.folder}", headings, rows, numeric=(1, 4, 7))
 
@@ -67,7 +67,7 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch bundles, checked against the SHA-256 and size of the list; interrupted transfers resume."""
-    from attriboard.groundtruth.listing import BundleRegistry, cached_path, write_listing
+    from attriboard.groundtruth.listing import BundleRegistry, cached_path, changing_list, write_listing
 
     if offline:
         os.environ["ATTRIBOARD_OFFLINE"] = "1"
@@ -77,8 +77,8 @@ def pull(
     kinds = several.get(kind, (kind,))
     documents = []
     wanted = [entry for entry in _chosen(registry, tasks, question or [""]) if entry.kind in kinds]
-    if tasks and not wanted:
-        note(f"{registry.folder}: lists no {kind} for {', '.join(tasks)}")
+    if not wanted:
+        note(f"{registry.folder}: lists no bundle of kind {kind} for {', '.join(tasks or ['any task'])}")
     for entry in wanted:
         here = registry.place(entry)
         target = out / entry.file if out else here or cached_path(entry)
@@ -88,8 +88,10 @@ def pull(
                 path = registry.pull(entry, cached_path(entry), progress=progress)  # where every process looks for it
         documents.append(entry.model_dump(mode="json", exclude={"urls"}) | {"path": str(path)})
     if out:
-        listed = {e.key: e for e in (*BundleRegistry(out).entries, *wanted)}
-        write_listing(out, listed.values(), (*BundleRegistry(out).held_out, *registry.held_out))
+        with changing_list(out):
+            there = BundleRegistry(out)
+            listed = {e.key: e for e in (*there.entries, *wanted)}
+            write_listing(out, listed.values(), (*there.held_out, *registry.held_out))
     if json:
         emit(documents)
         return
@@ -115,20 +117,26 @@ def push_ready(
     json: Json = False,
 ) -> None:
     """Make a folder to upload to any static server: checked bundles, their list with URLs, and SHA256SUMS."""
-    from attriboard.base.errors import FormatError
-    from attriboard.base.paths import write_atomically
+    from attriboard.base.errors import FormatError, InputError
+    from attriboard.base.paths import replacing, write_atomically
     from attriboard.checking.files import check_file
     from attriboard.groundtruth.listing import BundleRegistry, write_listing
 
     registry = BundleRegistry(groundtruth)
+    if out.resolve() == registry.folder.resolve():
+        raise InputError(f"--out {out}: is the folder that the bundles come from; name another one")
+    chosen = _chosen(registry, tasks)
+    if not chosen:
+        raise InputError(f"{registry.folder}: lists no bundles, so there is nothing to upload")
+    prepare_folder(out)
     ready: list[BundleEntry] = []
-    for entry in _chosen(registry, tasks):
+    for entry in chosen:
         path = registry.present(entry)
         report = check_file(path)
         if not report.ok:
             raise FormatError(report.errors[0].message)
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / entry.file)
+        with replacing(out / entry.file) as place:
+            shutil.copyfile(path, place)
         urls = tuple(dict.fromkeys((*(f"{place.rstrip('/')}/{entry.file}" for place in url or ()), *entry.urls)))
         ready.append(type(entry).model_validate(entry.model_dump() | {"urls": urls}))
     write_listing(out, ready, registry.held_out)
@@ -147,11 +155,11 @@ def _chosen(
 ) -> "list[BundleEntry]":
     """Entries of some tasks, or of all; of ground truths those of some questions.
 
-    Of all: of a task that is known by its name those of its present card, of others all.
+    Of a task that is known by its name those of its present card, of others all.
 
     Raises:
         DataError: a task has none, or not of a question that is named.
-        InputError: no such question.
+        InputError: no such question, or no such task, not even in the list.
     """
     from attriboard.base.errors import DataError, UnknownNameError
     from attriboard.evaluation.catalog import load_task
@@ -161,10 +169,10 @@ def _chosen(
         try:
             card = load_task(name).card
         except UnknownNameError:
-            if tasks:
+            mine = [entry for entry in registry.entries if entry.task == name]
+            if not mine:
                 raise
-            wanted = [e for e in registry.entries if e.kind != "groundtruth" or {"all", e.question} & set(questions)]
-            found += [entry for entry in wanted if entry.task == name]
+            found += [e for e in mine if e.kind != "groundtruth" or {"all", e.question} & set(questions)]
             continue
         asked = {one.name if one else "" for one in card.asked([text for text in questions if text != "all"])}
         mine = registry.of(card)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from attriboard.base.terminal import note
-from attriboard.cli.shell import DataDir, Json, command, emit, setting, show_table
+from attriboard.cli.shell import DataDir, Json, command, emit, no_document, setting, show_table
 
 
 @command
@@ -18,6 +18,7 @@ def tasks(
 ) -> None:
     """List the tasks: sizes, and whether their data and ground truth are here; or print a file for one of your own."""
     if template:
+        no_document("--template", json)
         from attriboard.evaluation.catalog import task_template
 
         print(task_template(), end="")

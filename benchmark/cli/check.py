@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.base.terminal import Terminal, note
-from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits
-from attriboard.cli.shell import Json, command, emit
+from attriboard.cli.options import RESULTS, MemoryLimit, TimeLimit, limits, prepare_folder
+from attriboard.cli.shell import Json, command, emit, no_document
 
 if TYPE_CHECKING:
     from attriboard.checking.problems import Problem, Report
@@ -37,7 +37,9 @@ class RunAgain:
     ] = None
     held_out: Annotated[
         list[Path] | None,
-        typer.Option(help="File of a task's held-out masks: grade on them too; repeatable.", exists=True),
+        typer.Option(
+            help="File of a task's held-out masks: grade on them too; repeatable.", exists=True, dir_okay=False
+        ),
     ] = None
     out: Annotated[Path, typer.Option("--out", help="Output folder for the verifications.", file_okay=False)] = RESULTS
     time_limit: TimeLimit = None
@@ -128,6 +130,7 @@ def _run_again(folder: Path, report: "Report", again: RunAgain) -> "Report":
     if not report.ok:
         note("nothing was run again: the entry has errors")
         return report
+    prepare_folder(again.out)
     how = Rerun(
         again.run_again or "",
         again.code,
@@ -191,6 +194,7 @@ def submit(
     from attriboard.records.published import published_folders
 
     if template:
+        no_document("--template", json)
         print(TEMPLATE, end="")
         return
     if method is None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attriboard.base.terminal import note
-from attriboard.cli.options import open_workspace
-from attriboard.cli.shell import command, show_table
+from attriboard.cli.options import open_workspace, prepare_folder
+from attriboard.cli.shell import Json, command, emit, show_table
 
 if TYPE_CHECKING:
     from attriboard.evaluation.selection import Study
@@ -31,25 +31,31 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Output folder for records and site.", file_okay=False)] = Path(
         "demo"
     ),
+    json: Json = False,
 ) -> None:
     """Score attributors on the embedded digits, choose λ without retraining, build a page: a few minutes."""
-    from attriboard.evaluation.catalog import load_oracle
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
     from attriboard.evaluation.selection import study_selection
     from attriboard.leaderboard.board import build_board
     from attriboard.records.files import write_record
 
     bench = open_workspace(TASK)
+    prepare_folder(out)
     truth = bench.grader.truth.card
     note(f"{TASK}: {truth.n_masks} masks × {truth.n_repeats} repeats of ground truth, nothing to retrain")
     studies = []
     for position, name in enumerate(ATTRIBUTORS, start=1):
         note(f"[{position}/{len(ATTRIBUTORS)}] {name}")
-        job = bench.job(name, selectors=("surrogate",))
+        job = bench.job(name, selectors=(HEADLINE_SELECTOR,))
         study = study_selection(bench.task, bench.grader, job, load_oracle())
         for record in study.all_records:
             write_record(record, out / "results")
         studies.append(study)
     summary = build_board([out / "results"], out / "site")
+    if json:
+        records = [record.model_dump(mode="json") for study in studies for record in study.all_records]
+        emit({"task": TASK, "records": records, "index": str(summary.index)})
+        return
     _show(f"{bench.task.card.title}: LDS, noise ceiling {bench.grader.ceiling.mean:.3f}", studies)
     print("selected: λ by the surrogate ξ, without retraining; oracle: λ by the ground truth of calibration points")
     print(f"page: {summary.index.resolve()}")

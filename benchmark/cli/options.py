@@ -110,8 +110,12 @@ RESULTS = Path("attriboard-results")  # where records are written unless --out s
 MIN_MEMORY = 256 << 20  # bytes; what a process with PyTorch and a small task takes
 
 
-def prepare_folder(out: Path) -> None:
-    """Make the folder that gets the records, before the work that they come from is done.
+def prepare_folder(folder: Path, option: str = "--out") -> None:
+    """Make the folder that gets what a command makes, before the work that this comes from is done.
+
+    Args:
+        folder: which.
+        option: the option that names it.
 
     Raises:
         InputError: that is not possible, or nothing can be written there.
@@ -119,12 +123,33 @@ def prepare_folder(out: Path) -> None:
     from attriboard.base.errors import InputError
 
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        writable = os.access(out, os.W_OK | os.X_OK)
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
     except OSError as error:
-        raise InputError(f"--out {out}: cannot be made: {error.strerror}") from error
+        raise InputError(f"{option} {folder}: cannot be made: {error.strerror}") from error
     if not writable:
-        raise InputError(f"--out {out}: not writable")
+        raise InputError(f"{option} {folder}: not writable")
+
+
+def prepare_file(path: Path | None, option: str) -> None:
+    """Make the folder of a file, where one was named; see `prepare_folder`.
+
+    Raises:
+        InputError: it cannot be made, nothing can be written there, or the file would take a folder's place.
+    """
+    from attriboard.base.errors import InputError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; name a file in it")
+    prepare_folder(path.parent, option)
+
+
+def prepare_figure(stem: Path | None) -> None:
+    """Make the folder of a figure that is named without its ending; see `prepare_folder`."""
+    if stem is not None:
+        prepare_folder(stem.parent, "--figure")
 
 
 def chosen_variants(

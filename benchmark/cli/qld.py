@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import counted
 from attriboard.cli.options import (
     RESULTS,
     FigureStem,
@@ -16,6 +17,7 @@ from attriboard.cli.options import (
     TaskArgument,
     chosen_variants,
     open_workspace,
+    prepare_figure,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, drawn_figure, emit, resuming, show_table
@@ -66,6 +68,7 @@ def qld(
     workspace = open_workspace(task, sources, process, retraining)
     bench = QldBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
+    prepare_figure(figure)
     records = qld_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     card = workspace.task.card
     drawn = drawn_figure(lambda: draw_qld(records), figure or out / card.name / "qld")
@@ -104,9 +107,7 @@ def show_qld(records: "Sequence[QldRecord]", title: str) -> None:
     first = records[0]
     drop = f"drop of {first.target_in_words} ↑"
     headings = ("attributor", "variant", drop, "95 % interval", "harmed", "loss", "against default", "note")
-    n_points = max(len(record.test_points) for record in records)
-    heading = (
-        f"{title}: query loss difference, {n_points} points, each without its own top {first.n_removed:,} examples"
-    )
+    n_points, removed = max(len(record.test_points) for record in records), counted(first.n_removed, "example")
+    heading = f"{title}: query loss difference, {n_points} points, each without its own top {removed}"
     show_table(heading, headings, rows, numeric=(2, 3, 4, 5))
     print("drop: by how much more the target falls than under as many random removals with the same seed; 0 is chance")

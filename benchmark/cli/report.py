@@ -57,6 +57,8 @@ def sensitivity(
     from attriboard.evaluation.sensitivity import panels_page, sweep_panels
 
     workspace = open_workspace(task, sources, process)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     card, summaries = workspace.task.card, []
     for found in sweep_panels(workspace, panel or (), results):
         stem = out / f"{card.name}-{found.panel.key}-{found.attributor}"
@@ -68,8 +70,7 @@ def sensitivity(
         emit({"task": card.name, "page": str(page), "panels": [vars(summary) for summary in summaries]})
         return
     for summary in summaries:
-        verdict = "holds" if summary.holds else "does not hold"
-        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {verdict}.")
+        print(f"({summary.panel}) {summary.attributor}: {summary.finding}: {summary.verdict}.")
         print(f"    {summary.sentence}")
     print(f"page: {page}")
 
@@ -95,7 +96,8 @@ def selection_cost(
     from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 
     workspace = open_workspace(task, sources, process)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     records = known_or_made_costs(workspace, method or ["iffim", "trak", "ekfac", "logra"], results)
     card = workspace.task.card
     figure = drawn_figure(lambda: draw_selection_cost(records, card.title), out / f"selection-cost-{card.name}")
@@ -132,9 +134,11 @@ def models(
     from attriboard.leaderboard.plots.ensembles import draw_ensembles
 
     workspace = open_workspace(task, sources, process, retraining)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
+    prepare_folder(out)
     counts = count or COUNTS
     if publish is not None:
+        prepare_folder(publish, "--publish")
         publish_models(workspace, max(counts), publish)
         workspace = open_workspace(task, sources, process, retraining)  # which may look into that folder
     names = method or ["iffim", "trak"]
@@ -174,7 +178,7 @@ def metasmoothness(
     from attriboard.records.metasmoothness import write_metasmoothness
 
     workspace = open_workspace(task, sources, process, retraining)
-    prepare_folder(results)
+    prepare_folder(results, "--results")
     found = metasmoothness(workspace, step or STEPS, directions, store=retraining.store)
     path = write_metasmoothness(found, results)
     if json:
@@ -216,6 +220,7 @@ def questions(
     from attriboard.records.published import published_folders
 
     card = load_task(task).card
+    prepare_folder(out)
     entries = read_entries(results or published_folders())
     bundles = read_bundles(groundtruth or published_folder())
     mine = [entry for entry in entries if entry.record.task.name == card.name]
@@ -241,12 +246,14 @@ def _say_where(results: Path, figure: Path | None) -> None:
 
 def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
     """Mean regret (90th percentile) of every method: ξ without retrains, then by the number of retrains."""
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+
     budgets = sorted({k for record in records for k in record.budgets})
     rows = []
     for record in records:
         _, rule = record.headline
         by_budget = dict(zip(record.budgets, zip(rule.mean, rule.p90, strict=True), strict=True))
-        surrogate, oracle = record.picks.get("surrogate"), record.picks["oracle"]
+        surrogate, oracle = record.picks.get(HEADLINE_SELECTOR), record.picks["oracle"]
         cells = [f"{by_budget[k][0]:.4f} ({by_budget[k][1]:.4f})" if k in by_budget else "–" for k in budgets]
         free = "–" if surrogate is None or surrogate.regret is None else f"{surrogate.regret:.4f}"
         rows.append((record.attributor.name, free, *cells, f"{oracle.regret:.4f}", f"{record.retrain_seconds:.1f}"))

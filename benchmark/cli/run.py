@@ -86,7 +86,7 @@ def run(
         _refuse_beside_a_record(task, values, pdb, save_scores, process, question)
         _run_again(Path(task), Path(method) if method else None, out, process, sources, json)
         return
-    _refuse_contradictions(method, pdb, json)
+    _refuse_contradictions(method, pdb, process, json)
     save = scores_saver(save_scores)
     workspace = open_workspace(task, sources, process, isolated=not pdb)
     graded = workspace.bundles.graded or sources.groundtruth is not None or question is not None
@@ -96,7 +96,7 @@ def run(
         _debug(workspace, job, graders, save)
     elif graded:
         _run_graded(workspace, graders, job, "custom" if values else "default", out, save, json)
-        if save_scores is not None and save_scores.is_file() and not json:
+        if save_scores is not None and not json:
             print(f"scores: {save_scores}")
     else:
         from attriboard.evaluation.ungraded import run_ungraded  # PyTorch, which grading does without
@@ -127,13 +127,23 @@ def _refuse_beside_a_record(
         raise InputError(f"{given}: {record} says what is run, and a record is written; leave {given.split()[0]} out")
 
 
-def _refuse_contradictions(method: str, pdb: bool, json: bool) -> None:
+def _refuse_contradictions(method: str, pdb: bool, process: Process, json: bool) -> None:
     from attriboard.base.errors import InputError
 
     if not method:
         raise InputError("METHOD: give a name or a .py file; attriboard attributors lists the names")
     if pdb and json:
         raise InputError("--pdb: is a dialog on the terminal; leave --json out")
+    confined = {
+        f"--time-limit {process.time_limit or 0:g}": process.time_limit,
+        f"--memory-limit {process.memory_limit}": process.memory_limit,
+        f"--log {process.log}": process.log,
+        "--sandbox": process.sandbox,
+    }
+    if pdb and (given := next((flag for flag, value in confined.items() if value), None)):
+        raise InputError(
+            f"{given}: is for an attributor's own process, and --pdb runs it in this one; leave {given.split()[0]} out"
+        )
 
 
 def _run_graded(

@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_type_hints
@@ -59,14 +60,16 @@ def _wrapped(function: F, resumes: Callable[[Mapping[str, Any]], bool]) -> F:
         for name, group in groups.items():
             given[name] = group(**{option.name: given.pop(option.name) for option in fields(group)})
         try:
-            function(**given)
+            _print_all(function, given)
         except AttriboardError as error:
             _fail(str(error), json)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            _fail(f"{error.filename or 'file'}: {error.strerror or error}", json)
+            full = error.filename is None and _cannot_print("\n")  # it does not say what was full
+            where = "standard output" if full else error.filename or "file"
+            _fail(f"{where}: {error.strerror or error}", json and not full)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             if json:
@@ -100,10 +103,33 @@ def _unwrapped(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
+def _print_all(function: Callable[..., None], given: Mapping[str, Any]) -> None:
+    """Call a command's function; what it printed has arrived then, also where it ends with an exit code."""
+    try:
+        function(**given)
+    except typer.Exit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _cannot_print(text: str = "") -> bool:
+    """Whether standard output does not take a text, as on a full disk; what is left for it is dropped then."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 def _fail(message: str, json: bool) -> None:
-    if json:
-        emit({"error": message})
     print(f"error: {message}", file=sys.stderr)
+    if json:
+        with suppress(OSError):
+            emit({"error": message})
+        _cannot_print()
 
 
 def emit(document: Any) -> None:
@@ -112,6 +138,18 @@ def emit(document: Any) -> None:
 
     # ASCII is valid under every locale, and names of files may hold bytes that are no text.
     print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def no_document(option: str, json: bool) -> None:
+    """Refuse `--json` beside an option that prints a file of another kind.
+
+    Raises:
+        InputError: both are given.
+    """
+    from attriboard.base.errors import InputError
+
+    if json:
+        raise InputError(f"{option}: prints a file, which is no JSON; leave --json out")
 
 
 def setting(value: object) -> str:
@@ -143,10 +181,11 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    # All as Text: a name in brackets is no markup.
+    table = Table(title=Text(title, style="bold"), title_justify="left", header_style="bold")
     for position, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if position in numeric else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if position in numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # as Text: a name in brackets is no markup
+        table.add_row(*map(Text, row))
     # A pipe has no width; wide enough that no cell is folded then.
     Console(width=None if sys.stdout.isatty() else 200).print(table)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attriboard.base.terminal import counted
 from attriboard.cli.options import StoreFolder, TaskArgument
 from attriboard.cli.shell import Json, command, emit, show_table
 
@@ -69,7 +70,8 @@ def pack(task: TaskArgument, store: StoreFolder = None, json: Json = False) -> N
     if json:
         emit({"shards_before": before, "shards_after": after, **_document(found)})
     elif before:
-        print(f"{folder}: {before} shards packed into {after}, {found.n_retrains} retrains, {found.n_bytes:,} bytes")
+        shards, retrains = counted(before, "shard"), counted(found.n_retrains, "retrain")
+        print(f"{folder}: {shards} packed into {after}, {retrains}, {found.n_bytes:,} bytes")
     else:
         print(f"{folder}: nothing is stored yet")
 
@@ -101,7 +103,7 @@ def merge(
             }
         )
         return
-    print(f"{folder}: {merged.n_added} retrains added, {merged.n_known} were there with the same bits")
+    print(f"{folder}: {counted(merged.n_added, 'retrain')} added, {merged.n_known:,} were there with the same bits")
     if merged.n_differing:
         print(f"{merged.n_differing} were there with other bits, as from another kind of CPU; ours were kept")
     for path in merged.damaged:

@@ -21,8 +21,10 @@ from attriboard.cli.options import (
     Sources,
     TaskArgument,
     checked_direction,
+    one_of,
     open_workspace,
     parse_assignments,
+    prepare_figure,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, drawn_figure, emit, resuming, setting, show_table
@@ -75,6 +77,7 @@ def sweep(
     workspace = open_workspace(task, sources, process, retraining)
     fixed = parse_assignments(hp or [])
     prepare_folder(out)
+    prepare_figure(figure)
     if metric == "lds":
         _sweep_lds(workspace, method, grids, fixed, out, figure, json)
         return
@@ -95,8 +98,8 @@ def _checked_grids(grid: Sequence[str] | None, metric: str, rate: float | None) 
     from attriboard.base.errors import InputError
     from attriboard.evaluation.sweeps import parse_grid
 
-    if metric not in ("lds", "removal") or (metric == "lds" and rate is not None):
-        raise InputError(f"--metric {metric}: must be lds or removal, and --rate goes with removal")
+    if one_of("--metric", metric, ("lds", "removal")) == "lds" and rate is not None:
+        raise InputError(f"--rate {rate:g}: goes with --metric removal; add that, or leave --rate out")
     if not grid:
         raise InputError("--grid: give at least one, as in --grid regularization=1e-9:1e3:25log")
     return [parse_grid(text) for text in grid]
@@ -130,10 +133,12 @@ def _sweep_lds(
 
 
 def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+
     headings = (*names, "LDS", "95 % interval", "mean ξ", "note")
     rows = []
     for record in records:
-        lds, xi = record.lds, record.criteria.get("surrogate")
+        lds, xi = record.lds, record.criteria.get(HEADLINE_SELECTOR)
         rows.append(
             (
                 *(setting(record.hyperparameters[name]) for name in names),
@@ -208,12 +213,13 @@ def _sweep_removal(
 def _show_removal_points(
     graded: "Sequence[AttributionRecord]", removed: "Sequence[RemovalRecord]", names: Sequence[str], rate: float
 ) -> None:
+    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
     from attriboard.leaderboard.removal_rows import headline_quantity, written
 
     measured = next((r.points[0].measured for r in removed if r.points), {"correct": ()})
     rows = []
     for record, partner in zip(graded, removed, strict=True):
-        lds, xi = record.lds, record.criteria.get("surrogate")
+        lds, xi = record.lds, record.criteria.get(HEADLINE_SELECTOR)
         rows.append(
             (
                 *(setting(record.hyperparameters[name]) for name in names),

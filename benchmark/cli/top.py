@@ -15,6 +15,7 @@ from attriboard.cli.options import (
     TaskArgument,
     open_workspace,
     parse_assignments,
+    prepare_file,
 )
 from attriboard.cli.shell import Json, command, emit, setting, show_table
 
@@ -57,10 +58,14 @@ def top(
     No ground truth is needed. Tables are shown as rows, text with its tokens; --figure draws images. --tokens
     says which tokens of these examples matter: their scores add up to that of the example.
     """
+    from attriboard.base.errors import InputError
     from attriboard.evaluation.examples import form_of, rows
     from attriboard.evaluation.proponents import find_proponents
     from attriboard.evaluation.tokens import token_lines
 
+    condition = _condition(where)
+    if bool(test) == bool(condition):
+        raise InputError("--test, --where: give one of them, as in --test 7 or --where label=3")
     workspace = open_workspace(task, sources, process)
     if figure is not None:
         _check_figure(figure, tokens, form_of(workspace.task, workspace.task.load_data().train))
@@ -68,7 +73,7 @@ def top(
         workspace,
         method,
         test or [],
-        where=_condition(where),
+        where=condition,
         k=k,
         selected=selected,
         fixed=parse_assignments(hp or []),
@@ -89,14 +94,16 @@ def top(
 
 def _draw(figure: Path, task: "Task", found: "Proponents", lines: "Sequence[TokenLine]", title: str) -> None:
     """Tokens where there are any, else a sheet of the images."""
+    from attriboard.base.paths import replacing, write_atomically
     from attriboard.evaluation.examples import contact_sheet
     from attriboard.evaluation.tokens import tokens_figure, tokens_html
 
     if lines and figure.suffix == ".html":
-        figure.write_text(tokens_html(lines, title), encoding="utf-8")
+        write_atomically(figure, tokens_html(lines, title).encode())
         return
     drawn = tokens_figure(lines, title) if lines else contact_sheet(task, found)
-    drawn.savefig(figure, dpi=150)
+    with replacing(figure) as place:
+        drawn.savefig(place, dpi=150)
 
 
 def _document(
@@ -160,7 +167,7 @@ def show_tokens(lines: "Sequence[TokenLine]") -> None:
             shown = ", ".join(
                 f"{line.tokens[at].strip() or repr(line.tokens[at])} {line.scores[at]:+.2g}" for at in strongest
             )
-            console.print(f"    strongest: {shown}")
+            console.print(Text(f"    strongest: {shown}"))  # as Text: a token in brackets is no markup
 
 
 def _check_figure(path: Path, tokens: bool, form: str) -> None:
@@ -174,6 +181,7 @@ def _check_figure(path: Path, tokens: bool, form: str) -> None:
     endings = (".png", ".html") if tokens else (".png",)
     if path.suffix not in endings or not path.parent.is_dir():
         raise InputError(f"--figure {path}: must end in {' or '.join(endings)} and lie in a folder that exists")
+    prepare_file(path, "--figure")
     if not tokens and form != "image":
         remedy = "add --tokens, or leave it out" if form == "text" else "leave it out"
         raise InputError(f"--figure {path}: the inputs of this task are no images; {remedy}")

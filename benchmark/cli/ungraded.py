@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from attriboard.cli.options import prepare_file, prepare_folder
 from attriboard.cli.shell import emit, setting, show_table
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
     """What writes the scores of an outcome to a file, which must be possible before the work begins.
 
     Raises:
-        InputError: the name has another ending, its folder does not exist, or it is a folder with something in it.
+        InputError: the name has another ending, its folder does not exist or cannot be written to, or there is a folder
+            of that name, with something in it where it should be one.
     """
     from attriboard.base.errors import InputError
     from attriboard.base.interchange import write_bergson
+    from attriboard.base.paths import replacing
     from attriboard.base.scores import write_scores
 
     if path is None:
@@ -36,12 +39,16 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
         raise InputError(f"--save-scores {path}: must end in .safetensors, or in {BERGSON} for a folder of bergson")
     if not path.parent.is_dir():
         raise InputError(f"--save-scores {path}: no folder {path.parent}; make it first")
-    if path.suffix == BERGSON and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.suffix != BERGSON:
+        prepare_file(path, "--save-scores")
+    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"--save-scores {path}: is there already, and not an empty folder; take another name")
+    prepare_folder(path.parent, "--save-scores")
 
     def save(outcome: "Outcome") -> None:
         if outcome.scores is not None:
-            (write_bergson if path.suffix == BERGSON else write_scores)(path, outcome.scores)
+            with replacing(path) as place:
+                (write_bergson if path.suffix == BERGSON else write_scores)(place, outcome.scores)
 
     return save
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attriboard.base.terminal import counted
 from attriboard.cli.options import (
     RESULTS,
     Balanced,
@@ -23,6 +24,8 @@ from attriboard.cli.options import (
     chosen_variants,
     one_of,
     open_workspace,
+    prepare_figure,
+    prepare_file,
     prepare_folder,
 )
 from attriboard.cli.shell import Json, command, drawn_figure, emit, resuming, setting, show_table
@@ -70,6 +73,8 @@ def removal(
     workspace = open_workspace(task, sources, process, retraining)
     bench = RemovalBench(workspace.task, workspace.grader_if_any, plan, open_store(workspace.task, retraining.store))
     prepare_folder(out)
+    prepare_figure(figure)
+    prepare_file(latex, "--latex")
     records, work = removal_records(workspace, bench, names, variants, out)
     card = workspace.task.card
     stem = out / card.name / f"removal-{plan.direction}{'-balanced' * plan.balanced}"
@@ -118,6 +123,7 @@ def brittleness(
     store = open_store(workspace.task, retraining.store)
     bench = BrittlenessBench(workspace.task, workspace.grader_if_any, plan, store)
     prepare_folder(out)
+    prepare_figure(figure)
     records = brittleness_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_brittleness(records), figure or out / name / "brittleness")
@@ -154,6 +160,7 @@ def mislabel(
     workspace = open_workspace(task, sources, process)
     bench = MislabelBench(workspace.task, workspace.grader_if_any, one_of("--by", by, BY))
     prepare_folder(out)
+    prepare_figure(figure)
     records = mislabel_records(workspace, bench, list(dict.fromkeys(methods)), variants, out)
     name = workspace.task.card.name
     drawn = drawn_figure(lambda: draw_recall(records), figure or out / name / f"mislabel-{bench.by}")
@@ -175,8 +182,8 @@ def _say(work: "Work | None", where: str, figure: Path | None) -> None:
 def say_work(work: "Work") -> None:
     """Print what retraining took."""
     rest = work.asked - work.done
-    kept = f", {rest} came from the store" if rest else ""
-    print(f"{work.asked} retrains needed, {work.done} trained in {work.seconds:.1f} s{kept}")
+    kept = f", {rest:,} came from the store" if rest else ""
+    print(f"{counted(work.asked, 'retrain')} needed, {work.done:,} trained in {work.seconds:.1f} s{kept}")
 
 
 def parse_rates(texts: Sequence[str]) -> tuple[float, ...]:
@@ -280,7 +287,9 @@ def show_brittleness(records: "Sequence[BrittlenessRecord]", title: str) -> None
     headings = ("attributor", "variant", "median removed", f"flipped within {largest}", "confirmed",
                 "against default", "note")  # fmt: skip
     n_points = max(len(record.points) for record in records)
-    show_table(f"{title}: fewest removals that flip {n_points} predictions", headings, rows, numeric=(2, 3, 4))
+    show_table(
+        f"{title}: fewest removals that flip {counted(n_points, 'prediction')}", headings, rows, numeric=(2, 3, 4)
+    )
     print("intervals: Clopper and Pearson, 95 %; confirmed: share of the flips that most fresh retrains repeat")
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from attriboard.attribution.job import Selected
 from attriboard.attribution.runner import said
 from attriboard.base.errors import AttriboardError, InputError
+from attriboard.base.terminal import counted
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.catalog import HEADLINE_SELECTOR
@@ -119,9 +120,8 @@ def choose_by_budget(
     if budget < SMALLEST:
         raise InputError(f"budget = {budget}: a rank correlation needs at least {SMALLEST} retrains")
     if len(configurations) < SMALLEST:
-        raise InputError(
-            f"{len(configurations)} configurations: there is no choice; give a grid of at least {SMALLEST}"
-        )
+        found = counted(len(configurations), "configuration")
+        raise InputError(f"a grid of {found} leaves nothing to choose; give at least {SMALLEST}")
     started = time.perf_counter()
     masks, outputs, trained = _retrained(workspace, budget, store)
     run = _predicted(workspace, attributor, configurations, masks)

@@ -16,6 +16,7 @@ from attriboard.base.errors import InputError
 from attriboard.base.scores import Scores
 from attriboard.contracts.task import Task
 from attriboard.evaluation.grader import Grader
+from attriboard.evaluation.retrains import same_question
 from attriboard.evaluation.variants import Attributed, known_or_made, record_fields
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.plan import split_of
@@ -83,9 +84,7 @@ class MislabelBench:
 
     def answers(self, record: MislabelRecord) -> bool:
         """Whether a finished record is of this task, ground truth and suspicion, whatever its attributor."""
-        truth = self.grader.truth.sha256 if self.grader else None
-        theirs = record.ground_truth.sha256 if record.ground_truth else None
-        return (record.task.fingerprint, record.by, theirs) == (self.task.card.fingerprint, self.by, truth)
+        return record.by == self.by and same_question(record, self.task, self.grader)
 
 
 def mislabel_records(

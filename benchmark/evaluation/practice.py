@@ -223,7 +223,7 @@ class Table:
 
     Attributes:
         task: its name.
-        rows: best default first within the order that was asked for.
+        rows: in the order of methods that was asked for; of each, default, selected, oracle.
         ceiling: the LDS that a perfect predictor would get; `None` where repeats are too few to tell.
         resolution: the smallest difference in LDS that this ground truth can tell apart at 95 %, for the typical pair
             of rows; `None` where no row was scored.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from attriboard.base.errors import InputError
 from attriboard.base.scores import Scores
-from attriboard.base.terminal import duration
+from attriboard.base.terminal import counted, duration
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec
 from attriboard.evaluation.grader import Grader, rounded
@@ -113,7 +113,7 @@ class Cost:
 
     def __str__(self) -> str:
         repeats = f" × {self.n_repeats} repeats" * (self.n_repeats > 1)
-        configurations = "1 configuration" if self.n_configurations == 1 else f"{self.n_configurations} configurations"
+        configurations = counted(self.n_configurations, "configuration")
         random = f" + {self.n_random} random removals" * (self.n_random > 0)
         return (
             f"at most {self.n_retrains:,} retrains ({self.n_points} points × {configurations}{repeats}{random}), "

@@ -24,7 +24,10 @@ from attriboard.retraining.store import RetrainStore
 
 @dataclass(frozen=True)
 class Work:
-    """Retrains asked for, those that had to be done, and the wall-clock seconds of that."""
+    """Different retrains asked for, those that had to be done, and the wall-clock seconds of that.
+
+    The others were in the store before.
+    """
 
     asked: int
     done: int
@@ -45,6 +48,7 @@ class Retrains:
     def __init__(self, task: Task, store: RetrainStore) -> None:
         self.task, self.store = task, store
         self.work = Work(0, 0, 0.0)
+        self._asked = set[str]()
 
     def train(
         self,
@@ -55,10 +59,10 @@ class Retrains:
         """Have them in the store, and say what that took; finished ones are kept whatever happens."""
         started = time.perf_counter()
         done = retrain(self.task, requests, self.store, executor, progress)
-        work = Work(len(requests), done, time.perf_counter() - started)
-        before = self.work
-        self.work = Work(before.asked + work.asked, before.done + work.done, before.seconds + work.seconds)
-        return work
+        seconds, asked, before = time.perf_counter() - started, set(self._digests(requests)), self.work
+        self._asked |= asked
+        self.work = Work(len(self._asked), before.done + done, before.seconds + seconds)
+        return Work(len(asked), done, seconds)
 
     def outputs(self, measurement: str, requests: Iterable[RetrainRequest]) -> NDArray[Any]:
         """One measurement of trained models at every test point, (n_requests, n_test)."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attriboard.base.errors import InputError
+from attriboard.base.terminal import counted
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.evaluation.catalog import attributor_names
 from attriboard.evaluation.sweeps import parse_grid, sweep_points
@@ -21,9 +22,9 @@ _CLEAR = 0.02  # of LDS: smaller differences are called none
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a panel shows: a sentence, and whether the finding holds."""
+    """What a panel shows: a sentence, and whether the finding holds; `None` where too little was scored to say."""
 
-    holds: bool
+    holds: bool | None
     sentence: str
 
 
@@ -71,6 +72,13 @@ class PanelSummary:
     table: str
     points: int
     failed: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether the finding holds, as a sentence about it goes on."""
+        if self.holds is None:
+            return "cannot be told here"
+        return "holds here" if self.holds else "does not hold here"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +146,10 @@ def panels_page(title: str, summaries: Sequence[PanelSummary]) -> str:
     """Panels as Markdown, each with its figure, which lies beside the page, and its points."""
     parts = [f"# Sensitivity to hyperparameters: {title}\n"]
     for summary in summaries:
-        verdict = "holds here" if summary.holds else "does not hold here"
         failed = f", {summary.failed} of them failed" if summary.failed else ""
         heading = f"{summary.attributor}: {summary.finding}"
         parts.append(f"## ({summary.panel}) {heading}\n")
-        parts.append(f"{summary.sentence} The finding {verdict}. {summary.points} points{failed}.\n")
+        parts.append(f"{summary.sentence} The finding {summary.verdict}. {counted(summary.points, 'point')}{failed}.\n")
         if summary.figure:
             parts.append(f"![{heading}]({summary.figure})\n")
         parts.append(f"{summary.table}\n")
@@ -208,14 +215,16 @@ def _sensitive(records: Sequence[AttributionRecord]) -> Verdict:
 def _projection(records: Sequence[AttributionRecord]) -> Verdict:
     """Raising d_proj alone lowers LDS somewhere; raising it with λ tuned at each d_proj does not."""
     scored = _scored(records)
-    dimensions = sorted({int(record.hyperparameters["projection_dim"] or 0) for record, _ in scored})
     lambdas = sorted({float(record.hyperparameters["regularization"] or 0.0) for record, _ in scored})
     table = {
         (int(r.hyperparameters["projection_dim"] or 0), float(r.hyperparameters["regularization"] or 0.0)): lds
         for r, lds in scored
     }
-    tuned = [max(table.get((d, λ), -1.0) for λ in lambdas) for d in dimensions]
-    smallest = [table.get((d, lambdas[0]), -1.0) for d in dimensions]
+    dimensions = sorted(d for d, λ in table if λ == lambdas[0])
+    if len(dimensions) < 2:
+        return Verdict(None, f"Fewer than two dimensions were scored at λ = {lambdas[0]:g}.")
+    tuned = [max(lds for (d, _), lds in table.items() if d == dimension) for dimension in dimensions]
+    smallest = [table[d, lambdas[0]] for d in dimensions]
     (before, after), together = _deepest_fall(smallest), _deepest_fall(tuned)
     holds = smallest[before] - smallest[after] > _CLEAR and tuned[together[0]] - tuned[together[1]] <= _CLEAR
     beyond = "" if dimensions[after] == dimensions[-1] else f" and is {smallest[-1]:.3f} at d = {dimensions[-1]}"

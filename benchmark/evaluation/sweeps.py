@@ -216,14 +216,14 @@ def _answers(
 
 
 def _may_end_otherwise(reason: str | None, limits: Limits) -> bool:
-    """Whether a failure was that of a limit, and these are wider.
+    """Whether a failure was that of a limit, and these are wider, by as much as a reason shows of a limit.
 
     What only declared that it needs more memory than there was, or more time, is asked again: that costs nothing.
     """
     if match := re.match(r"timeout: not finished after (\S+) s", reason or ""):
-        return limits.seconds is None or limits.seconds > float(match[1])
-    if match := re.match(r"out_of_memory: .* resident, the limit is ([\d,]+) MiB", reason or ""):
-        return limits.bytes is None or limits.bytes > int(match[1].replace(",", "")) << 20
+        return limits.seconds is None or float(f"{limits.seconds:g}") > float(match[1])
+    if match := re.match(r"out_of_memory: .*, the limit is ([\d,]+) MiB", reason or ""):
+        return limits.bytes is None or round(limits.bytes / 2**20) > int(match[1].replace(",", ""))
     return (reason or "").startswith(("out_of_memory: needs ", "timeout: needs "))
 
 

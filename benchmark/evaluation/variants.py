@@ -101,6 +101,9 @@ def choose_parts(
     parts = [Part("default", None, start)] if "default" in variants else []
     if REGULARIZATION not in start or not {"selected", "oracle"} & set(variants):
         return parts or [Part("default", None, start)]
+    if not _candidates(described):
+        nothing = f"not_applicable: {REGULARIZATION}: its grid has no positive number to choose from; add some"
+        return [*parts, *([Part("selected", HEADLINE_SELECTOR, start, nothing)] if "selected" in variants else [])]
     if grader is None:
         return [*parts, *([_asked(job, start, runner, progress)] if "selected" in variants else [])]
     selection = _known(grader, job, described, list(records))
@@ -162,7 +165,7 @@ def attribute_parts(
 
     Args:
         job: the attributor; its configurations are replaced.
-        parts: what is wanted.
+        parts: what is wanted; all of them could be chosen.
         make: from scores (n_test, n_train) to what is kept of them; an `InputError` of it fails the part.
         runner: how it is run.
         progress: of configurations.
@@ -177,11 +180,7 @@ def attribute_parts(
         assert isinstance(outcome, Outcome), "a job without selectors has outcomes only"
         mine = [part for part in parts if dict(part.hyperparameters) == configurations[outcome.index]]
         found = attributed(mine[0], job, outcome, make)
-        for part in mine:
-            if part.reason is None:
-                yield replace(found, part=part)
-            else:
-                yield Attributed(part, job, replace(found.outcome, reason=part.reason), None, None)
+        yield from (replace(found, part=part) for part in mine)
 
 
 def attributed(part: Part, job: Job, outcome: Outcome, make: Callable[[Scores], T]) -> Attributed[T]:
@@ -254,13 +253,19 @@ def known_or_made(
         workspace.display.note(f"[{position}/{len(attributors)}] {name}")
         job, described, parts = variant_parts(workspace, name, variants, results)
         known = finished_parts(job, described, parts, finished, answers)
-        missing = [part for part in parts if part.variant not in known]
-        made = {}
+        asked = question(job)
+        made = {part.variant: _unchosen(part, asked, described) for part in parts if part.reason is not None}
+        missing = [part for part in parts if part.variant not in {**known, **made}]
         if missing:
             with workspace.display.progress(f"{name} on {workspace.task.card.name}") as progress:
-                found = attribute_parts(question(job), missing, make, workspace.runner, progress)
-                made = {attributed.part.variant: attributed for attributed in found}
+                found = attribute_parts(asked, missing, make, workspace.runner, progress)
+                made |= {attributed.part.variant: attributed for attributed in found}
         yield from (known.get(part.variant) or made[part.variant] for part in parts)
+
+
+def _unchosen(part: Part, job: Job, described: Described) -> Attributed[Any]:
+    """What becomes of a part that could not be chosen: it has failed, and is not run."""
+    return Attributed(part, job, Outcome(described, 0, dict(part.hyperparameters), part.reason), None, None)
 
 
 def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]) -> dict[str, Any]:
@@ -281,11 +286,16 @@ def record_fields(task: Task, grader: Grader | None, attributed: Attributed[Any]
     }
 
 
+def _candidates(described: Described) -> tuple[float, ...]:
+    """The values of λ that there are to choose from, ascending."""
+    values = described.grid(REGULARIZATION)
+    return tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
+
+
 def _known(grader: Grader, job: Job, described: Described, records: list[AnyRecord]) -> SelectionRecord | None:
     """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
     start = described.configurations[0]
-    values = described.grid(REGULARIZATION)
-    grid = tuple(sorted({float(v) for v in values if isinstance(v, (int, float)) and v > 0}))
+    grid = _candidates(described)
     truth, checkpoints = grader.truth.sha256, job.checkpoints_sha256
     mine = [record for record in records if same_run(record, job, described.code_sha256)]
     # Selections do not name their checkpoints; the graded configurations beside them do.

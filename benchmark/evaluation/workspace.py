@@ -199,7 +199,7 @@ class Workspace:
 def _sandboxed(executor: OwnProcess | ThisProcess, groundtruth: Path | None) -> Sandbox:
     """The same in a sandbox, where a folder of bundles stays unseen."""
     if isinstance(executor, ThisProcess):
-        raise InputError("--sandbox: is for an attributor's own process; leave it out, or run it isolated")
+        raise InputError("sandbox = True: is for an attributor's own process; leave it out, or run it isolated")
     return Sandbox(executor.limits, executor.log, () if groundtruth is None else (groundtruth,))
 
 
@@ -207,6 +207,7 @@ def _attribution_executor(limits: Limits, isolated: bool, log: Path | None) -> O
     """Where attributors run."""
     if isolated:
         return OwnProcess(limits, None if log is None else log.resolve())
-    if limits != NO_LIMITS or log is not None:
-        raise InputError("limits and a log are for an attributor's own process; leave them out, or run it isolated")
+    for name, value in (("limits", None if limits == NO_LIMITS else limits), ("log", log)):
+        if value is not None:
+            raise InputError(f"{name} = {value}: is for an attributor's own process; leave it out, or run it isolated")
     return ThisProcess()

@@ -7,7 +7,8 @@ fingerprint and another entry.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -41,6 +42,7 @@ _Url = Annotated[
     ),
 ]
 MAX_BYTES = 4 << 20  # of a list
+PATIENCE = 60.0  # seconds that another process may take to change a list; it takes a moment
 
 
 class BundleEntry(BaseModel):
@@ -161,6 +163,24 @@ def write_listing(folder: Path, entries: Iterable[BundleEntry], held_out: Iterab
     )
     absent = set() if listing.held_out else {"held_out"}
     write_atomically(folder / "registry.json", listing.model_dump_json(indent=2, exclude=absent).encode() + b"\n")
+
+
+@contextmanager
+def changing_list(folder: Path) -> Iterator[None]:
+    """Alone with a folder's list, from reading to writing it: what another process adds to it stays.
+
+    Raises:
+        DataError: another process does not let go of it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = folder / "registry.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE):
+            yield
+    except Timeout as error:
+        raise DataError(f"{path}: another process has been changing it for {PATIENCE:g} s; end it") from error
 
 
 class BundleRegistry:
@@ -317,7 +337,6 @@ class BundleRegistry:
             InputError: another bundle of this task is published already, and published files are never replaced; or the
                 weights of a start are not those that the card pins.
         """
-        self._read()  # building an extension has listed it
         path = self.folder / self.file_name(card, kind, question)
         entry = entry_of(card, kind, path, question)
         if kind == "start" and pinned_start(card) != (entry.file, entry.sha256):
@@ -326,16 +345,28 @@ class BundleRegistry:
                 f"{', '.join(pinned_start(card) or ['no file of weights'])}; its model.options must have pretrained: "
                 f"{entry.file} and sha256: {entry.sha256}"
             )
-        others = [e for e in self.entries if e.key == entry.key]
-        if others and others[0].sha256 != entry.sha256:
-            raise InputError(
-                f"{self.folder}: {card.name} version {card.version} has a published {kind} already "
-                f"({others[0].sha256[:12]}…); raise the card's version, or build elsewhere with --out"
-            )
-        if not others:
-            write_listing(self.folder, (*self.entries, entry), self.held_out)
-            self._read()
+        self._read()  # building an extension has listed it
+        if not self._lists(entry):
+            with changing_list(self.folder):
+                self._read()
+                if not self._lists(entry):
+                    write_listing(self.folder, (*self.entries, entry), self.held_out)
+                    self._read()
         return entry
+
+    def _lists(self, entry: BundleEntry) -> bool:
+        """Whether a bundle is listed.
+
+        Raises:
+            InputError: another one is in its place.
+        """
+        other = next((e for e in self.entries if e.key == entry.key), entry)
+        if other.sha256 != entry.sha256:
+            raise InputError(
+                f"{self.folder}: {entry.task} version {entry.version} has a published {entry.kind} already "
+                f"({other.sha256[:12]}…); raise the card's version, or build elsewhere with --out"
+            )
+        return other is not entry
 
     def listed(self, path: Path) -> BundleEntry | None:
         """The entry of a file of the folder."""
@@ -344,13 +375,17 @@ class BundleRegistry:
     def relist(self, before: BundleEntry, content: bytes) -> None:
         """List the bytes with which a ground truth is extended. URLs, which have the old ones, go."""
         now = before.model_copy(update={"sha256": digest_bytes(content), "bytes": len(content), "urls": ()})
-        write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
-        self._read()
+        with changing_list(self.folder):
+            self._read()
+            write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
+            self._read()
 
     def commit(self, commitment: Commitment) -> None:
         """Name a held-out ground truth in the list, and write the list."""
-        write_listing(self.folder, self.entries, (*self.held_out, commitment))
-        self._read()
+        with changing_list(self.folder):
+            self._read()
+            write_listing(self.folder, self.entries, (*self.held_out, commitment))
+            self._read()
 
 
 def _remedy(card: TaskCard, kind: BundleKind, question: Question | None) -> str:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -34,6 +34,8 @@ MAX_BYTES = 2 << 20  # a record with 500 test points and 200 masks takes about 2
 AnyUse = RemovalRecord | BrittlenessRecord | QldRecord | MislabelRecord
 """A record of what attributions are used for."""
 AnyRecord = Annotated[AttributionRecord | SelectionRecord | SelectionCostRecord | AnyUse, Field(discriminator="kind")]
+
+KINDS: tuple[str, ...] = tuple(model.model_fields["kind"].default for model in get_args(get_args(AnyRecord)[0]))
 
 _ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(AnyRecord)
 
@@ -74,7 +76,9 @@ def read_record(path: Path) -> AnyRecord:
     """
     content = read_bounded(path, MAX_BYTES, "a record")
     try:
-        parse_json(content)
+        document = parse_json(content)
+        if isinstance(document, dict) and "kind" not in document:
+            raise FormatError(f"{path}: kind is missing; must be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
         return _ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
         raise FormatError(f"{path}: {in_words(error)}") from error

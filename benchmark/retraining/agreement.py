@@ -28,7 +28,6 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 STRETCH = (1.0, 3.0)
 MAX_KINDS = 512
-MAX_TOKENS = 16  # kinds of label where an example has many
 MAX_ROWS = 64  # beside those that show every kind of label
 
 

@@ -8,12 +8,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from leaderboard_records import make_record
 from tiny import PlainTinyTask, tiny_card
 
-from attriboard.base.paths import write_atomically
+from attriboard.base.interchange import read_bergson
+from attriboard.base.paths import replacing, write_atomically
+from attriboard.base.scores import read_matrix
+from attriboard.cli.ungraded import scores_saver
 from attriboard.groundtruth.build import build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth
 from attriboard.records.files import read_records, write_record
@@ -40,6 +46,40 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_of_it(tmp_path: Path) -> 
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def outcome(value: float) -> Any:
+    return SimpleNamespace(scores=np.full((40, 50), value, np.float32))
+
+
+def test_scores_that_a_full_disk_cuts_short_leave_the_previous_file(tmp_path: Path) -> None:
+    path = tmp_path / "scores.safetensors"
+    save = scores_saver(path)
+    save(outcome(1.0))
+    with full_after(1000), pytest.raises(OSError, match="File too large") as caught:
+        save(outcome(2.0))
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_matrix(path).max() == 1.0
+    save(outcome(3.0))
+    assert read_matrix(path).max() == 3.0
+
+
+def test_a_folder_of_scores_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "scores.bergson"
+    with full_after(1000), pytest.raises(OSError, match="File too large"):
+        scores_saver(path)(outcome(1.0))
+    assert not list(tmp_path.iterdir())
+    scores_saver(path)(outcome(1.0))
+    assert read_bergson(path).shape == (40, 50)
+
+
+def test_what_fails_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as place:
+        place.write_text(f"new {1 // 0}")
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
 
 
 def test_a_build_on_a_full_disk_goes_on_where_there_is_room_again(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
         read_bergson(bergson_store(tmp_path / "tokens", SCORES, attribute_tokens=True))
     torn = bergson_store(tmp_path / "torn", SCORES)
     (torn / "scores.bin").write_bytes((torn / "scores.bin").read_bytes()[:-1])
-    with pytest.raises(FormatError, match="has not 5 records of 24 bytes"):
+    with pytest.raises(FormatError, match=r"scores\.bin must be 5 records of 24 bytes long"):
         read_bergson(torn)
     unfinished = bergson_store(tmp_path / "unfinished", SCORES)
     content = bytearray((unfinished / "scores.bin").read_bytes())
@@ -83,6 +83,17 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
         read_bergson(bergson_store(tmp_path / "objects", SCORES, num_scores=1, dtype=layout))
     with pytest.raises(FormatError, match="other fields than score_j"):
         read_bergson(bergson_store(tmp_path / "other", SCORES, dtype={}))
+    nothing = {"names": [], "formats": [], "offsets": [], "itemsize": 24}
+    with pytest.raises(FormatError, match="num_rows = 5, num_scores = 0: no scores"):
+        read_bergson(bergson_store(tmp_path / "empty", SCORES, num_scores=0, dtype=nothing))
+
+
+@pytest.mark.parametrize("text", ["steps: [", "steps: {a: 1, a: 2}", "\0"])
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path: Path, text: str) -> None:
+    folder = bergson_store(tmp_path / "store", SCORES)
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(FormatError, match=r"config\.yaml: "):
+        read_bergson(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

@@ -1,9 +1,9 @@
 """What a broken schema says: the field, its value and the rule, in words that do not need the pattern."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from attriboard.base.schema import MAX_PROBLEMS, Sha256, TaskName, Timestamp, in_words, matching, problems
 
@@ -61,6 +61,20 @@ def test_of_many_problems_the_first_are_named_and_the_others_counted():
         Example(counts={f"c{i}": "no" for i in range(MAX_PROBLEMS + 3)})
     assert in_words(caught.value).endswith("; and 3 more")
     assert in_words(caught.value).count("must be") == MAX_PROBLEMS
+
+
+def test_which_of_several_schemas_it_is_is_said_in_words():
+    class Other(BaseModel):
+        kind: Literal["other"] = "other"
+
+    class Third(BaseModel):
+        kind: Literal["third"] = "third"
+
+    adapter = TypeAdapter(Annotated[Other | Third, Field(discriminator="kind")])
+    for value, message in (({}, "kind is missing"), ({"kind": "x"}, "kind = 'x': must be other or third")):
+        with pytest.raises(ValidationError) as caught:
+            adapter.validate_python(value)
+        assert in_words(caught.value) == message
 
 
 def test_another_exception_keeps_its_message():

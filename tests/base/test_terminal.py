@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attriboard.base import terminal
-from attriboard.base.terminal import State, Terminal, duration
+from attriboard.base.terminal import State, Terminal, counted, duration
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,10 @@ from attriboard.base.terminal import State, Terminal, duration
 )  # fmt: skip
 def test_a_duration_has_the_unit_that_suits_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_one_is_not_several() -> None:
+    assert [counted(n, "record") for n in (0, 1, 2, 1297)] == ["0 records", "1 record", "2 records", "1,297 records"]
 
 
 @given(st.floats(0.5, 1e7))
@@ -88,3 +92,15 @@ def test_work_that_fails_is_not_said_to_be_done(capsys: pytest.CaptureFixture[st
     with pytest.raises(ValueError, match="broken"):
         broken()
     assert capsys.readouterr().err.splitlines() == ["work: 3 of 30"]
+
+
+def test_names_in_brackets_stay_whole_in_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.sys.stderr, "isatty", lambda: True, raising=False)
+    with Terminal().progress("a[/b].py on my[old]task") as progress:
+        progress.say("worker [red]")
+        progress(1, 2)
+    shown = capsys.readouterr().err
+    assert "a[/b].py on my[old]task" in shown
+    assert "1 of 2; worker [red]" in shown

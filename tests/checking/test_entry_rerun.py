@@ -10,6 +10,7 @@ from checking.conftest import write_card
 
 from attriboard.attribution.executors import ThisProcess
 from attriboard.attribution.runner import Runner
+from attriboard.checking.entry_rerun import Rerun, run_entry_again
 from attriboard.cli.app import app
 from attriboard.cli.check import _verified
 from attriboard.evaluation.grader import evaluate
@@ -103,6 +104,20 @@ def test_honest_records_are_verified_invented_ones_found_and_the_rest_named(code
     assert _verified(written[honest.id].model_copy(update={"same_code": False})).endswith(
         "other code than the record's"
     )
+
+
+def test_where_nothing_can_be_run_again_that_is_an_error_and_each_record_says_why(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    records.mkdir()
+    golden = Path(__file__).parents[1] / "golden"
+    for name in ("removal-v1.json", "qld-v1.json"):
+        shutil.copy(golden / name, records)
+    found = run_entry_again(tmp_path, Rerun("Grace Hopper"))
+    assert [problem.message for problem in found.errors] == ["none was run again; the warnings say why of each"]
+    assert [problem.message.partition(";")[0] for problem in found.warnings] == [
+        "not run again: of kind qld",
+        "not run again: of kind removal",
+    ]
 
 
 def test_what_needs_no_run_says_so(made, bare, capsys):

@@ -98,7 +98,12 @@ def test_a_bundle_of_another_format_is_named(tmp_path):
     [
         ("import no_such_module", "importing it raised ModuleNotFoundError: No module named 'no_such_module'"),
         ("def broken(:", "importing it raised SyntaxError: invalid syntax"),
-        ("import os\nos._exit(0)", "importing it ended the process"),
+        ("import os\nos._exit(0)", "importing or running it ended the process"),
+        ("print('{not json')\nraise SystemExit", "importing or running it ended the process"),
+        (
+            """print('{"errors": [], "warnings": []}', flush=True)\nimport os\nos._exit(0)""",
+            "importing or running it ended the process",
+        ),
         ("import neighbor", "must define exactly one Attributor subclass, found none"),
         (
             "from attriboard.attributors.random import Random\nclass Mine(Random):\n    name = 'Mine!'",

@@ -63,6 +63,7 @@ def test_submit_says_everything_that_is_missing_at_once(tmp_path):
     said = run("attriboard submit --method method.yaml --scores missing.safetensors", tmp_path, 2)
     assert "authors: is missing: a list of names" in said
     assert "records: attriboard-results: no such file or folder" in said
+    assert "records: none was found; make one with attriboard score or attriboard run" in said
     assert "scores: missing.safetensors: no such file" in said
 
 

@@ -117,7 +117,7 @@ def test_a_copy_of_the_ground_truth_replaces_no_other(attriboard, cards, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--device", "gpu0"), "ATTRIBOARD_DEVICE = 'gpu0': must be a device that PyTorch can use here"),
+        (("--device", "gpu0"), "--device gpu0: must be a device that PyTorch can use here"),
         (("--device", "cpu", "--executor", "tcp://127.0.0.1:1"), "set ATTRIBOARD_DEVICE in their environment"),
         (("--held-out", "4"), "a file of secrets is of one task"),
         (("--held-out-file", "secret.safetensors"), "is for held-out masks; say how many with --held-out"),

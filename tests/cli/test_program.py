@@ -8,9 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import typer
+from selecting import few_resamples, run_inline
 
 import attriboard as ab
+from attriboard.cli import demo
 from attriboard.cli.app import app
 
 HEAVY = {
@@ -76,7 +79,23 @@ def test_every_command_that_answers_has_json():
         for path, command in commands(typer.main.get_command(app))
         if any("--json" in parameter.opts for parameter in command.params)
     }
-    assert answering - with_json <= {("demo",), ("board", "serve")}
+    assert answering - with_json == {("board", "serve")}
+
+
+def test_a_demo_prints_one_document(attriboard, tmp_path, monkeypatch):
+    few_resamples(monkeypatch)
+    run_inline(monkeypatch)
+    monkeypatch.setattr(demo, "ATTRIBUTORS", ("random", "iffim"))
+    document = attriboard("demo", "--out", tmp_path, "--json").document
+    assert {record["attributor"]["name"] for record in document["records"]} == {"random", "iffim"}
+    assert {record["kind"] for record in document["records"]} == {"attribution", "selection"}
+    assert Path(document["index"]).is_file()
+
+
+@pytest.mark.parametrize("command", ["tasks", "submit"])
+def test_a_template_is_no_document(attriboard, command):
+    done = attriboard(command, "--template", "--json")
+    assert (done.code, done.document) == (2, {"error": "--template: prints a file, which is no JSON; leave --json out"})
 
 
 def test_without_arguments_it_explains_itself(attriboard):
@@ -96,6 +115,18 @@ def test_a_reader_that_leaves_early_gets_no_traceback(program, tmp_path):
     assert done.stdout == "[\n"
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("words", ["selectors --json", "selectors", "tasks --template", "check nothing.json --json"])
+def test_where_nothing_can_be_printed_one_line_says_so(program, tmp_path, words):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [program, *words.split()], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    missing = "nothing.json: no such file"
+    said = (2, missing) if "nothing" in words else (1, "standard output: No space left on device")
+    assert (done.returncode, done.stderr) == (said[0], f"error: {said[1]}\n")
 
 
 def test_a_terminal_without_unicode_loses_no_result(shell):

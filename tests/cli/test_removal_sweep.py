@@ -86,7 +86,7 @@ def test_table_in_words(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("--metric", "both"), "--metric both: must be lds or removal"),
-        (("--rate", "0.5"), "--rate goes with removal"),
+        (("--rate", "0.5"), "--rate 0.5: goes with --metric removal; add that, or leave --rate out"),
         (("--metric", "removal", "--rate", "1.5"), "rate = 1.5: must lie in (0, 1)"),
         (("--metric", "removal", "--direction", "up"), "--direction up: must be helpful or harmful"),
     ],

@@ -167,7 +167,7 @@ def test_report_writes_a_page_with_the_verdict_and_a_figure_and_reuses_its_recor
     assert page.count("\n| ") == 2 + 25  # a head, and each point is a row
     assert (tmp_path / "out" / panel["figure"]).is_file()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
-    assert "the regularization: holds." in run(*arguments, "--threads", "1").stdout
+    assert "the regularization: holds here." in run(*arguments, "--threads", "1").stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")} == before
 
 
@@ -219,6 +219,8 @@ def test_a_choice_between_grid_points_is_not_said_to_be_one(
 def test_what_a_budget_is_needed_for_is_said(run: Run) -> None:
     refused = run("select", "digits_mlp", "grad_dot", "--grid", "checkpoints=1,2", code=2)
     assert "give --budget" in refused.stderr
+    one = run("select", "digits_mlp", "grad_dot", "--budget", "2", "--grid", "checkpoints=1", code=2)
+    assert "a grid of 1 configuration leaves nothing to choose; give at least 2" in one.stderr
     both = run("select", "digits_mlp", "iffim", "--budget", "2", "--selector", "gcv", code=2)
     assert "leave it or --budget out" in both.stderr
 

@@ -41,7 +41,9 @@ def test_info_pack_and_merge(attriboard, folder, tmp_path):
     other = tmp_path / "other"
     add(other, shard("b", "c", fingerprint=FINGERPRINT))
     merged = attriboard("store", "merge", "digits_mlp", other, "--json").document
+    add(tmp_path / "third", shard("d", fingerprint=FINGERPRINT))
     assert (merged["added"], merged["known"], merged["differing"]) == (1, 1, 0)
+    assert "1 retrain added" in attriboard("store", "merge", "digits_mlp", tmp_path / "third").out
     assert "0 retrains added, 2 were there with the same bits" in attriboard("store", "merge", "digits_mlp", other).out
 
 
@@ -80,3 +82,11 @@ def test_bad_input(attriboard, folder, arguments, message):
     done = attriboard("store", *arguments, "--json")
     assert done.code == 2
     assert message in done.document["error"]
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "st[old]", "st:smile:"])
+def test_a_folder_whose_name_looks_like_markup_is_named_as_it_is(attriboard, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    add(Path(name), shard("a", fingerprint=FINGERPRINT))
+    done = attriboard("store", "info", "--store", name)
+    assert (done.code, done.out.splitlines()[0].strip()) == (0, f"Stores in {name}")

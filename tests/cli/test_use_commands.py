@@ -59,6 +59,26 @@ def test_brittleness_prints_one_document_and_goes_on_from_its_records(run: Run, 
     assert "flipped within 648" in text
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("mislabel", "digits_mlp_flipped", "--by", "summed"),
+        ("brittleness", "digits_mlp", "--points", 1, "--seeds", 1, "--confirm", 0),
+    ],
+    ids=["without ground truth", "with it"],
+)
+def test_what_could_not_be_chosen_is_a_failed_record_and_is_not_run(
+    run: Run, tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    path = write_ridge(tmp_path, grid=())
+    command, task, *options = words
+    found = document(run, command, task, path, *options, "--variant", "selected")
+    ((status, reason),) = [(row["status"], row["reason"]) for row in found["rows"]]
+    assert status == "failed"
+    assert reason == "not_applicable: regularization: its grid has no positive number to choose from; add some"
+    assert calls(tmp_path, "") == []
+
+
 def test_mislabel_prints_one_document_and_goes_on_from_its_records(run: Run, tmp_path: Path) -> None:
     path = write_ridge(tmp_path, broken=(0.0,))
     found = document(run, "mislabel", "digits_mlp_flipped", path, "random", "--by", "summed")

@@ -52,6 +52,7 @@ def test_points_are_scoring_points_that_every_full_model_gets_right(
         assert all(correct(published, bench.store, np.arange(N_TRAIN), range(10), point))
     again = bench_of(published, grader, tmp_path)
     assert (again.points, again.work.done) == (bench.points, 0)
+    assert (again.work.asked, bench.work.asked, bench.work.done) == (10, 10, 10)
 
 
 def test_every_size_found_is_a_flip_by_the_majority_and_the_one_below_is_none(
@@ -75,6 +76,7 @@ def test_every_size_found_is_a_flip_by_the_majority_and_the_one_below_is_none(
         below = correct(published, bench.store, np.sort(order[point.not_enough :]), range(3), point.test_point)
         assert below.count(False) <= 1
     done = bench.work.done
+    assert bench.work.asked == done, "nothing was in the store"
     assert bench.search([helpful, useless], InProcess()) == [found, other]
     assert bench.work.done == done, "nothing is trained twice"
 

@@ -1,12 +1,13 @@
 """Verdicts of the sensitivity panels, on made records whose answer is known."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attriboard.evaluation.sensitivity import PANELS, points_table
+from attriboard.evaluation.sensitivity import PANELS, PanelSweep, panels_page, points_table
 from attriboard.evaluation.sweeps import parse_grid
 from attriboard.records.model import AttributionRecord
 
@@ -24,7 +25,7 @@ def point(mean: float | None, **hyperparameters: Any) -> AttributionRecord:
     return AttributionRecord.model_validate(data)
 
 
-def surface(values: dict[tuple[int, float], float]) -> list[AttributionRecord]:
+def surface(values: Mapping[tuple[int, float], float | None]) -> list[AttributionRecord]:
     return [point(mean, projection_dim=d, regularization=λ) for (d, λ), mean in values.items()]
 
 
@@ -69,6 +70,15 @@ def test_the_projection_finding_is_denied_where_it_fails(values: dict[tuple[int,
     assert not JUDGES["c"](surface(values)).holds
 
 
+def test_a_failed_point_is_no_fall() -> None:
+    rising = {(64, 1e-9): 0.1, (128, 1e-9): None, (512, 1e-9): 0.3, (64, 1.0): 0.3, (128, 1.0): 0.3, (512, 1.0): 0.4}
+    verdict = JUDGES["c"](surface(rising))
+    assert verdict.holds is False
+    assert "LDS rises throughout, from 0.100 (d = 64) to 0.300; with λ" in verdict.sentence
+    alone = JUDGES["c"](surface({(64, 1e-9): 0.3, (512, 1e-9): None, (64, 1.0): 0.3, (512, 1.0): 0.4}))
+    assert (alone.holds, alone.sentence) == (None, "Fewer than two dimensions were scored at λ = 1e-09.")
+
+
 def test_every_panels_grids_can_be_read() -> None:
     for panel in PANELS:
         for grid in panel.grids:
@@ -95,3 +105,15 @@ def test_points_of_two_hyperparameters_are_a_grid() -> None:
         "| 1e-09 | 0.300 | 0.100 |",
         "| 1 | 0.350 | – |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [((0.1, 0.4), "holds here"), ((0.39, 0.4), "does not hold here"), ((None, 0.4), "cannot be told here")],
+)
+def test_a_panel_with_too_few_scores_is_not_said_to_be_refuted(means: tuple[float | None, ...], verdict: str) -> None:
+    panel = next(panel for panel in PANELS if panel.key == "e")
+    records = [point(mean, epoch=epoch) for epoch, mean in enumerate(means, start=1)]
+    summary = PanelSweep(panel, "trak", ["epoch"], records, {}).summary(None)
+    assert summary.verdict == verdict
+    assert f"The finding {verdict}. 2 points" in panels_page("digits", [summary])

@@ -13,7 +13,7 @@ from tiny import Published
 
 from attriboard.attribution.executors import OwnProcess
 from attriboard.attribution.job import Job
-from attriboard.attribution.limits import NO_LIMITS, Limits
+from attriboard.attribution.limits import NO_LIMITS, Limits, beyond_memory
 from attriboard.attribution.runner import Runner
 from attriboard.base.errors import InputError
 from attriboard.evaluation.grader import Grader
@@ -155,6 +155,7 @@ def test_resumed_sweep_computes_only_what_is_missing(published: Published, grade
         ("timeout: not finished after 60 s", [Limits(61), Limits(bytes=1), NO_LIMITS]),
         ("timeout: not finished after 0.5 s", [Limits(60)]),
         ("out_of_memory: 1,203 MiB resident, the limit is 1,200 MiB", [Limits(60), Limits(bytes=1201 << 20)]),
+        ("out_of_memory: ended by the kernel, the limit is 1,200 MiB", [Limits(bytes=4 << 30), NO_LIMITS]),
         (
             "timeout: needs at least 9,000 s (products 3.0e+14 operations, at 33·10⁹ a second); the limit is 60 s",
             [Limits(60)],
@@ -177,6 +178,23 @@ def test_a_failure_of_a_limit_is_tried_again_where_the_limit_is_wider(
         before = len(calls(tmp_path, ""))
         assert swept(published, grader, job, [failed], Limits(0.4, 1)) == [failed]
         assert len(calls(tmp_path, "")) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "limits"),
+    [
+        (beyond_memory("ended by the kernel", 322122547), Limits(bytes=322122547)),  # 307.2 MiB
+        ("timeout: not finished after 100 s", Limits(100.0001)),
+    ],
+)
+def test_the_limit_that_ended_it_is_not_a_wider_one(
+    published: Published, grader: Grader, tmp_path: Path, reason: str, limits: Limits
+) -> None:
+    job = make_job(published, write_ridge(tmp_path), {"regularization": "1"}, selectors=())
+    (scored,) = swept(published, grader, job, [])
+    failure = {"status": "failed", "reason": reason, "lds": None, "calibration": None, "scores_sha256": None}
+    failed = scored.model_copy(update=failure)
+    assert swept(published, grader, job, [failed], limits) == [failed]
 
 
 def test_other_failures_are_not_tried_again(published: Published, grader: Grader, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from torch import nn
 import attriboard as ab
 from attriboard.base.errors import AttriboardError, InputError
 from attriboard.cli.app import app
+from attriboard.cli.top import show_tokens
 from attriboard.evaluation.catalog import load_task
-from attriboard.evaluation.tokens import token_lines, tokens_figure, tokens_html
+from attriboard.evaluation.tokens import TokenLine, token_lines, tokens_figure, tokens_html
 
 SOURCE = """
 import torch
@@ -96,6 +97,15 @@ def test_tokens_without_words_are_numbers_and_lines_have_their_own_colors(tmp_pa
     tokens_figure(lines, "of $ and _").savefig(tmp_path / "tokens.png")
     assert (tmp_path / "tokens.png").read_bytes().startswith(b"\x89PNG")
     assert "<script" not in tokens_html(lines, "<script>")
+
+
+def test_tokens_that_look_like_markup_are_printed_as_they_are(capsys: Any) -> None:
+    tokens = ("[/", "]", "[sep]", ":smile:")
+    show_tokens([TokenLine("helpful", 3, 1.0, tokens, (0.4, 0.3, 0.2, 0.1))])
+    assert capsys.readouterr().out.splitlines() == [
+        "helpful 3  +1  [/][sep]:smile:",
+        "    strongest: [/ +0.4, ] +0.3, [sep] +0.2, :smile: +0.1",
+    ]
 
 
 def test_what_has_no_token_scores_says_why() -> None:

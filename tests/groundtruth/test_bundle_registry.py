@@ -1,5 +1,6 @@
 """The list of published bundles."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from tiny import Published, tiny_card
 
 from attriboard.base.errors import DataError, FormatError, InputError
-from attriboard.groundtruth import build
+from attriboard.groundtruth import build, listing
 from attriboard.groundtruth.build import build_checkpoints, build_ground_truth, open_store
 from attriboard.groundtruth.bundle import read_ground_truth, write_ground_truth
 from attriboard.groundtruth.listing import BundleRegistry, published_folder
@@ -46,6 +47,46 @@ def test_registering_the_same_bytes_again_changes_nothing(folder: Path, publishe
     assert registry.register(published.task.card, "groundtruth") == entry
     assert BundleRegistry(folder).register(published.task.card, "groundtruth") == entry
     assert (folder / "registry.json").read_bytes() == before
+
+
+def test_what_another_process_lists_meanwhile_stays_listed(
+    folder: Path, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest takes seconds, in which another build into the folder ends."""
+    card, first = published.task.card, BundleRegistry(folder)
+    entry_of = listing.entry_of
+
+    def entry_and_another_build(*given: Any) -> listing.BundleEntry:
+        monkeypatch.setattr(listing, "entry_of", entry_of)
+        BundleRegistry(folder).register(card, "checkpoints")
+        return entry_of(*given)
+
+    monkeypatch.setattr(listing, "entry_of", entry_and_another_build)
+    before = first.register(card, "groundtruth")
+    assert [e.kind for e in BundleRegistry(folder).entries] == ["checkpoints", "groundtruth"]
+    late = BundleRegistry(folder)
+    other = before.model_copy(update={"task": "other", "file": "other.safetensors"})
+    listing.write_listing(folder, (*first.entries, other))
+    late.relist(before, b"longer")
+    assert {e.task for e in BundleRegistry(folder).entries} == {"tiny", "other"}
+
+
+def test_builds_at_the_same_time_are_all_listed(folder: Path, published: Published) -> None:
+    cards = [published.task.card.model_copy(update={"name": f"tiny{n}"}) for n in range(8)]
+    for card in cards:
+        (folder / f"{card.name}-checkpoints.safetensors").write_bytes(published.checkpoints.read_bytes())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda card: BundleRegistry(folder).register(card, "checkpoints"), cards))
+    assert [e.task for e in BundleRegistry(folder).entries] == [card.name for card in cards]
+
+
+def test_a_list_that_another_process_holds_is_not_changed(
+    folder: Path, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "PATIENCE", 0.1)
+    with listing.changing_list(folder), pytest.raises(DataError, match=r"registry\.json: another process has been"):
+        BundleRegistry(folder).register(published.task.card, "groundtruth")
+    assert not (folder / "registry.json").exists()
 
 
 def test_a_published_version_is_never_replaced(folder: Path, published: Published) -> None:

@@ -105,6 +105,27 @@ def test_deep_verification_takes_every_repeat_of_some_masks(published: Published
 # The command line
 
 
+def test_what_would_be_pushed_into_itself_or_is_nothing_is_refused(
+    absent: BundleRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("groundtruth", "push-ready", "--groundtruth", absent.folder, "--out", absent.folder / ".." / "list")
+    assert "is the folder that the bundles come from; name another one" in printed(capsys, *words)["error"]
+    (tmp_path / "empty").mkdir()
+    words = ("groundtruth", "push-ready", "--groundtruth", tmp_path / "empty", "--out", tmp_path / "upload")
+    assert printed(capsys, *words)["error"] == f"{tmp_path / 'empty'}: lists no bundles, so there is nothing to upload"
+    assert not (tmp_path / "upload").exists()
+
+
+def test_a_task_that_only_the_list_knows_is_pulled_by_its_name(
+    absent: BundleRegistry, published: Published, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("groundtruth", "pull", "tiny", "--groundtruth", absent.folder, "--from", published.truth.parent)
+    (document,) = printed(capsys, *words, "--out", tmp_path / "copy")
+    assert Path(document["path"]).read_bytes() == published.truth.read_bytes()
+    unknown = printed(capsys, "groundtruth", "pull", "tinny", "--groundtruth", absent.folder)
+    assert "no task named 'tinny'" in unknown["error"]
+
+
 def test_what_is_ready_to_push_can_be_pulled_from_where_it_was_put(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:

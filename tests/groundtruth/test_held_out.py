@@ -5,10 +5,12 @@ import stat
 
 import numpy as np
 import pytest
+from commands import printed
 from tiny import tiny_task
 
 from attriboard.base.digests import digest_file
 from attriboard.base.errors import FormatError, InputError
+from attriboard.cli.bundles import list_bundles
 from attriboard.evaluation.grader import Grader
 from attriboard.groundtruth import held_out
 from attriboard.groundtruth.build import build_ground_truth, open_store
@@ -82,6 +84,15 @@ def test_the_file_is_its_owners_alone_and_the_list_has_its_digest(task, built, t
     assert json.loads(text)["held_out"] == [made.model_dump(mode="json")]
     with pytest.raises(InputError, match="not of tiny"):
         check_commitment(truth, tiny_task(epochs=9).card, registry)
+
+
+def test_the_list_of_bundles_names_commitments_in_either_form(built, tmp_path, capsys):
+    _, made, _ = built
+    BundleRegistry(tmp_path).commit(made)
+    (document,) = printed(capsys, "groundtruth", "list", "--groundtruth", tmp_path)
+    assert document == made.model_dump(mode="json") | {"kind": "held-out", "where": "its owner"}
+    list_bundles(groundtruth=tmp_path)
+    assert "held-out" in capsys.readouterr().out
 
 
 def test_a_list_without_held_out_masks_is_written_as_before_and_one_with_them_keeps_them(task, built, tmp_path):

@@ -370,8 +370,9 @@ def test_it_is_listed_and_made_ready_to_upload_also_for_a_task_that_no_command_k
     assert (upload / "SHA256SUMS").read_text() == f"{digest_file(path)}  {path.name}\n"
     (pulled,) = printed(capsys, "groundtruth", "pull", "--groundtruth", upload, "--out", tmp_path / "copy")
     assert Path(pulled["path"]).read_bytes() == path.read_bytes()
-    unknown = printed(capsys, "groundtruth", "push-ready", "tiny_gpt2", *arguments)
-    assert "no task named 'tiny_gpt2'" in unknown["error"]
+    assert printed(capsys, "groundtruth", "push-ready", "tiny_gpt2", *arguments) == ready
+    unknown = printed(capsys, "groundtruth", "push-ready", "tiny_gpt3", *arguments)
+    assert "no task named 'tiny_gpt3'" in unknown["error"]
     path.write_bytes(np.random.default_rng(0).bytes(100))
     failed = printed(capsys, "groundtruth", "push-ready", *arguments)
     assert "torn or altered" in failed["error"]

@@ -136,6 +136,25 @@ def test_hostile_files_are_refused_by_name_and_fast(tmp_path, content):
     assert len(str(refusal.value)) < 5_000
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            "{}",
+            "kind is missing; must be attribution, selection, selection_cost, removal, brittleness, qld or mislabel",
+        ),
+        ('{"kind": "scores"}', "kind = 'scores': must be attribution, selection, selection_cost, removal, "),
+        ('{"kind": 1}', "kind = '1': must be attribution"),
+    ],
+)
+def test_json_that_is_no_record_is_told_which_kinds_there_are(tmp_path, content, problem):
+    path = tmp_path / "package.json"
+    path.write_text(content)
+    with pytest.raises(FormatError) as refusal:
+        read_record(path)
+    assert str(refusal.value).startswith(f"{path}: {problem}")
+
+
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(position=st.integers(0, 2500), junk=st.binary(max_size=8), cut=st.integers(0, 40))
 def test_a_damaged_record_is_refused_or_has_another_id(tmp_path, position, junk, cut):

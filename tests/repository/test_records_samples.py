@@ -9,8 +9,9 @@ from remaking import TASK, Maker, names, remaking, unit_of, written
 from attriboard.records.files import read_records, write_record
 from attriboard.records.model import AttributionRecord
 from attriboard.records.published import published_results
+from bench import same_scores
 from bench.code_digest import History
-from bench.records import summary
+from bench.records import main, parse, summary
 from bench.records_plan import sampled
 from bench.records_run import check, compared, sample
 
@@ -143,3 +144,41 @@ def test_a_sample_follows_from_its_seed_is_cheap_and_spreads_over_methods() -> N
     assert {tuple(r.id for r in sample(many, 3, str(seed), 60)) for seed in range(9)} != {()}
     assert {record.attributor.name for record in sample(records, 2, "b", 60)} == {"iffim", "grad_dot"}
     assert len(sample(records, 99, "c", 60)) == len(many) + 1
+
+
+@pytest.mark.parametrize("action", ["plan", "make", "check"])
+@pytest.mark.parametrize(
+    "asked", [("--task", "nosuch"), ("--method", "nosuch", "--method", "neither"), ("--kind", "nosuch")]
+)
+def test_what_matches_no_record_is_no_success(
+    results: Path, capsys: pytest.CaptureFixture[str], action: str, asked: tuple[str, ...]
+) -> None:
+    assert main([action, *asked, "--results", str(results)]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"no record matches {' '.join(asked)} in {results}\n")
+
+
+def test_a_check_that_would_run_nothing_is_no_success(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--task", TASK, "--max-seconds", "0.5", "--results", str(results)]) == 1
+    assert capsys.readouterr().err == f"no record matches --task {TASK} --max-seconds 0.5 in {results}\n"
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "few"])
+def test_a_sample_of_nothing_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(["check", f"--sample={count}"])
+    assert f"--sample: {count}: must be a whole number, 1 or more" in capsys.readouterr().err
+
+
+def test_scores_are_not_said_to_be_the_same_where_none_were_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NoRunner:
+        def __init__(self, *_: object) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(same_scores, "Runner", NoRunner)
+    words = ["--against", "HEAD", "--checkout", str(same_scores.ROOT), "--tasks", TASK, "--methods", "trak"]
+    assert same_scores.main([*words, "--at-most", "0"]) == 1
+    assert capsys.readouterr().err == "nothing was compared; 1 cases left out\n"

@@ -14,6 +14,7 @@ import yaml
 
 from attriboard import __version__
 from attriboard.base.version import VERSION
+from attriboard.cli.options import RESULTS
 from attriboard.records.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,7 @@ def test_the_citation_is_of_this_version_and_names_the_paper_with_its_authors() 
     (paper,) = citation["references"]
     assert [author["family-names"] for author in paper["authors"]][:2] == ["Wang", "Deng"]
     assert paper["identifiers"][0]["value"] == "arXiv:2505.24261"
-    assert all(re.fullmatch(r"https://\S+", value) for key, value in paper.items() if key == "url")
+    assert re.fullmatch(r"https://\S+", paper["url"])
 
 
 def test_the_changelog_has_this_version_with_the_date_of_the_citation() -> None:
@@ -61,6 +62,12 @@ def test_every_command_of_a_workflow_exists() -> None:
             assert words[0] in targets, words
         elif program != "git":
             assert os.access(ROOT / program, os.X_OK), program
+
+
+def test_cleaning_leaves_your_own_records() -> None:
+    done = subprocess.run(["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "rm -rf .venv" in done.stdout
+    assert str(RESULTS) not in done.stdout
 
 
 def test_no_workflow_has_more_rights_than_it_needs_or_runs_what_a_pull_request_says() -> None:
