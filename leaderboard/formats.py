@@ -1,6 +1,7 @@
 """How values are written on pages: the one place for rounding, units and signs."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
@@ -21,6 +22,11 @@ def fixed(value: float, digits: int = 3) -> str:
 def category(reason: str | None) -> str:
     """The first word of a reason, for reading."""
     return (reason or "").partition(":")[0].replace("_", " ")
+
+
+def unbroken(text: str) -> str:
+    """A note whose lines do not break within an interval, a setting or a percentage."""
+    return re.sub(r" (to|=) |(?<=%:) | (?=%)", lambda space: space[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def percent(value: float) -> str:

@@ -178,6 +178,7 @@ def _environment(site: Site) -> Environment:
         "seconds": formats.seconds,
         "setting": formats.setting,
         "settings": formats.settings,
+        "unbroken": formats.unbroken,
         "zip": zip,
         "size": formats.size,
     }
