@@ -107,7 +107,7 @@ window.plots = {
       { "data": { "values": "$ranked" }, "transform": [{ "filter": "datum.area == 0" }], "mark": { "type": "point", "filled": false, "size": 52, "strokeWidth": 1.6, "opacity": 1 }, "encoding": { "x": "$question_x", "y": "$rank_y", "stroke": "$own_color" } }
     ]
   },
-  "question_x": { "field": "at", "type": "quantitative", "title": null, "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": true, "labelOverlap": false, "ticks": false } },
+  "question_x": { "field": "at", "type": "quantitative", "title": null, "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": true, "labelOverlap": false, "labelOffset": "$offset", "ticks": false } },
   "rank_y": { "field": "rank", "type": "quantitative", "title": "rank (1: best)", "scale": { "domain": "$rank_domain", "zero": false, "nice": false }, "axis": { "values": "$rank_places", "format": "d", "grid": false } },
   "budget_x": { "field": "at", "type": "quantitative", "title": "$budget_title", "scale": "$x_scale", "axis": { "values": "$places", "labelExpr": "$labels", "grid": false, "labelOverlap": false } },
   "regret": { "field": "mean", "type": "quantitative", "title": "regret (LDS)" },

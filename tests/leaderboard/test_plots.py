@@ -311,7 +311,7 @@ def test_regret_by_retrains_has_xi_at_zero_the_oracle_at_the_right_and_the_secon
     assert by_name["iffim", "surrogate"]["at"] == 0.0
     assert by_name["iffim", "surrogate"]["mean"] == 0.05
     assert by_name["trak", "oracle"]["at"] > 4.0
-    assert '"3.00": ["8", "20.0 s"]' in line["encoding"]["x"]["axis"]["labelExpr"]
+    assert '"3.00": ["8", "20.0"]' in line["encoding"]["x"]["axis"]["labelExpr"]
     assert "<svg" in svg(chart)
     with pytest.raises(InputError, match="at least one record"):
         draw_selection_cost([], "nothing")
