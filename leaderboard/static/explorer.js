@@ -173,5 +173,6 @@
   pick.y.addEventListener("change", () => chooseAxes(kept("x", "y")));
   form.addEventListener("submit", (event) => event.preventDefault());
   redrawWith(() => data && render());
+  addEventListener("hashchange", start);
   start();
 })();

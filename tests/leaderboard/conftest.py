@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from leaderboard_records import make_record, make_selection, make_study, make_use
+from leaderboard_records import make_cost, make_record, make_selection, make_study, make_use
 
 from attriboard.leaderboard.board import build_board
 from attriboard.records.files import write_record
@@ -69,6 +69,8 @@ def site(tmp_path_factory):
         make_record("logra", 0.9, provenance__hardware__cpu="another", fit_seconds=0.001, score_seconds=0.001),
         make_record(long_name, status="failed", reason=f"nan: {ATTACK}", attributor__family=ATTACK),
         make_selection("iffim", "gcv", regret={"mean": 0.3, "ci95": [0.2, 0.4]}),
+        make_cost("iffim"),
+        make_cost("trak"),
         make_use("brittleness"),
         make_use("brittleness", variant="selected", selector="surrogate"),
     ]

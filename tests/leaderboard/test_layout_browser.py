@@ -92,3 +92,72 @@ def test_a_history_and_a_selection_stack_their_cells_on_a_phone(browser, site):
     left, wide = page.locator(".scroll").first.evaluate("box => [box.getBoundingClientRect().left, box.offsetWidth]")
     assert (left, wide) == (0, PHONE)
     page.close()
+
+
+def test_letters_of_figures_are_legible_on_a_phone(at):
+    page = at("selectors.html")
+    sizes = page.eval_on_selector_all(
+        ".figure svg text, .histogram text",
+        """texts => texts.filter(text => text.getBoundingClientRect().width).map(text => {
+             const svg = text.ownerSVGElement;
+             const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+             return scale * parseFloat(getComputedStyle(text).fontSize);
+        })""",
+    )
+    assert len(sizes) > 10
+    assert min(sizes) >= 10.95
+    assert page.locator(".figure.desk").first.is_hidden()
+    page.set_viewport_size({"width": TABLET, "height": 900})
+    assert page.locator(".figure.phone").first.is_hidden()
+
+
+def test_figures_follow_a_link_that_changes_on_the_open_page(at):
+    page = at("cost.html#task=digits_mlp")
+    page.locator("#chart[data-ready] svg").wait_for()
+    page.evaluate("location.hash = 'task=digits_mlp&cost=bytes'")
+    page.wait_for_function("document.querySelector('#reading').textContent.includes('MB')")
+    page = at("explorer.html#task=digits_mlp&attributor=iffim&x=regularization")
+    page.locator("#chart[data-ready] svg").wait_for()
+    page.evaluate("location.hash = 'task=digits_mlp&attributor=trak&x=regularization'")
+    page.wait_for_function("document.querySelector('#attributor').value === 'trak'")
+    page = at("compare.html#methods=iffim,trak")
+    page.evaluate("location.hash = 'methods=trak,grad_dot&variant=default'")
+    page.wait_for_function("document.querySelector('#side thead').textContent.includes('grad_dot')")
+    assert page.locator("#methods input:checked").evaluate_all("boxes => boxes.map(box => box.value)") == [
+        "trak",
+        "grad_dot",
+    ]
+    assert page.locator("#variant").input_value() == "default"
+
+
+def test_scripts_write_no_minus_before_a_zero(at):
+    page = at("compare.html")
+    assert page.evaluate("[-0.0001, -0.001, 0.5, null].map(window.written.fixed)") == ["0.000", "−0.001", "0.500", "—"]
+
+
+def test_names_of_points_cross_nothing_and_far_ones_have_a_line(at):
+    page = at("cost.html")
+    placed, points, lines = page.evaluate(
+        """() => {
+             const names = [...Array(24).keys()].map(i => `name_${i}`);
+             const points = names.map((name, i) => ({ name, at: [20 + (i * 97) % 560, 20 + (i * 53) % 360] }));
+             const lines = [[0, 199, 600, 201], [299, 0, 301, 400]];
+             const wanted = points.map(point => ({ ...point, long: 50 }));
+             return [window.placeLabels(wanted, points, lines, [600, 400]), points, lines];
+        }"""
+    )
+    assert len(placed) >= 20
+
+    def overlap(a, b):
+        return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+    boxes = [one["box"] for one in placed]
+    for i, one in enumerate(placed):
+        assert not any(overlap(one["box"], other) for other in [*boxes[:i], *lines])
+        for point in points:
+            x, y = point["at"]
+            reach = 6 if point["name"] == one["name"] else 13
+            assert not overlap(one["box"], [x - reach, y - reach, x + reach, y + reach])
+        x, y = one["at"]
+        (left, top, right_end, bottom), close = one["box"], 14
+        assert one["led"] or overlap([left - close, top - close, right_end + close, bottom + close], [x, y, x, y])
