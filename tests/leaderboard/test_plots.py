@@ -89,6 +89,11 @@ def points(chart: Any) -> list[dict[str, Any]]:
     return max(datasets(chart), key=lambda rows: (all("at" in row for row in rows), len(rows)))
 
 
+def layer(chart: Any, kind: str) -> Any:
+    """The last layer of a kind of mark."""
+    return [found for found in chart["layer"] if found["mark"]["type"] == kind][-1]
+
+
 def test_curve_has_every_point_its_interval_its_failures_and_its_marks() -> None:
     failed = (GRID[0], GRID[1], GRID[5])
     records = path(failed=failed)
@@ -152,7 +157,7 @@ def test_a_page_has_the_same_figure_in_the_colors_of_its_theme() -> None:
 def test_surface_has_every_cell(columns: list[float], rows: list[int], failed: tuple[float, ...]) -> None:
     records = surface(columns, rows, failed)
     chart = draw_surface(records, "regularization", "projection_dim")
-    cells, marks = chart["layer"][1]["data"]["values"], chart["layer"][4]["data"]["values"]
+    cells, marks = (layer(chart, kind)["data"]["values"] for kind in ("rect", "point"))
     assert sorted(cell["lds"] for cell in cells if "lds" in cell) == sorted(r.lds.mean for r in records if r.lds)
     assert sum("reason" in cell for cell in cells) == len(failed) * len(rows)
     assert all(("text" in cell) == (len(cells) <= 100) for cell in cells if "lds" in cell)
@@ -189,9 +194,8 @@ def test_the_text_of_the_ceiling_is_away_from_the_line_of_the_pick(pick: float, 
 
 def test_surface_of_other_hyperparameters_has_no_picks() -> None:
     records = [make(0.1 * i + 0.01 * j, epoch=i, checkpoints=j) for i in (1, 2) for j in (1, 2, 3)]
-    assert [mark["mark"] for mark in draw_surface(records, "epoch", "checkpoints")["layer"][4]["data"]["values"]] == [
-        "best"
-    ]
+    chart = draw_surface(records, "epoch", "checkpoints")
+    assert [mark["mark"] for mark in layer(chart, "point")["data"]["values"]] == ["best"]
 
 
 def test_removal_is_a_line_per_variant_and_equal_ones_are_drawn_once() -> None:
