@@ -16,7 +16,7 @@ from attriboard.leaderboard.formats import fixed, plain
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, axis_values, filled, inline
 
 VARIANTS = {"default": 90, "selected": 110, "oracle": 260}  # areas of their marks
-PAGE_SIZE: dict[str, Any] = {"width": 306, "height": 165, "xi_height": 74, "dot": 16}
+PAGE_SIZE: dict[str, Any] = {"width": 298, "height": 165, "xi_height": 74, "dot": 16}
 
 
 def curve_figure(curve: Curve) -> Markup:
