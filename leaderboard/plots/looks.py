@@ -39,7 +39,7 @@ def _known() -> dict[str, Look]:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each method; one that the catalogue does not have gets one by its name that no other here has."""
+    """A look for each method; one that is not built in gets one by its name that no other here has."""
     wanted = list(dict.fromkeys(names))
     found = {name: _known()[name] for name in wanted if name in _known()}
     for name in wanted:

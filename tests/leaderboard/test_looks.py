@@ -7,7 +7,7 @@ from attriboard.leaderboard.plots.looks import colors, looks
 from attriboard.leaderboard.plots.selection_cost import draw_selection_cost
 
 
-def test_every_method_of_the_catalogue_has_a_look_of_its_own_whatever_else_is_drawn() -> None:
+def test_every_built_in_method_has_a_look_of_its_own_whatever_else_is_drawn() -> None:
     every = looks(catalogue())
     assert len({(look.color, tuple(look.dashes)) for look in every.values()}) == len(every) > 30
     assert all(looks([name]) == {name: look} for name, look in every.items())
