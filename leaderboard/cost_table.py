@@ -24,7 +24,7 @@ def cost_table(studies: Iterable[TaskStudy]) -> Table | None:
         return None
     budgets = sorted({k for entry in found for k in entry.record.budgets})
     columns = [
-        Column("task", "Task", numeric=False),
+        Column("task", "Task", numeric=False, folded=True),
         Column("default", "Default", "Regret of the method's default λ", shown=False),
         Column("surrogate", "ξ", "Regret of ξ's λ: no retrain"),
         Column("omega", "ω", "At ξ's λ, from all masks, with a 95 % interval: ξ is right where it is one half"),

@@ -1,6 +1,7 @@
 """How values are written on pages: the one place for rounding, units and signs."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
@@ -23,6 +24,11 @@ def category(reason: str | None) -> str:
     first, *rest = [part.strip() for part in (reason or "").split(":")]
     word = rest[0] if first == "not_applicable" and len(rest) > 1 else ""
     return word if word.isalpha() else first.replace("_", " ")
+
+
+def unbroken(text: str) -> str:
+    """A note whose lines do not break within an interval, a setting or a percentage."""
+    return re.sub(r" (to|=) |(?<=%:) | (?=%)", lambda space: space[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
 
 
 def percent(value: float) -> str:

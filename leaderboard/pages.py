@@ -134,7 +134,7 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
 
 def _average_figure(average: Average) -> Markup:
     rules = {RULE_NAMES.get(rule, rule): means for rule, means in average.rules.items()}
-    return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR))
+    return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR), average.oracle)
 
 
 def _cost_figure(study: TaskStudy) -> Markup | None:
@@ -202,6 +202,7 @@ def _environment(site: Site) -> Environment:
         "setting": formats.setting,
         "settings": formats.settings,
         "variant": formats.variant,
+        "unbroken": formats.unbroken,
         "zip": zip,
         "size": formats.size,
     }

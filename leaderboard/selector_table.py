@@ -12,9 +12,9 @@ from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.model import Difference, GradedConfiguration, SelectionRecord
 
 COLUMNS = (
-    Column("task", "Task", numeric=False),
-    Column("attributor", "Attributor", numeric=False),
-    Column("chosen", "Chosen", "The hyperparameter that it chose", numeric=False),
+    Column("task", "Task", numeric=False, folded=True),
+    Column("attributor", "Attributor", numeric=False, folded=True),
+    Column("chosen", "Chosen", "The hyperparameter that it chose", numeric=False, folded=True),
     Column("lds", "LDS", "At the chosen hyperparameters, on scoring points", best_first="desc"),
     Column("regret", "Regret", "LDS of the oracle minus LDS of the choice, with a paired 95 % interval"),
     Column("gap_closed", "Gap closed", "(selected − default) / (oracle − default)", best_first="desc"),

@@ -21,6 +21,7 @@ class Column:
         numeric: whether its cells hold numbers.
         best_first: "desc" where high values are good, "asc" where low ones are; how a first click sorts.
         shown: whether it is visible until columns are chosen.
+        folded: whether, on a phone, its cells stand below the headings of their rows.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Column:
     numeric: bool = True
     best_first: str = "asc"
     shown: bool = True
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,11 @@ class Table:
     rows: Sequence[Row]
     bibliography: Mapping[str, str] = field(default_factory=dict)
     filtered_by: str = "Family"
+
+    @property
+    def folded(self) -> list[Column]:
+        """The columns that a phone has no room for."""
+        return [column for column in self.columns if column.folded]
 
     @property
     def families(self) -> list[str]:

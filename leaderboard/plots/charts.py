@@ -30,13 +30,6 @@ PRINT = dict(
     )
 )
 """Colors of a file: those of the light theme."""
-CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c564b")
-"""Colors of series: Okabe and Ito's, which readers with any color vision tell apart, then two more."""
-
-
-def series_colors(count: int) -> list[str]:
-    """A color for each of several series; after the last one the first again."""
-    return [CYCLE[number % len(CYCLE)] for number in range(count)]
 
 
 @functools.cache
@@ -83,10 +76,30 @@ def _drawn(chart: str) -> str:
     return text
 
 
-def inline(chart: Chart, description: str) -> Markup:
-    """A chart inside a page, with a description for people who do not see it; needs no scripts."""
-    drawing = Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
-    return Markup('<div class="figure curve" role="img" aria-label="{}">{}</div>').format(description, drawing)
+def inline(chart: Chart, description: str, phone: Chart | None = None) -> Markup:
+    """A chart inside a page, with a description for people who do not see it; needs no scripts.
+
+    Args:
+        chart: what is drawn.
+        description: in words.
+        phone: the same for a narrow screen, where shrinking would make its letters too small.
+    """
+    drawings = [(_hidden(chart), "desk" if phone else "")] + ([(_hidden(phone), "phone")] if phone else [])
+    figure = Markup('<div class="figure curve {}">{}</div>')
+    drawn = Markup("").join(figure.format(screen, drawing) for drawing, screen in drawings)
+    return Markup('<div role="img" aria-label="{}">{}</div>').format(description, drawn)
+
+
+def _hidden(chart: Chart) -> Markup:
+    return Markup(svg(chart).replace("<svg ", '<svg aria-hidden="true" ', 1))
+
+
+def transposed(part: Any) -> Any:
+    """A chart with its axes swapped."""
+    swapped = {"x": "y", "y": "x", "x2": "y2", "y2": "x2", "width": "height", "height": "width"}
+    if isinstance(part, dict):
+        return {swapped.get(key, key): transposed(value) for key, value in part.items()}
+    return [transposed(value) for value in part] if isinstance(part, list) else part
 
 
 def save_figure(chart: Chart, stem: Path) -> Path:

@@ -9,13 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from attriboard.contracts.selector import REGULARIZATION
 from attriboard.leaderboard.axes import Axis
 from attriboard.leaderboard.curves import Curve, Point
 from attriboard.leaderboard.formats import fixed, plain
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, axis_values, filled, inline
 
 VARIANTS = {"default": 90, "selected": 110, "oracle": 260}  # areas of their marks
-PAGE_SIZE: dict[str, Any] = {"width": 360, "height": 190, "xi_height": 74, "dot": 16}
+PAGE_SIZE: dict[str, Any] = {"width": 298, "height": 165, "xi_height": 74, "dot": 16}
 
 
 def curve_figure(curve: Curve) -> Markup:
@@ -62,6 +63,8 @@ def curve_chart(
         "drawn": drawn,
         "name": curve.axis.name,
         "ceiling": [] if curve.ceiling is None else [ceiling(curve.ceiling)],
+        "far_text": far_text(curve),
+        "one_sided": one_sided(curve),
         "legend": f"({json.dumps(dict(legend), ensure_ascii=False)})[datum.label]",
     }
     return filled("curve", values, colors)
@@ -70,6 +73,23 @@ def curve_chart(
 def ceiling(value: float) -> dict[str, Any]:
     """The noise ceiling as a row: where, and its text."""
     return {"lds": value, "text": f"noise ceiling {fixed(value)}"}
+
+
+def far_text(curve: Curve) -> str:
+    """At which end texts stand: the one that is farther from the line of ξ's pick."""
+    picked, places = curve.marks.get("selected"), curve.axis.positions
+    early = picked is not None and curve.axis.position(picked.value) < (places[0] + places[-1]) / 2
+    return "$text_right" if early else "$text_left"
+
+
+def one_sided(curve: Curve) -> list[dict[str, Any]]:
+    """What the pick is where ξ̄ does not cross one half on the grid of λ, as a row in the empty half of its panel."""
+    known = sorted(p.xi for p in curve.points if p.xi is not None)
+    if curve.axis.name != REGULARIZATION or "selected" not in curve.marks or not known:
+        return []
+    if known[0] > 0.5:
+        return [{"xi": 0.35, "text": "ξ̄ is above ½ everywhere: smallest λ"}]
+    return [{"xi": 0.85, "text": "ξ̄ is below ½ everywhere: largest λ"}] if known[-1] < 0.5 else []
 
 
 def describe(curve: Curve) -> str:

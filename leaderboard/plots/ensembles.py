@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import Chart, filled, series_colors
+from attriboard.leaderboard.plots.charts import Chart, filled
+from attriboard.leaderboard.plots.looks import looks
 from attriboard.leaderboard.plots.uses import Line
 from attriboard.records.model import AttributionRecord
 
@@ -23,15 +24,15 @@ def draw_ensembles(records: Sequence[AttributionRecord], title: str, ceiling: fl
     scored = [record for record in records if record.lds]
     if not scored:
         raise InputError("a figure of LDS against models needs a record that did not fail")
-    names = list(dict.fromkeys(record.title for record in scored))
+    drawn = looks(record.title for record in scored)
     lines = []
-    for name, color in zip(names, series_colors(len(names)), strict=True):
+    for name, look in drawn.items():
         points = []
         for record in scored:
             if record.title == name and record.lds:
                 low, high = record.lds.ci95
                 points.append((float(record.hyperparameters["checkpoints"] or 0), record.lds.mean, (high - low) / 2))
-        lines.append(Line(name, color, [1, 0], "circle", sorted(points)))
+        lines.append(Line(name, look.color, look.dashes, "circle", sorted(points)))
     values: dict[str, Any] = {
         "heading": title + ("" if ceiling is None else f", noise ceiling {ceiling:.3f}"),
         "title": "models that scores are averaged over (log)",
@@ -40,7 +41,7 @@ def draw_ensembles(records: Sequence[AttributionRecord], title: str, ceiling: fl
         "height": 270,
         "columns": 4,
         "points": [row for line in lines for row in line.rows()],
-        "names": names,
+        "names": list(drawn),
         "colors": [line.color for line in lines],
         "dashes": [line.dashes for line in lines],
         "interpolate": "linear",

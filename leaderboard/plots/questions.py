@@ -7,14 +7,21 @@ from typing import Any
 from markupsafe import Markup
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline, series_colors
+from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline, transposed
+from attriboard.leaderboard.plots.looks import looks
 from attriboard.leaderboard.questions import SELECTED, Plane
 
+ROOM = {"padding": {"left": 16, "right": 5, "top": 5, "bottom": 5}}  # for letters wider than the renderer's
 SPREAD = 0.5  # of the distance between two ground truths, over which the marks of one are spread
 
 
 def draw_questions(
-    plane: Plane, title: str, size: tuple[int, int] = (560, 300), colors: Mapping[str, str] = PRINT
+    plane: Plane,
+    title: str,
+    size: tuple[int, int] = (560, 300),
+    colors: Mapping[str, str] = PRINT,
+    *,
+    down: bool = False,
 ) -> Chart:
     """Rank of every compared method on every ground truth, best at the top; bars are 95 % intervals.
 
@@ -25,6 +32,7 @@ def draw_questions(
         title: above.
         size: width and height, in pixels.
         colors: by name, see `charts.PRINT`.
+        down: whether the ground truths follow each other from top to bottom, ranks from left to right.
 
     Raises:
         InputError: fewer than two methods were graded on all of them.
@@ -32,11 +40,12 @@ def draw_questions(
     names = plane.compared(SELECTED)
     if len(names) < 2:
         raise InputError("a figure of ranks needs at least two methods that every ground truth has graded")
-    rankings, colored = plane.rankings, series_colors(len(names))
+    rankings, titles = plane.rankings, [plane.study_of(name).title for name in names]
+    drawn = looks(titles)
     rows = [
         {
-            "series": plane.study_of(name).title,
-            "color": colored[m],
+            "series": titles[m],
+            "color": drawn[titles[m]].color,
             "at": k + SPREAD * (m / (len(names) - 1) - 0.5),
             "rank": float(rankings[truth.name].ranks[m]),
             "low": float(rankings[truth.name].low[m]),
@@ -50,29 +59,31 @@ def draw_questions(
     for k, truth in enumerate(plane.truths):
         ceiling = truth.ceiling
         labels[str(k)].append("" if ceiling is None else f"ceiling {ceiling:.2f}")
-    # A second round of colors is dashed, so that no two lines are alike.
-    dashes = [[1, 0] if m < len(set(colored)) else [5, 3] for m in range(len(names))]
+    over, ranked = [-0.5, len(plane.truths) - 0.5], [len(names) + 0.4, 0.6]
     values: dict[str, Any] = {
         "heading": title,
         "width": size[0],
         "height": size[1],
-        "columns": 5,
+        "columns": 3 if down else 5,
+        "offset": -14 if down else 0,  # from the first of three lines to their middle
         "ranked": rows,
-        "names": [plane.study_of(name).title for name in names],
-        "colors": colored,
-        "dashes": dashes,
-        "domain": [-0.5, len(plane.truths) - 0.5],
+        "names": titles,
+        "colors": [drawn[title].color for title in titles],
+        "dashes": [drawn[title].dashes for title in titles],
+        "domain": over[::-1] if down else over,
         "places": list(range(len(plane.truths))),
         "labels": f"({json.dumps(labels, ensure_ascii=False)})[datum.value]",
-        "rank_domain": [len(names) + 0.4, 0.6],
+        "rank_domain": ranked[::-1] if down else ranked,
         "rank_places": list(range(1, len(names) + 1)),
     }
-    return filled("ranks", values, colors)
+    chart = filled("ranks", values, colors)
+    return chart | transposed({key: chart[key] for key in ("layer", "width", "height")}) | ROOM if down else chart
 
 
 def questions_figure(plane: Plane) -> Markup:
     """The figure inside a page, in the colors of its theme; readable without scripts."""
-    return inline(draw_questions(plane, "", (620, 300), PAGE), _described(plane))
+    phone = draw_questions(plane, "", (62 * len(plane.truths), 215), PAGE, down=True)
+    return inline(draw_questions(plane, "", (620, 300), PAGE), _described(plane), phone)
 
 
 def _described(plane: Plane) -> str:

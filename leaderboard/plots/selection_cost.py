@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from markupsafe import Markup
 
 from attriboard.base.errors import InputError
 from attriboard.leaderboard.formats import counted, fixed, seconds
-from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline, series_colors
+from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline
+from attriboard.leaderboard.plots.looks import COLORS, looks
 from attriboard.records.cost import SelectionCostRecord
 
 SURROGATE = "surrogate"
@@ -42,11 +44,11 @@ def draw_selection_cost(
     last = math.log2(budgets[-1]) + ALL
     labels: dict[str, list[str]] = {"0.00": ["0", "ξ"], f"{last:.2f}": ["all", "oracle"]}
     each = records[0].retrain_seconds
-    labels |= {f"{math.log2(k):.2f}": [str(k), f"{seconds(k * each)} s"] for k in budgets}
+    labels |= {f"{math.log2(k):.2f}": [str(k), seconds(k * each)] for k in budgets}
     rows, marks = [], []
-    colored = series_colors(len(records))
-    for record, color in zip(records, colored, strict=True):
-        own = {"series": record.title, "color": color}
+    drawn = looks(record.title for record in records)
+    for record in records:
+        own = {"series": record.title, "color": drawn[record.title].color}
         _, rule = record.headline
         low = rule.p10 or rule.mean
         rows += [
@@ -57,17 +59,16 @@ def draw_selection_cost(
             pick = record.picks.get(name)
             if pick is not None and pick.regret is not None:
                 marks.append(own | {"at": at, "mean": pick.regret, "shape": shape, "who": name})
-    names = [record.title for record in records]
     values: dict[str, Any] = {
         "heading": title,
         "width": size[0],
         "height": size[1],
-        "columns": 4,
+        "columns": 4 if len(drawn) <= 4 else 3,
         "paid": rows,
         "marks": marks,
-        "names": names,
-        "colors": colored,
-        "dashes": [[1, 0]] * len(names),
+        "names": list(drawn),
+        "colors": [look.color for look in drawn.values()],
+        "dashes": [look.dashes for look in drawn.values()],
         "domain": [-0.35, last + 0.35],
         "budget_title": "retrains (log), and their seconds on one core",
         "places": [float(place) for place in labels],
@@ -76,47 +77,73 @@ def draw_selection_cost(
     return filled("budget", values, colors)
 
 
-def average_figure(budgets: Sequence[int], rules: Mapping[str, Sequence[float]], xi: float | None) -> Markup:
-    """Mean regret over tasks and methods inside a page: a line per rule, ξ's as a diamond at 0 retrains.
+def average_figure(
+    budgets: Sequence[int], rules: Mapping[str, Sequence[float]], xi: float | None, oracle: float | None
+) -> Markup:
+    """Mean regret over tasks and methods inside a page: a line per rule, ξ's as a diamond, the oracle's as a ring.
 
     Args:
         budgets: numbers of retrains.
         rules: name of a rule → mean regret at each.
         xi: that of ξ.
+        oracle: that of the oracle.
     """
-    colored = dict(zip(rules, series_colors(len(rules)), strict=True))
-    labels = {"0.00": ["0", "ξ"]} | {f"{math.log2(k):.2f}": [str(k)] for k in budgets}
-    rows = [
-        {"series": name, "color": colored[name], "at": math.log2(k), "mean": mean, "low": mean, "high": mean}
-        for name, means in rules.items()
-        for k, mean in zip(budgets, means, strict=True)
-    ]
-    values: dict[str, Any] = {
-        "heading": "",
-        "width": 560,
-        "height": 240,
-        "columns": 1,
-        "paid": rows,
-        "marks": [{"at": 0.0, "mean": xi, "shape": "diamond", "color": PAGE["selected"]}] if xi is not None else [],
-        "names": list(rules),
-        "colors": list(colored.values()),
-        "dashes": [[1, 0]] * len(rules),
-        "domain": [-0.35, math.log2(budgets[-1]) + 0.35],
-        "places": [float(place) for place in labels],
-        "labels": f"({json.dumps(labels, ensure_ascii=False)})[format(datum.value, '.2f')]",
-        "budget_title": "retrains (log)",
-    }
     said = "; ".join(
         f"{name} {fixed(means[0])} with {counted(budgets[0], 'retrain')}, {fixed(means[-1])} with {budgets[-1]}"
         for name, means in rules.items()
     )
     without = "" if xi is None else f"ξ {fixed(xi)} without retrains; "
-    return inline(filled("budget", values, PAGE), f"Mean regret of λ over tasks and methods: {without}{said}")
+    with_all = "" if oracle is None else f"; the oracle {fixed(oracle)} with all"
+    phone = {"\n".join(wrap(name, 36)): means for name, means in rules.items()}
+    return inline(
+        _average_chart(budgets, rules, xi, oracle, (560, 240)),
+        f"Mean regret of λ over tasks and methods: {without}{said}{with_all}",
+        phone=_average_chart(budgets, phone, xi, oracle, (270, 220)),
+    )
+
+
+def _average_chart(
+    budgets: Sequence[int],
+    rules: Mapping[str, Sequence[float]],
+    xi: float | None,
+    oracle: float | None,
+    size: tuple[int, int],
+) -> Chart:
+    colored = dict(zip(rules, COLORS, strict=False))
+    last = math.log2(budgets[-1]) + ALL
+    labels = {"0.00": ["0", "ξ"], f"{last:.2f}": ["all", "oracle"]}
+    labels |= {f"{math.log2(k):.2f}": [str(k)] for k in budgets}
+    rows = [
+        {"series": name, "color": colored[name], "at": math.log2(k), "mean": mean, "low": mean, "high": mean}
+        for name, means in rules.items()
+        for k, mean in zip(budgets, means, strict=True)
+    ]
+    picks = ((xi, 0.0, "diamond", "selected"), (oracle, last, "circle", "oracle"))
+    values: dict[str, Any] = {
+        "heading": "",
+        "width": size[0],
+        "height": size[1],
+        "columns": 1,
+        "paid": rows,
+        "marks": [
+            {"at": at, "mean": mean, "shape": shape, "color": PAGE[color]}
+            for mean, at, shape, color in picks
+            if mean is not None
+        ],
+        "names": list(rules),
+        "colors": list(colored.values()),
+        "dashes": [[1, 0]] * len(rules),
+        "domain": [-0.35, last + 0.35],
+        "places": [float(place) for place in labels],
+        "labels": f"({json.dumps(labels, ensure_ascii=False)})[format(datum.value, '.2f')]",
+        "budget_title": "retrains (log)",
+    }
+    return filled("budget", values, PAGE)
 
 
 def cost_figure(records: Sequence[SelectionCostRecord]) -> Markup:
     """The figure inside a page, in the colors of its theme; readable without scripts."""
-    chart = draw_selection_cost(records, "", (400, 220), PAGE)
+    chart = draw_selection_cost(records, "", (300, 190), PAGE)
     return inline(chart, _described(records))
 
 

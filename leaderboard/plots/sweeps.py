@@ -92,6 +92,9 @@ def draw_surface(records: Sequence[AttributionRecord], x_name: str, y_name: str)
     good = [r for r in placed if r.lds]
     if not good:
         raise InputError("a surface needs a point that did not fail")
+    run = {(as_number(r.hyperparameters[x_name]), as_number(r.hyperparameters[y_name])) for r in placed}
+    missing = [(x, y) for x in xs for y in ys if (x, y) not in run]
+    absent = [{"value": short(x), "second": short(y), "state": "not run"} for x, y in missing]
     numbers = len(xs) * len(ys) <= MAX_NUMBERED_CELLS
     levels = [r.lds.mean for r in good if r.lds]
     middle = (min(levels) + max(levels)) / 2
@@ -114,6 +117,8 @@ def draw_surface(records: Sequence[AttributionRecord], x_name: str, y_name: str)
         "width": {"step": 38 if numbers else 24},
         "height": {"step": 28},
         "points": [cell(record) for record in placed],
+        "absent": absent,
+        "absent_legend": "$not_run" if absent else None,  # the renderer trips over a legend of nothing
         "marks": [{"mark": kind} | cell(record) for kind, record in marked],
         "kinds": kinds,
         "shapes": [shapes[kind] for kind in kinds],

@@ -1,11 +1,12 @@
 """Files of what attributions are used for: removal by rate and by hyperparameter, brittleness, mislabel detection."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attriboard.base.errors import InputError
-from attriboard.leaderboard.plots.charts import CYCLE, PRINT, Chart, filled, numbered
+from attriboard.leaderboard.plots.charts import PRINT, Chart, filled, numbered
+from attriboard.leaderboard.plots.looks import COLORS, colors
 from attriboard.leaderboard.plots.sweeps import Marks, draw_curve, sweep_curve
 from attriboard.leaderboard.removal_rows import ACCURACY, Quantity, RemovalRow, headline_quantity, scaled
 from attriboard.records.model import AttributionRecord
@@ -58,7 +59,7 @@ def draw_removal(rows: Sequence[RemovalRow], title: str) -> Chart:
         raise InputError("a figure of removal needs a row that did not fail")
     quantity = headline_quantity(measured[0].measured)
     full = [row for row in measured if row.variant == "full"]
-    names = list(dict.fromkeys(row.attributor for row in measured if row.attributor))
+    colored = colors(row.attributor for row in measured if row.attributor)
     lines: list[Line] = []
     drawn: set[tuple[object, ...]] = set()
     for attributor, variant in dict.fromkeys((row.attributor, row.variant) for row in measured):
@@ -71,8 +72,7 @@ def draw_removal(rows: Sequence[RemovalRow], title: str) -> Chart:
         if attributor is None:
             lines.append(Line("random examples", MUTED, [6, 3], "cross", points))
         else:
-            color = CYCLE[names.index(attributor) % len(CYCLE)]
-            lines.append(Line(f"{attributor}, {variant}", color, *SHAPES[variant], points))
+            lines.append(Line(f"{attributor}, {variant}", colored[attributor], *SHAPES[variant], points))
     return _chart(title, "share of the training set removed", _axis_title(quantity), lines)
 
 
@@ -104,14 +104,14 @@ def draw_removal_sweep(
     height = {"type": "quantitative", "title": [_axis_title(quantity), f"with {100 * rate:g} % removed"]}
     band = {"x": "$panel_x", "y": {"field": "low", **height}, "y2": {"field": "high"}}
     line = {"x": "$panel_x", "y": {"field": "y", **height, "scale": {"zero": False}}}
-    dots = {"filled": True, "shape": "triangle-up", "color": CYCLE[3]}
+    dots = {"filled": True, "shape": "triangle-up", "color": COLORS[3]}
     panel = {
         "width": "$width",
         "height": 140,
         "data": {"values": rows},
         "layer": [
-            {"mark": {"type": "area", "color": CYCLE[3], "opacity": 0.17}, "encoding": band},
-            {"mark": {"type": "line", "color": CYCLE[3], "strokeWidth": 2, "point": dots}, "encoding": line},
+            {"mark": {"type": "area", "color": COLORS[3], "opacity": 0.17}, "encoding": band},
+            {"mark": {"type": "line", "color": COLORS[3], "strokeWidth": 2, "point": dots}, "encoding": line},
             "$guide",
         ],
     }
@@ -210,16 +210,15 @@ def _chart(heading: str, title: str, y_title: str, lines: Sequence[Line], **more
     return filled("lines", values | more)
 
 
-def _looks(records: Iterable[Any]) -> Iterator[tuple[Any, Look]]:
+def _looks(records: Sequence[Any]) -> Iterator[tuple[Any, Look]]:
     """Each record with name, color, dashes and shape: the attributor's color; of equal configurations the first."""
-    colors: dict[str, str] = {}
+    colored = colors(record.title for record in records)
     seen: list[tuple[str, Any]] = []
     for record in records:
         name = record.title
-        color = colors.setdefault(name, CYCLE[len(colors) % len(CYCLE)])
         if (name, record.hyperparameters) not in seen:
             seen.append((name, record.hyperparameters))
-            yield record, (f"{name}, {record.variant}", color, *SHAPES[record.variant])
+            yield record, (f"{name}, {record.variant}", colored[name], *SHAPES[record.variant])
 
 
 def _summary(quantity: Quantity, measured: Mapping[str, Sequence[float]]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 "use strict";
 // What the interactive figures share: loading a task's data, templates, colors of the theme, the link's state.
 window.charts = (() => {
+  const { fixed } = window.written;
   const tasks = new Map();
   const waiting = new Map();
   window.receiveTask = (data) => {
@@ -82,7 +83,6 @@ window.charts = (() => {
   // The noise ceiling as rows of a template.
   const ceilingOf = (data) => (data.ceiling === null ? [] : [{ lds: data.ceiling, text: `noise ceiling ${fixed(data.ceiling)}` }]);
 
-  const fixed = (value) => (value === undefined || value === null ? "—" : value.toFixed(3).replace("-", "−"));
   const fillTable = (headings, rows) => {
     const cell = (tag, item) => {
       const element = document.createElement(tag);

@@ -7,22 +7,25 @@
   const variant = document.getElementById("variant");
   const table = document.getElementById("side");
   const said = document.getElementById("said");
-  const state = new URLSearchParams(location.hash.slice(1));
-  const fixed = (value) => {
-    const text = value.toFixed(3);
-    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
-  };
+  const { fixed, interval } = window.written;
   const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : Number(value.toPrecision(3)).toString()).replace("-", "−");
   const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
-  const wanted = (state.get("methods") ?? data.methods.slice(0, 3).join(",")).split(",");
-  let chosen = [...new Set(wanted)].filter((name) => data.methods.includes(name));
-  if ([...variant.options].some((option) => option.value === state.get("variant"))) variant.value = state.get("variant");
+  let chosen;
   const title = (name) => data.titles[name] ?? name;
   for (const name of data.methods) {
     const label = element("label");
-    label.append(element("input", "", { type: "checkbox", value: name, checked: chosen.includes(name) }), ` ${title(name)}`);
+    label.append(element("input", "", { type: "checkbox", value: name }), ` ${title(name)}`);
     document.getElementById("methods").append(label);
   }
+
+  const read = () => {
+    const state = new URLSearchParams(location.hash.slice(1));
+    const wanted = (state.get("methods") ?? data.methods.slice(0, 3).join(",")).split(",");
+    chosen = [...new Set(wanted)].filter((name) => data.methods.includes(name));
+    form.querySelectorAll("#methods input").forEach((box) => (box.checked = chosen.includes(box.value)));
+    if ([...variant.options].some((option) => option.value === state.get("variant"))) variant.value = state.get("variant");
+    render();
+  };
 
   // a − b, whichever way the pair is kept.
   const difference = (task, a, b) => {
@@ -38,24 +41,22 @@
     const score = task.scores[name];
     if (!score) return Object.assign(box, { textContent: "—" });
     box.append(element("a", fixed(score.lds), { href: `records/${score.id}.html` }));
-    box.append(element("span", `${fixed(score.low)} to ${fixed(score.high)}`, { className: "note" }));
-    if (score.regularization !== null && score.regularization !== undefined) box.append(element("span", `λ = ${short(score.regularization)}`, { className: "note" }));
+    box.append(element("span", interval(score.low, score.high), { className: "note" }));
+    if (score.regularization !== null && score.regularization !== undefined) box.append(element("span", `λ\u00a0=\u00a0${short(score.regularization)}`, { className: "note" }));
     const between = name === first ? null : difference(task, name, first);
     if (between) {
       const [mean, low, high] = between;
       const clear = low > 0 || high < 0;
       const sign = mean > 0 ? "+" : "";
       box.append(element("span", `${sign}${fixed(mean)}${clear ? "" : ", not significant"}`, { className: clear ? "note strong" : "note" }));
-      box.append(element("span", `${fixed(low)} to ${fixed(high)}`, { className: "note" }));
+      box.append(element("span", interval(low, high), { className: "note" }));
     }
     return box;
   };
 
   const render = () => {
     const names = chosen; // in the order of choice: differences are from the first
-    state.set("methods", names.join(","));
-    state.set("variant", variant.value);
-    history.replaceState(null, "", `#${state}`);
+    history.replaceState(null, "", `#${new URLSearchParams({ methods: names.join(","), variant: variant.value })}`);
     table.hidden = names.length < 2;
     said.textContent = names.length < 2 ? "Choose two methods or more." : `Below each score: its difference from ${title(names[0])} with the paired 95 % interval, bold where it is significant.`;
     if (names.length < 2) return;
@@ -84,5 +85,6 @@
     render();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
-  render();
+  addEventListener("hashchange", read);
+  read();
 })();

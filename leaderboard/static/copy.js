@@ -1,17 +1,19 @@
 "use strict";
-// Buttons that copy a block of text; where the page may not use the clipboard, they select it.
-document.querySelectorAll("[data-copy]").forEach((button) => {
-  const source = document.getElementById(button.dataset.copy);
-  const label = button.textContent;
-  button.hidden = false;
+// A button on every command and citation that copies it; where the page may not use the clipboard, it selects the text.
+document.querySelectorAll("main pre:not(.prose pre)").forEach((block) => {
+  const label = `Copy${block.dataset.copy ? ` ${block.dataset.copy}` : ""}`;
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet copy", textContent: label });
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(source.textContent);
+      await navigator.clipboard.writeText(block.textContent.trimEnd());
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(source);
+      getSelection().selectAllChildren(block);
       button.textContent = "Selected: press Ctrl+C";
     }
     setTimeout(() => (button.textContent = label), 2000);
   });
+  const frame = Object.assign(document.createElement("div"), { className: "copyable" });
+  block.replaceWith(frame);
+  frame.append(block, button);
 });

@@ -20,31 +20,26 @@
     return rows.filter((row) => row.lds > best && ((best = row.lds), true));
   };
 
-  // Names beside their points where there is room, those on the frontier first; hovering tells the others.
-  const labels = (rows, front, xs, ys, wide) => {
-    const at = (row) => [(wide * Math.log(row.cost / xs[0])) / Math.log(xs[1] / xs[0]), HEIGHT * (1 - (row.lds - ys[0]) / (ys[1] - ys[0]))];
-    const taken = rows.map(at).map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
-    front.map(at).forEach(([x, y], i, steps) => {
-      if (i === 0) return; // each step of the frontier: along, then up
-      const [before, level] = steps[i - 1];
-      taken.push([before, level - 1, x, level + 1], [x - 1, y, x + 1, level]);
-    });
-    const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
-    const sides = [["right", -9, -9], ["left", 9, 9], ["left", 9, -9], ["right", -9, 9], ["left", 10, 0], ["right", -10, 0]];
-    const named = new Set();
-    return [...front].reverse().concat(rows).flatMap((row) => {
-      if (named.has(row.name)) return [];
-      const [x, y] = at(row);
-      const length = 7 * row.name.length;
-      for (const [align, dx, dy] of sides) {
-        const start = align === "left" ? x + dx : x + dx - length;
-        const box = [start, y + dy - 8, start + length, y + dy + 8];
-        if (box[0] < 2 || box[2] > wide || box[1] < 0 || box[3] > HEIGHT || taken.some((other) => overlap(box, other))) continue;
-        taken.push(box);
-        named.add(row.name);
-        return [{ ...row, align, dx, dy, strong: front.includes(row) }];
-      }
-      return [];
+  // The best point of each method has its name, those on the frontier first.
+  const pen = document.createElement("canvas").getContext("2d");
+  const labels = (rows, front, ceilings, xs, ys, wide) => {
+    const across = (value) => (wide * Math.log(value / xs[0])) / Math.log(xs[1] / xs[0]);
+    const down = (value) => HEIGHT * (1 - (value - ys[0]) / (ys[1] - ys[0]));
+    const at = (row) => [across(row.cost), down(row.lds)];
+    pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const long = (text) => pen.measureText(text).width + 2;
+    const whiskers = rows.map((row) => [across(row.cost) - 1, down(row.high), across(row.cost) + 1, down(row.low)]);
+    const steps = front.map(at).flatMap(([x, y], i, all) => (i ? [[all[i - 1][0], all[i - 1][1] - 2, x, all[i - 1][1] + 2], [x - 2, y, x + 2, all[i - 1][1]]] : []));
+    const ceiling = ceilings.flatMap(({ lds, text }) => [[0, down(lds) - 2, wide, down(lds) + 2], [6, down(lds), 6 + long(text), down(lds) + 18]]);
+    const best = [...new Map([...rows].sort((a, b) => a.lds - b.lds).map((row) => [row.name, row])).values()];
+    const strong = (row) => front.includes(row);
+    const wanted = best.map((row) => ({ ...row, at: at(row), long: long(row.name), strong: strong(row) })).sort((a, b) => b.strong - a.strong || b.lds - a.lds);
+    const placed = window.placeLabels(wanted, rows.map((row) => ({ at: at(row), name: row.name })), [...whiskers, ...steps, ...ceiling], [wide, HEIGHT]);
+    // Back from pixels to what the axes are of.
+    const value = ([x, y]) => ({ cost: xs[0] * (xs[1] / xs[0]) ** (x / wide), lds: ys[0] + (ys[1] - ys[0]) * (1 - y / HEIGHT) });
+    return placed.map((one) => {
+      const [text, end] = [value([one.box[0] + 1, (one.box[1] + one.box[3]) / 2]), value(one.end)];
+      return { name: one.name, strong: one.strong, led: one.led, cost: text.cost, lds: text.lds, fromCost: one.cost, fromLds: one.lds, toCost: end.cost, toLds: end.lds };
     });
   };
 
@@ -73,9 +68,7 @@
     fillTable(["attributor", "hyperparameters", unit, "timed on", "LDS", "95 % interval", "on the frontier", "record"], rows.map((row) => [row.name, row.variant, Number(row.cost.toPrecision(3)).toString(), row.timed, fixed(row.lds), `${fixed(row.low)} to ${fixed(row.high)}`, front.includes(row) ? "yes" : "", { text: row.id.slice(0, 10), href: `records/${row.id}.html` }]));
     const variants = ["default", "selected", "custom"].filter((variant) => rows.some((row) => row.variant === variant));
     const wide = width();
-    const text = (align, dx, dy) => ({ data: { values: written.filter((row) => row.align === align && row.dx === dx && row.dy === dy) }, mark: { type: "text", align, dx, dy }, encoding: { x, y: y("lds"), text: { field: "name", type: "nominal" }, color: { condition: { test: "datum.strong", value: c.ink }, value: c.soft } } });
-    const written = labels(inside.filter((row) => row.lds >= ys[0]), front, xs, ys, wide);
-    const sides = [...new Map(written.map(({ align, dx, dy }) => [`${align} ${dx} ${dy}`, [align, dx, dy]])).values()];
+    const names = labels(inside.filter((row) => row.lds >= ys[0]), front, ceilingOf(data), xs, ys, wide);
     await draw({
       width: wide, height: HEIGHT, config: filled("config", {}, c),
       layer: [
@@ -84,18 +77,23 @@
         { data: { values: front }, mark: { type: "line", interpolate: "step-after", color: c.accent, strokeWidth: 2, opacity: 0.6 }, encoding: { x, y: y("lds"), order: { field: "cost", type: "quantitative" } } },
         { data: { values: inside }, mark: { type: "rule", opacity: 0.5, color: c.soft }, encoding: { x, y: y("low"), y2: { field: "high" } } },
         { data: { values: inside }, mark: { type: "point", filled: true, size: 100 }, encoding: { opacity: { condition: { test: unit === "seconds" ? `datum.timed === ${JSON.stringify(usual)}` : "true", value: 1 }, value: 0.3 }, x, y: y("lds"), tooltip, shape: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => ({ default: "square", selected: "diamond", custom: "triangle-up" })[variant]) } }, color: { field: "variant", type: "nominal", title: null, scale: { domain: variants, range: variants.map((variant) => c[variant] ?? c.ink) } } } },
-        ...sides.map((side) => text(...side)),
+        { data: { values: names.filter((row) => row.led) }, mark: { type: "rule", color: c.soft, strokeWidth: 0.8 }, encoding: { x: { ...x, field: "fromCost" }, x2: { field: "toCost" }, y: y("fromLds"), y2: { field: "toLds" } } },
+        { data: { values: names }, mark: { type: "text", align: "left" }, encoding: { x, y: y("lds"), text: { field: "name", type: "nominal" }, color: { condition: { test: "datum.strong", value: c.ink }, value: c.soft } } },
       ],
     });
   };
 
   const reading = document.getElementById("reading");
-  const wanted = state();
   const tasks = form.dataset.tasks.split(" ");
-  options(task, tasks.map((name) => [name, name]), wanted.get("task"));
-  if (wanted.get("cost") === "bytes") cost.value = "bytes";
+  const read = () => {
+    const wanted = state();
+    options(task, tasks.map((name) => [name, name]), wanted.get("task"));
+    cost.value = wanted.get("cost") === "bytes" ? "bytes" : "seconds";
+    render();
+  };
   form.addEventListener("change", render);
   form.addEventListener("submit", (event) => event.preventDefault());
   redrawWith(render);
-  render();
+  addEventListener("hashchange", read);
+  read();
 })();

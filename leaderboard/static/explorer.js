@@ -36,13 +36,24 @@
   const SIZES = { default: 140, selected: 120, oracle: 420 };
   const marked = (rows) => rows.filter((row) => row.lds !== undefined).flatMap((row) => row.marks.map((mark) => ({ ...row, mark, size: SIZES[mark] })));
 
+  // Where ξ̄ does not cross one half on the grid of λ: what the pick is then, in the empty half of its panel.
+  const oneSided = (rows) => {
+    const known = rows.map((row) => row.xi).filter((value) => value !== undefined);
+    const gap = width() < 320 ? "\n" : " ";
+    if (known.every((xi) => xi > 0.5)) return [{ xi: 0.35, text: `ξ̄ is above ½ everywhere:${gap}smallest λ` }];
+    return known.every((xi) => xi < 0.5) ? [{ xi: 0.85, text: `ξ̄ is below ½ everywhere:${gap}largest λ` }] : [];
+  };
+
   const curve = (rows, c) => {
     const axis = method().axes[pick.x.value];
     const [first, last] = [axis.at[0], axis.at[axis.at.length - 1]];
     const margin = 0.03 * (last - first || 1);
     const title = pick.x.value + (axis.log ? " (log)" : "");
     const known = rows.some((row) => row.xi !== undefined);
+    const picked = marked(rows).find((row) => row.mark === "selected");
+    const early = picked && picked.at < (first + last) / 2; // texts keep away from the line of the pick
     return filled("curve", {
+      far_text: early ? "$text_right" : "$text_left", one_sided: picked && pick.x.value === "regularization" ? oneSided(rows) : [],
       panels: known ? ["$lds_panel", "$xi_panel"] : ["$lds_panel"], upper_title: known ? null : title, title, name: pick.x.value,
       points: rows, marks: marked(rows), drawn: Object.keys(SIZES), legend: "datum.label", ceiling: ceilingOf(data),
       domain: [first - margin, last + margin], places: axis.ticks.map(([at]) => Number(at.toFixed(4))), labels: labels(axis),
@@ -57,8 +68,10 @@
     const narrow = width() < 450; // no room for the legend beside the surface
     const middle = (Math.min(...levels) + Math.max(...levels)) / 2;
     const cells = rows.map((row) => ({ ...row, bright: row.lds > middle }));
+    const run = new Set(rows.map((row) => `${row.value} ${row.second}`));
+    const absent = order(pick.x.value).flatMap((value) => order(pick.y.value).filter((second) => !run.has(`${value} ${second}`)).map((second) => ({ value, second, state: "not run" })));
     return filled("surface", {
-      points: cells, marks: marked(cells), kinds: Object.keys(SIZES), shapes: ["square", "diamond", "circle"], mark_area: 190,
+      points: cells, absent, absent_legend: absent.length ? "$not_run" : null, marks: marked(cells), kinds: Object.keys(SIZES), shapes: ["square", "diamond", "circle"], mark_area: 190,
       title: pick.x.value, columns_order: order(pick.x.value), column_labels: short(pick.x.value), angle: 0,
       second_title: pick.y.value, rows_order: order(pick.y.value).reverse(), row_labels: short(pick.y.value),
       width: narrow ? width() : width() - 70, bar_side: narrow ? "bottom" : "right", height: Math.max(280, 42 * new Set(rows.map((row) => row.second)).size), gradient: 200,
@@ -160,5 +173,6 @@
   pick.y.addEventListener("change", () => chooseAxes(kept("x", "y")));
   form.addEventListener("submit", (event) => event.preventDefault());
   redrawWith(() => data && render());
+  addEventListener("hashchange", start);
   start();
 })();

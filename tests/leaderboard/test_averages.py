@@ -47,8 +47,11 @@ def test_the_average_is_over_the_same_pairs_for_every_line():
     assert list(rows) == ["between", "best", "surrogate", "default", "oracle"], "the best first"
     assert rows["best"].cell("k8").text == "0.0889"
     assert (rows["surrogate"].cell("k0").text, rows["surrogate"].cell("k8").text) == ("0.0500", "—")
-    drawn = average_figure(average.budgets, average.rules, average.picks["surrogate"])
+    drawn = average_figure(average.budgets, average.rules, average.picks["surrogate"], average.oracle)
     assert "ξ 0.050 without retrains; between 0.040 with 2 retrains, 0.004 with 16" in drawn
+    assert "; the oracle 0.000 with all" in drawn
+    assert drawn.count("<svg") == 2, "one for a desk, one for a phone"
+    assert drawn.count(">oracle<") == 2, "the place of its ring"
 
 
 def test_one_record_is_no_average_and_own_ones_do_not_count():

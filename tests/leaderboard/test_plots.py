@@ -92,6 +92,11 @@ def points(chart: Any) -> list[dict[str, Any]]:
     return max(datasets(chart), key=lambda rows: (all("at" in row for row in rows), len(rows)))
 
 
+def layer(chart: Any, kind: str) -> Any:
+    """The last layer of a kind of mark."""
+    return [found for found in chart["layer"] if found["mark"]["type"] == kind][-1]
+
+
 def test_curve_has_every_point_its_interval_its_failures_and_its_marks() -> None:
     failed = (GRID[0], GRID[1], GRID[5])
     records = path(failed=failed)
@@ -155,7 +160,7 @@ def test_a_page_has_the_same_figure_in_the_colors_of_its_theme() -> None:
 def test_surface_has_every_cell(columns: list[float], rows: list[int], failed: tuple[float, ...]) -> None:
     records = surface(columns, rows, failed)
     chart = draw_surface(records, "regularization", "projection_dim")
-    cells, marks = chart["layer"][0]["data"]["values"], chart["layer"][3]["data"]["values"]
+    cells, marks = (layer(chart, kind)["data"]["values"] for kind in ("rect", "point"))
     assert sorted(cell["lds"] for cell in cells if "lds" in cell) == sorted(r.lds.mean for r in records if r.lds)
     assert sum("reason" in cell for cell in cells) == len(failed) * len(rows)
     assert all(("text" in cell) == (len(cells) <= 100) for cell in cells if "lds" in cell)
@@ -166,11 +171,34 @@ def test_surface_has_every_cell(columns: list[float], rows: list[int], failed: t
     assert texts.count("×") == len(failed) * len(rows)
 
 
+def test_a_surface_says_which_cells_were_not_run() -> None:
+    full = surface([1e-3, 1e-2, 1e-1], [64, 128])
+    values = draw_surface(full[:-1], "regularization", "projection_dim")["layer"][0]["data"]["values"]
+    assert values == [{"value": "0.1", "second": "128", "state": "not run"}]
+    texts, _ = drawn(draw_surface(full[:-1], "regularization", "projection_dim"))
+    assert "not run" in texts
+    assert "not run" not in drawn(draw_surface(full, "regularization", "projection_dim"))[0]
+
+
+@pytest.mark.parametrize(("xi", "said"), [((0.6, 0.9), "ξ̄ is above ½"), ((0.1, 0.4), "ξ̄ is below ½"), ((0.1, 0.9), "")])
+def test_a_curve_says_where_xi_crosses_one_half_nowhere(xi: tuple[float, float], said: str) -> None:
+    low, high = xi
+    records = [make(0.3, low + (high - low) * k / 5, regularization=10.0 ** (k - 5)) for k in range(6)]
+    texts, _ = drawn(draw_curve(records, "regularization", marks_of(records, "regularization", 0.0)))
+    assert [text for text in texts if "½" in text and said in text] == [t for t in texts if "½" in t]
+    assert any("½" in text for text in texts) == bool(said)
+
+
+@pytest.mark.parametrize(("pick", "align"), [(1e-9, "right"), (1e3, "left")])
+def test_the_text_of_the_ceiling_is_away_from_the_line_of_the_pick(pick: float, align: str) -> None:
+    layers = draw_curve(path(), "regularization", Marks(selected=pick))["vconcat"][0]["layer"]
+    assert [layer["mark"]["align"] for layer in layers if layer["mark"]["type"] == "text"] == [align]
+
+
 def test_surface_of_other_hyperparameters_has_no_picks() -> None:
     records = [make(0.1 * i + 0.01 * j, epoch=i, checkpoints=j) for i in (1, 2) for j in (1, 2, 3)]
-    assert [mark["mark"] for mark in draw_surface(records, "epoch", "checkpoints")["layer"][3]["data"]["values"]] == [
-        "best"
-    ]
+    chart = draw_surface(records, "epoch", "checkpoints")
+    assert [mark["mark"] for mark in layer(chart, "point")["data"]["values"]] == ["best"]
 
 
 def test_removal_is_a_line_per_variant_and_equal_ones_are_drawn_once() -> None:
@@ -290,7 +318,7 @@ def test_regret_by_retrains_has_xi_at_zero_the_oracle_at_the_right_and_the_secon
     assert by_name["iffim", "surrogate"]["at"] == 0.0
     assert by_name["iffim", "surrogate"]["mean"] == 0.05
     assert by_name["trak", "oracle"]["at"] > 4.0
-    assert '"3.00": ["8", "20.0 s"]' in line["encoding"]["x"]["axis"]["labelExpr"]
+    assert '"3.00": ["8", "20.0"]' in line["encoding"]["x"]["axis"]["labelExpr"]
     assert "<svg" in svg(chart)
     with pytest.raises(InputError, match="at least one record"):
         draw_selection_cost([], "nothing")

@@ -125,6 +125,11 @@ def test_the_figure_has_a_line_for_each_method_and_an_interval_at_each_question(
     assert all(row["low"] <= row["rank"] <= row["high"] for row in rows)
     first = {row["series"]: row["rank"] for row in rows[:3]}
     assert first == {"iffim": 2, "trak": 1, "tracin": 3}
+    down = draw_questions(plane, "Digits", (186, 215), down=True)
+    assert (down["width"], down["height"]) == (215, 186)
+    assert down["layer"][1]["encoding"]["x"]["field"] == "rank"
+    assert down["layer"][0]["data"] == chart["layer"][0]["data"]
+    assert down["layer"][1]["encoding"]["y"]["scale"]["domain"] == [2.5, -0.5], "the first question on top"
     alone = Plane(plane.task, plane.truths[:0])
     with pytest.raises(InputError, match="at least two methods"):
         draw_questions(alone, "Digits")
