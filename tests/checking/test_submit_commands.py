@@ -46,12 +46,12 @@ def test_from_nothing_to_a_checked_entry_by_the_page_alone(tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     printed = [run(command, tmp_path) for command in commands]
-    assert re.search(r"class_neighbours on digits_mlp: LDS 0\.2\d\d, 95 % interval", printed[1])
-    assert "ready: copy attriboard-entry/class_neighbours to leaderboard/entries/" in printed[2]
-    assert printed[3] == "attriboard-entry/class_neighbours: a valid entry\n"
-    assert "attriboard-entry/class_neighbours: method card, 1 record, 1 score matrix" in printed[2]
+    assert re.search(r"class_neighbors on digits_mlp: LDS 0\.2\d\d, 95 % interval", printed[1])
+    assert "ready: copy attriboard-entry/class_neighbors to leaderboard/entries/" in printed[2]
+    assert printed[3] == "attriboard-entry/class_neighbors: a valid entry\n"
+    assert "attriboard-entry/class_neighbors: method card, 1 record, 1 score matrix" in printed[2]
     named = run(f"{commands[2]} --verbose", tmp_path)
-    assert "attriboard-entry/class_neighbours/method.yaml" in named
+    assert "attriboard-entry/class_neighbors/method.yaml" in named
     again = run(commands[2], tmp_path)
     assert again == printed[2], "it can be run again"
 
