@@ -46,12 +46,12 @@ def test_from_nothing_to_a_checked_entry_by_the_page_alone(tmp_path):
     for name, text in files.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     printed = [run(command, tmp_path) for command in commands]
-    assert re.search(r"class_neighbours on digits_mlp: LDS 0\.2\d\d, 95 % interval", printed[1])
-    assert "ready: copy attriboard-entry/class_neighbours to leaderboard/entries/" in printed[2]
-    assert printed[3] == "attriboard-entry/class_neighbours: a valid entry\n"
-    assert "attriboard-entry/class_neighbours: method card, 1 record, 1 score matrix" in printed[2]
+    assert re.search(r"class_neighbors on digits_mlp: LDS 0\.2\d\d, 95 % interval", printed[1])
+    assert "ready: copy attriboard-entry/class_neighbors to leaderboard/entries/" in printed[2]
+    assert printed[3] == "attriboard-entry/class_neighbors: a valid entry\n"
+    assert "attriboard-entry/class_neighbors: method card, 1 record, 1 score matrix" in printed[2]
     named = run(f"{commands[2]} --verbose", tmp_path)
-    assert "attriboard-entry/class_neighbours/method.yaml" in named
+    assert "attriboard-entry/class_neighbors/method.yaml" in named
     again = run(commands[2], tmp_path)
     assert again == printed[2], "it can be run again"
 
@@ -63,7 +63,6 @@ def test_submit_says_everything_that_is_missing_at_once(tmp_path):
     said = run("attriboard submit --method method.yaml --scores missing.safetensors", tmp_path, 2)
     assert "authors: is missing: a list of names" in said
     assert "records: attriboard-results: no such file or folder" in said
-    assert "records: none was found; make one with attriboard score or attriboard run" in said
     assert "scores: missing.safetensors: no such file" in said
 
 
@@ -192,6 +191,16 @@ def test_equal_warnings_are_one_line_unless_all_are_asked_for():
         "records/a.json and 1 more (--verbose names them): near-duplicate: of aa",
     ]
     assert len(_warnings(found, True)) == 6
+
+
+def test_an_entry_without_records_of_its_method_says_of_which_methods_they_are(tmp_path):
+    card = write_card(tmp_path / "method.yaml", name="mine")
+    (tmp_path / "results").mkdir()
+    with pytest.raises(InputError, match="records: none was found; make one with attriboard score or attriboard run"):
+        draft_entry(card, [tmp_path / "results"], [])
+    path = next((published_results() / "digits_mlp" / "iffim").glob("*.json"))
+    with pytest.raises(InputError, match="records: none of those given is of mine, they are of iffim; make one"):
+        draft_entry(card, [path], [])
 
 
 def test_a_card_that_promises_selected_hyperparameters_needs_a_record_that_has_them(tmp_path):
