@@ -17,7 +17,7 @@ def comparison(tasks: Mapping[str, TaskStudy], n_methods: int = 60) -> dict[str,
 
     Returns:
         `methods`: names; `titles`: of those that are shown as something else; `tasks`: name → `ceiling`, and for each
-        variant `scores` (method → LDS, low, high, record, λ, and λ in words), `missing` (method → why it has none) and
+        variant `scores` (method → LDS, low, high, record, and λ in words), `missing` (method → why it has none) and
         `differences` ("a b" → a − b, low, high), a before b in the order of `methods`.
     """
     graded = {name: study for name, study in tasks.items() if study.ceiling is not None}
@@ -58,7 +58,6 @@ def _of(study: TaskStudy, names: list[str], variant: str) -> dict[str, Any]:
             "low": round(entry.record.lds.ci95[0], 6),
             "high": round(entry.record.lds.ci95[1], 6),
             "id": entry.id,
-            "regularization": entry.record.hyperparameters.get("regularization"),
             "chosen": chosen_regularization(entry.record.hyperparameters),
         }
         for name, entry in found.items()

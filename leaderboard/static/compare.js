@@ -8,7 +8,6 @@
   const table = document.getElementById("side");
   const said = document.getElementById("said");
   const { fixed, interval } = window.written;
-  const short = (value) => (value !== 0 && Math.abs(value) < 1e-3 ? Number(value.toPrecision(3)).toExponential() : Number(value.toPrecision(3)).toString()).replace("-", "−");
   const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
   let chosen;
   const title = (name) => data.titles[name] ?? name;
@@ -39,10 +38,13 @@
   const cell = (task, name, first) => {
     const box = element("td", "", { className: "number" });
     const score = task.scores[name];
-    if (!score) return Object.assign(box, { textContent: "—" });
+    if (!score) {
+      box.append("—", element("span", task.missing[name] ?? "not run", { className: "note" }));
+      return box;
+    }
     box.append(element("a", fixed(score.lds), { href: `records/${score.id}.html` }));
     box.append(element("span", interval(score.low, score.high), { className: "note" }));
-    if (score.regularization !== null && score.regularization !== undefined) box.append(element("span", `λ\u00a0=\u00a0${short(score.regularization)}`, { className: "note" }));
+    if (score.chosen) box.append(element("span", score.chosen, { className: "note" }));
     const between = name === first ? null : difference(task, name, first);
     if (between) {
       const [mean, low, high] = between;
@@ -75,6 +77,7 @@
     const won = element("tr");
     const against = (name) => {
       const found = Object.values(data.tasks).map((task) => difference(task[variant.value], name, names[0])).filter(Boolean);
+      if (!found.length) return "no common task";
       return `better on ${found.filter((d) => d[1] > 0).length}, worse on ${found.filter((d) => d[2] < 0).length} of ${found.length}`;
     };
     won.append(element("th", `Against ${title(names[0])}`, { scope: "row" }), ...names.map((name, i) => element("td", i ? against(name) : "—", { className: "number words" })), element("td"));

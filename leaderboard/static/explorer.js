@@ -82,10 +82,10 @@
     const m = method();
     const chart = document.getElementById("chart");
     const link = { task: data.task, attributor: pick.attributor.value };
-    if (!m || !m.names.length) {
+    if (!m || !m.names.length || m.failed) {
       chart.replaceChildren();
       chart.dataset.ready = "true";
-      reading.textContent = m ? "This attributor was run at one configuration only: there is no curve yet." : "No record on this task yet.";
+      reading.textContent = m ? m.failed || "This attributor was run at one configuration only: there is no curve yet." : "No record on this task yet.";
       fillTable([], []);
       remember(link);
       return;
@@ -99,7 +99,7 @@
     const of = (mark) => rows.find((row) => row.marks.includes(mark) && row.lds !== undefined);
     const place = (row) => `${row.label}${row.second === null ? "" : `, ${row.secondLabel}`}`;
     reading.textContent = [
-      `${rows.length} configurations${failures ? `, ${failures} failed` : ""}`,
+      `${rows.length} configuration${rows.length === 1 ? "" : "s"}${failures ? `, ${failures} failed` : ""}`,
       ...["default", "selected", "oracle"].filter(of).map((mark) => `${mark} ${fixed(of(mark).lds)} at ${place(of(mark))}`),
       best ? `highest ${fixed(best.lds)} at ${place(best)}` : "",
     ].filter(Boolean).join("; ") + ".";

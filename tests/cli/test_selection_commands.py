@@ -96,7 +96,10 @@ def test_sweep_lists_failures_and_draws_no_figure_of_nothing(run: Run, tmp_path:
         ((), "--grid: give at least one"),
         (("--grid", "regularization=1:2"), "must be NAME=LO:HI:N"),
         (("--grid", "regularizaton=1,2"), "iffim has no hyperparameter 'regularizaton'"),
-        (("--grid", "regularization=1,2", "--hp", "regularization=3"), "both fixed by --hp and swept"),
+        (
+            ("--grid", "regularization=1,2", "--hp", "regularization=3"),
+            "--grid regularization: fixed by --hp regularization=3 as well; leave one of them out",
+        ),
         (("--grid", "regularization=-1,2"), "regularization = -1.0: must be at least 0"),
     ],
 )
