@@ -29,7 +29,8 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import MeanOfFits
 from attriboard.toolkit.factored import layer_parameters
-from attriboard.toolkit.kernel import DenseGradients, add_gram, add_products, kernel_pieces
+from attriboard.toolkit.held import DenseGradients, kernel_pieces
+from attriboard.toolkit.kernel import add_gram, add_products
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits
-from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
+from attriboard.toolkit.held import Stored, kernel_pieces
+from attriboard.toolkit.kernel import add_gram, add_products
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import (

@@ -32,7 +32,7 @@ from attriboard.contracts.attributor import Checkpoint, Context, Hyperparameter
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit import knobs, needs
 from attriboard.toolkit.averaging import Fits, MeanOfFits
-from attriboard.toolkit.kernel import kernel_pieces
+from attriboard.toolkit.held import kernel_pieces
 from attriboard.toolkit.layers import LayerGradients
 from attriboard.toolkit.layerwise import layer_damping, layer_regularization, left_out, modules_of
 from attriboard.toolkit.spectrum import symmetric_eigen

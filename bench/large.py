@@ -25,7 +25,8 @@ from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.card import load_card
 from attriboard.contracts.task import Task
 from attriboard.tasks.catalogue import task_from_card
-from attriboard.toolkit.kernel import Stored, add_gram, add_products, kernel_pieces
+from attriboard.toolkit.held import Stored, kernel_pieces
+from attriboard.toolkit.kernel import add_gram, add_products
 from attriboard.toolkit.lowrank import TriangularKernel, solve_low_rank
 from attriboard.toolkit.projection import FourierProjection
 from attriboard.toolkit.spectrum import solve_kernel

@@ -24,7 +24,7 @@ from torch import Tensor
 from attriboard.contracts.context import Checkpoint, Context
 from attriboard.contracts.spectrum import Spectrum
 from attriboard.toolkit.gradients import layer_gradients
-from attriboard.toolkit.kernel import DenseGradients, collect, held_points, joined
+from attriboard.toolkit.held import DenseGradients, collect, held_points, joined
 from attriboard.toolkit.kronecker import KroneckerBasis, mean_squares
 from attriboard.toolkit.labels import labelled
 from attriboard.toolkit.layers import LayerFactors, LayerGradients

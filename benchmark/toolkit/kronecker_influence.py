@@ -27,7 +27,7 @@ from attriboard.toolkit.eigenbasis import (
     PositionsLayer,
     VectorLayer,
 )
-from attriboard.toolkit.kernel import Piece, Stored, collect
+from attriboard.toolkit.held import Piece, Stored, collect
 from attriboard.toolkit.kronecker import KroneckerBasis
 from attriboard.toolkit.layers import LayerFactors, LayerGradients
 from attriboard.toolkit.layerwise import left_out, matrix_layers, matrix_positions

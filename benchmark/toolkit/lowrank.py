@@ -21,7 +21,8 @@ from torch import Tensor
 
 from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.spectrum import Spectrum
-from attriboard.toolkit.kernel import BLOCK_ROWS, Stored, block_rows, inner_products
+from attriboard.toolkit.held import Stored
+from attriboard.toolkit.kernel import BLOCK_ROWS, block_rows, inner_products
 from attriboard.toolkit.spectrum import KernelSolution
 
 OVERSAMPLING = 64

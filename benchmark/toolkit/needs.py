@@ -12,7 +12,8 @@ from attriboard.contracts.context import Context
 from attriboard.toolkit.curvature import SWEEP_BYTES
 from attriboard.toolkit.factored import GRADIENT_BYTES
 from attriboard.toolkit.gradients import count_parameters
-from attriboard.toolkit.kernel import BLOCK_ROWS, DENSE_BYTES, JOINED_ROWS, gradient_bytes, held_points
+from attriboard.toolkit.held import DENSE_BYTES, JOINED_ROWS, gradient_bytes, held_points
+from attriboard.toolkit.kernel import BLOCK_ROWS
 from attriboard.toolkit.plan import plan_kernel
 
 FLOAT, DOUBLE = 4, 8

@@ -9,7 +9,8 @@ import torch
 from attriboard.contracts.context import BatchFunction, Checkpoint, Context
 from attriboard.toolkit import needs
 from attriboard.toolkit.gradients import count_parameters, per_example_gradients
-from attriboard.toolkit.kernel import add_products, gradient_kernels, kernel_pieces
+from attriboard.toolkit.held import kernel_pieces
+from attriboard.toolkit.kernel import add_products, gradient_kernels
 from attriboard.toolkit.lowrank import TriangularKernel, solve_low_rank
 from attriboard.toolkit.plan import plan_kernel
 from attriboard.toolkit.projection import FourierProjection

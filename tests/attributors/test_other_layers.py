@@ -20,7 +20,7 @@ from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import eigenbasis, factored
 from attriboard.toolkit import gradients as gradients_module
-from attriboard.toolkit import kernel as kernel_module
+from attriboard.toolkit import held as held_module
 from attriboard.toolkit.curvature import TrainingLoss
 from attriboard.toolkit.gradients import per_example_gradients
 from attriboard.toolkit.labels import labelled
@@ -128,8 +128,8 @@ def test_matrix_layers_are_linear_layers_convolutions_and_transposed_ones(make: 
 def test_logra_without_projection_is_the_dense_block_diagonal(
     make: Make, room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", room)
-    monkeypatch.setattr(kernel_module, "HELD_BYTES", room)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", room)
+    monkeypatch.setattr(held_module, "HELD_BYTES", room)
     sides = gradients(make)
     expected = sum(
         solved(*(matrices(side, layer).flatten(1) for side in sides)) for layer in MATRIX_LAYERS[make.__name__]
@@ -161,9 +161,9 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Memory for gradients in Kronecker eigenbases; at the least, for one test point and a few examples at a time."""
     kept, held, chunk = request.param
     monkeypatch.setattr(eigenbasis, "KEPT_BYTES", kept)
-    monkeypatch.setattr(kernel_module, "held_bytes", lambda context: held)
+    monkeypatch.setattr(held_module, "held_bytes", lambda context: held)
     monkeypatch.setattr(factored, "GRADIENT_BYTES", chunk)
-    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
+    monkeypatch.setattr(held_module, "JOINED_ROWS", 7)
 
 
 @pytest.mark.usefixtures("room")
@@ -215,9 +215,9 @@ def test_kronecker_methods_do_not_depend_on_chunks(
     values = {"fisher": fisher, "regularization": λ}
     expected = attribute(method, make(), **values).double()
     monkeypatch.setattr(eigenbasis, "KEPT_BYTES", 0)
-    monkeypatch.setattr(kernel_module, "held_bytes", lambda context: 1)
+    monkeypatch.setattr(held_module, "held_bytes", lambda context: 1)
     monkeypatch.setattr(factored, "GRADIENT_BYTES", 300_000)
-    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 7)
+    monkeypatch.setattr(held_module, "JOINED_ROWS", 7)
     assert_rows_close(attribute(method, make(), **values), expected, 1e-4)
 
 
@@ -327,8 +327,8 @@ def test_scores_follow_examples_and_not_chunks(name: str, make: Make, monkeypatc
         permuted = replace(context, train=context.train[order])
         assert_rows_close(attribute(name, permuted, **SETTINGS[name]), expected[:, order], 1e-4)
     monkeypatch.setattr(gradients_module, "GRADIENT_BYTES", 30_000)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 80_000)
-    monkeypatch.setattr(kernel_module, "HELD_BYTES", 80_000)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", 80_000)
+    monkeypatch.setattr(held_module, "HELD_BYTES", 80_000)
     monkeypatch.setattr(TrainingLoss.__init__, "__kwdefaults__", {"rows": 10, "memory_bytes": 2**20})
     assert_rows_close(attribute(name, context, **SETTINGS[name]), expected, 1e-4)
 

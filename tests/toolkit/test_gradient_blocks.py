@@ -11,11 +11,13 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import BatchFunction, Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import factored as factored_module
+from attriboard.toolkit import held as held_module
 from attriboard.toolkit import kernel as kernel_module
 from attriboard.toolkit import needs
 from attriboard.toolkit.factored import FactoredGradients
 from attriboard.toolkit.gradients import layer_gradients, per_example_gradients
-from attriboard.toolkit.kernel import gradient_bytes, gradient_kernels, gradient_products, held_points
+from attriboard.toolkit.held import gradient_bytes, held_points
+from attriboard.toolkit.kernel import gradient_kernels, gradient_products
 from attriboard.toolkit.running import evaluate
 
 N, N_TEST, D = 23, 7, 6
@@ -148,7 +150,7 @@ def test_kernels_do_not_depend_on_their_blocks(make: Callable[[], nn.Module], mo
     monkeypatch.setattr(kernel_module, "BLOCK_ROWS", 4)
     monkeypatch.setattr(kernel_module, "BLOCK_COLUMNS", 5)
     for name in ("DENSE_BYTES", "HELD_BYTES"):
-        monkeypatch.setattr(kernel_module, name, 8 * (N + N_TEST) * 12)
+        monkeypatch.setattr(held_module, name, 8 * (N + N_TEST) * 12)
     monkeypatch.setattr(factored_module, "GRADIENT_BYTES", 8 * factored_module.INTERMEDIATES * 23 * 5)
     actual = gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
@@ -162,11 +164,11 @@ def test_kernels_have_the_same_bits_whatever_memory_there_is(
     context = build(make)
     functions = (context.loss, context.target)
     one = 8 * (N + N_TEST) * 12
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", one)
     found, passes = [], []
     for free in (0, 6 * one, 2**40):
-        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
-        passes.append(len(kernel_module._groups(context, context.checkpoints[0], functions, None, None)))
+        monkeypatch.setattr(held_module, "free_memory", lambda *_, free=free: free)
+        passes.append(len(held_module._groups(context, context.checkpoints[0], functions, None, None)))
         found.append(gradient_kernels(context, context.checkpoints[0], *functions))
     assert passes[2] == 1
     assert passes[0] >= passes[1] >= passes[2]
@@ -195,12 +197,12 @@ def test_what_gradients_are_made_of_is_held_instead_where_it_takes_less(monkeypa
     context = build(Images)
     checkpoint, functions = context.checkpoints[0], (context.loss, context.target)
     G, g = dense(context, context.loss, context.train), dense(context, context.target, context.test)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one := 8 * (N + N_TEST) * 100)
-    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 5)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", one := 8 * (N + N_TEST) * 100)
+    monkeypatch.setattr(held_module, "JOINED_ROWS", 5)
     found = []
     for free in (0, 8 * one, 2**40):
-        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
-        groups = kernel_module._groups(context, checkpoint, functions, None, None)
+        monkeypatch.setattr(held_module, "free_memory", lambda *_, free=free: free)
+        groups = held_module._groups(context, checkpoint, functions, None, None)
         shares = [share for group in groups for share in group if share.layer == "second"]
         assert len({bool(share.written) for share in shares}) == 1
         pieces = [piece for share in shares for piece in share.pieces]
@@ -223,10 +225,10 @@ def test_products_do_not_depend_on_groups_of_test_points(
     context = build(make)
     expected = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     assert held_points(context) == N_TEST
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
-    monkeypatch.setattr(kernel_module, "HELD_BYTES", 1)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(held_module, "HELD_BYTES", 1)
     assert held_points(context) == 1
-    monkeypatch.setattr(kernel_module, "JOINED_ROWS", 5)
+    monkeypatch.setattr(held_module, "JOINED_ROWS", 5)
     monkeypatch.setattr(factored_module, "GRADIENT_BYTES", 8 * factored_module.INTERMEDIATES * 23 * 2)
     actual = gradient_products(context, context.checkpoints[0], context.loss, context.target)
     torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
@@ -235,27 +237,27 @@ def test_products_do_not_depend_on_groups_of_test_points(
 def test_test_gradients_take_at_most_half_of_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     context = build(mlp)
     one = gradient_bytes(context)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", one)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", one)
     for free, points in ((6 * one, 3), (7 * one, 3), (0, 1), (8 * one, 4), (100 * N_TEST * one, N_TEST)):
-        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        monkeypatch.setattr(held_module, "free_memory", lambda *_, free=free: free)
         assert held_points(context) == points
 
 
 def test_the_path_to_a_kernel_does_not_follow_from_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     context = build(Normalised)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", 1)
     found = []
     for free in (0, 2**40):
-        monkeypatch.setattr(kernel_module, "free_memory", lambda *_, free=free: free)
+        monkeypatch.setattr(held_module, "free_memory", lambda *_, free=free: free)
         found.append(needs.making(context))
     assert found[0] == found[1]
 
 
 def test_an_exact_kernel_of_too_many_passes_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     context = build(Normalised)
-    monkeypatch.setattr(kernel_module, "DENSE_BYTES", 1)
-    monkeypatch.setattr(kernel_module, "HELD_BYTES", 1)
-    monkeypatch.setattr(kernel_module, "MOST_PASSES", 10)
+    monkeypatch.setattr(held_module, "DENSE_BYTES", 1)
+    monkeypatch.setattr(held_module, "HELD_BYTES", 1)
+    monkeypatch.setattr(held_module, "MOST_PASSES", 10)
     with pytest.raises(NotApplicableError, match="set projection_dim"):
         gradient_kernels(context, context.checkpoints[0], context.loss, context.target)
 

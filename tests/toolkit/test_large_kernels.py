@@ -15,7 +15,8 @@ from attriboard.contracts.attributor import Checkpoint, Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import needs, outputs, plan
 from attriboard.toolkit.averaging import Fits
-from attriboard.toolkit.kernel import DenseGradients, gradient_kernels, kernel_pieces
+from attriboard.toolkit.held import DenseGradients, kernel_pieces
+from attriboard.toolkit.kernel import gradient_kernels
 from attriboard.toolkit.lowrank import TriangularKernel, low_rank_bytes, solve_low_rank
 from attriboard.toolkit.outputs import average_scores, score_matrix
 from attriboard.toolkit.plan import plan_kernel

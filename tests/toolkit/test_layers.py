@@ -11,10 +11,11 @@ from attriboard.base.errors import NotApplicableError
 from attriboard.contracts.attributor import Context
 from attriboard.contracts.task import Examples
 from attriboard.toolkit import factored as factored_module
-from attriboard.toolkit import kernel as kernel_module
+from attriboard.toolkit import held as held_module
 from attriboard.toolkit.factored import FactoredGradients
 from attriboard.toolkit.gradients import layer_gradients, per_example_gradients
-from attriboard.toolkit.kernel import gradient_kernels, store
+from attriboard.toolkit.held import store
+from attriboard.toolkit.kernel import gradient_kernels
 from attriboard.toolkit.layers import LayerFactors
 
 N = 9
@@ -124,8 +125,8 @@ def test_kernels_do_not_depend_on_passes(make: Callable[[], Context], monkeypatc
         for function, side in ((context.loss, context.train), (context.target, context.test))
     )
     for room in (2**31, 8 * (len(G) + len(g)) * 30):
-        monkeypatch.setattr(kernel_module, "DENSE_BYTES", room)
-        monkeypatch.setattr(kernel_module, "HELD_BYTES", room)
+        monkeypatch.setattr(held_module, "DENSE_BYTES", room)
+        monkeypatch.setattr(held_module, "HELD_BYTES", room)
         K, r = gradient_kernels(context, checkpoint, context.loss, context.target)
         torch.testing.assert_close(K, G @ G.T, rtol=1e-9, atol=1e-10)
         torch.testing.assert_close(r, G @ g.T, rtol=1e-9, atol=1e-10)
