@@ -24,10 +24,9 @@ import torch
 
 from attriboard.attributors import ATTRIBUTORS
 from attriboard.base.paths import write_atomically
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, read_records
-from attriboard.records.model import AttributionRecord, SelectionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord, SelectionRecord
 from attriboard.records.published import published_results
 
 TASKS = ("digits_mlp", "mnist_lr")

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.choice_rules import positions
 from attriboard.evaluation.selection_cost import run_grid
 from attriboard.evaluation.workspace import Workspace
+from attriboard.records.model import HEADLINE_SELECTOR
 from attriboard.scoring.budget import budget_curves
 from attriboard.scoring.rules import BEST, Geometry, Rule, geometry, posterior, prior_of_center, smoothed
 from attriboard.toolkit.regularization import HALF, last_passage

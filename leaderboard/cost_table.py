@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.study import HEADLINE_SELECTOR, TaskStudy
+from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
 from attriboard.records.cost import Pick, SelectionCostRecord
+from attriboard.records.model import HEADLINE_SELECTOR
 
 SHOWN = (4, 8, 16)  # numbers of retrains with a column at first sight; others can be switched on
 TYPICAL = 8

@@ -39,11 +39,11 @@ from attriboard.leaderboard.reading import Entry
 from attriboard.leaderboard.selector_table import selector_summary, selector_table
 from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
-from attriboard.leaderboard.study import CONTROLS, HEADLINE_SELECTOR, MethodStudy, TaskStudy, question_of
+from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord, SelectionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord, SelectionRecord
 from attriboard.scoring.ceiling import LEAST
 
 TEMPLATES = Path(__file__).parent / "templates"

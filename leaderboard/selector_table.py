@@ -7,9 +7,9 @@ from statistics import fmean, median
 from attriboard.leaderboard import formats
 from attriboard.leaderboard.common import largest_common
 from attriboard.leaderboard.reading import Entry
-from attriboard.leaderboard.study import HEADLINE_SELECTOR, MethodStudy, TaskStudy
+from attriboard.leaderboard.study import MethodStudy, TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Link, Row, Table
-from attriboard.records.model import Difference, GradedConfiguration, SelectionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, Difference, GradedConfiguration, SelectionRecord
 
 COLUMNS = (
     Column("task", "Task", numeric=False, folded=True),

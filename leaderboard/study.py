@@ -21,12 +21,11 @@ from attriboard.leaderboard.methods import default_hyperparameters
 from attriboard.leaderboard.reading import Bundle, Entry, published_card
 from attriboard.records.cost import SelectionCostRecord
 from attriboard.records.files import AnyRecord, AnyUse
-from attriboard.records.model import AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord, GroundTruthInfo, LdsResult, SelectionRecord
 from attriboard.records.uses import ASKED
 
 SIGN_FLIPPED = "sign_flipped"
 CONTROLS = ("random", "input_similarity", "embedding_similarity", SIGN_FLIPPED)
-HEADLINE_SELECTOR = "surrogate"
 
 Edition = tuple[int, str, str]  # version, fingerprint, ground truth
 Scalar = bool | int | float | str | None

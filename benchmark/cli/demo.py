@@ -34,10 +34,11 @@ def demo(
     json: Json = False,
 ) -> None:
     """Score attributors on the embedded digits, choose λ without retraining, build a page: a few minutes."""
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
+    from attriboard.evaluation.catalog import load_oracle
     from attriboard.evaluation.selection import study_selection
     from attriboard.leaderboard.board import build_board
     from attriboard.records.files import write_record
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     bench = open_workspace(TASK)
     prepare_folder(out)

@@ -246,7 +246,7 @@ def _say_where(results: Path, figure: Path | None) -> None:
 
 def _show_costs(title: str, records: "list[SelectionCostRecord]") -> None:
     """Mean regret (90th percentile) of every method: ξ without retrains, then by the number of retrains."""
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     budgets = sorted({k for record in records for k in record.budgets})
     rows = []

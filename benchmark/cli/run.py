@@ -79,7 +79,7 @@ def run(
     a task without ground truth there is no LDS and no record: scores, λ by ξ, seconds, memory, and what ground truth
     would cost.
     """
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     values = parse_assignments(hp or [])
     if task.endswith(".json"):

@@ -75,8 +75,9 @@ def select(
     are for --budget. On a task without ground truth the choice alone is shown, and nothing is recorded.
     """
     from attriboard.base.errors import InputError
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR, selector_names
+    from attriboard.evaluation.catalog import selector_names
     from attriboard.evaluation.sweeps import check_names, parse_grid
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     grids = [parse_grid(text if "=" in text else f"regularization={text}") for text in grid or ()]
     fixed = parse_assignments(hp or [])

@@ -133,7 +133,7 @@ def _sweep_lds(
 
 
 def _show_points(records: "list[AttributionRecord]", names: list[str]) -> None:
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     headings = (*names, "LDS", "95 % interval", "mean ξ", "note")
     rows = []
@@ -213,8 +213,8 @@ def _sweep_removal(
 def _show_removal_points(
     graded: "Sequence[AttributionRecord]", removed: "Sequence[RemovalRecord]", names: Sequence[str], rate: float
 ) -> None:
-    from attriboard.evaluation.catalog import HEADLINE_SELECTOR
     from attriboard.leaderboard.removal_rows import headline_quantity, written
+    from attriboard.records.model import HEADLINE_SELECTOR
 
     measured = next((r.points[0].measured for r in removed if r.points), {"correct": ()})
     rows = []

@@ -23,11 +23,11 @@ from attriboard.base.errors import AttriboardError, InputError
 from attriboard.base.terminal import counted
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, varying
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.build import open_store
 from attriboard.groundtruth.plan import as_masks, split_of, tuning_requests, untrained_masks
+from attriboard.records.model import HEADLINE_SELECTOR
 from attriboard.retraining.engine import retrain
 from attriboard.scoring.budget import expected_regret, few_lds
 from attriboard.scoring.lds import predict

@@ -18,8 +18,6 @@ from attriboard.contracts.task import Task, task_in_file
 from attriboard.tasks import TASKS
 from attriboard.tasks.own import define_task as define_task
 
-HEADLINE_SELECTOR = "surrogate"  # whose pick is the `selected` column of every table
-
 _TASKS: Registry[Callable[[], Task]] = Registry("task", TASKS, "attriboard.tasks")
 _ATTRIBUTORS: Registry[type[Attributor]] = Registry("attributor", ATTRIBUTORS, "attriboard.attributors")
 _SELECTORS: Registry[type[Selector]] = Registry("selector", SELECTORS, "attriboard.attributors.selectors")

@@ -13,13 +13,12 @@ from attriboard.attribution.runner import Outcome, said
 from attriboard.base.errors import AttriboardError
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import same_run
 from attriboard.evaluation.workspace import Workspace
 from attriboard.groundtruth.listing import BundleEntry, BundleRegistry
 from attriboard.groundtruth.other_models import other_models
 from attriboard.records.files import write_record
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord
 
 COUNTS = (1, 2, 5, 10, 20)
 

@@ -12,7 +12,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.question import Question
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.evaluation.budget import BudgetChoice, choose_by_budget
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR, load_oracle
+from attriboard.evaluation.catalog import load_oracle
 from attriboard.evaluation.selection import at_edge, study_selection
 from attriboard.evaluation.sweeps import grid_configurations
 from attriboard.evaluation.ungraded import run_and_choose
@@ -22,7 +22,7 @@ from attriboard.groundtruth.build import build_ground_truth, check_question, ope
 from attriboard.groundtruth.bundle import GroundTruth, read_ground_truth
 from attriboard.groundtruth.estimate import estimate_ground_truth
 from attriboard.groundtruth.opening import own_truth_file
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord
 from attriboard.scoring.differences import lds_difference
 
 if TYPE_CHECKING:

@@ -24,10 +24,16 @@ from attriboard.base.display import NOTHING, Progress
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import Grader, attributor_info, heading
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord, Difference, GradedConfiguration, SelectionRecord, Variant
+from attriboard.records.model import (
+    HEADLINE_SELECTOR,
+    AttributionRecord,
+    Difference,
+    GradedConfiguration,
+    SelectionRecord,
+    Variant,
+)
 
 ORACLE = "oracle"
 EDGE = "ξ̄ does not pass one half on the candidates, so ξ does not settle λ; spend a few retrains: --budget 8"

@@ -17,13 +17,13 @@ from attriboard.attribution.runner import said
 from attriboard.base.errors import InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR, selector_names
+from attriboard.evaluation.catalog import selector_names
 from attriboard.evaluation.choice_rules import centers, choice_rules, omega_at_pick, positions, swept_alone, varying
 from attriboard.evaluation.grader import Grader, attributor_info, heading, rounded, same_run
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.cost import OmegaAtPick, Pick, RuleCost, SelectionCostRecord
 from attriboard.records.files import write_record
-from attriboard.records.model import AttributorInfo
+from attriboard.records.model import HEADLINE_SELECTOR, AttributorInfo
 from attriboard.scoring.budget import BudgetCurve, budget_curves, default_budgets
 from attriboard.scoring.lds import mean_outputs
 from attriboard.scoring.rules import Geometry, geometry, peak_offsets, values_beside

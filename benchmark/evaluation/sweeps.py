@@ -16,11 +16,10 @@ from attriboard.base.errors import InputError
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR
 from attriboard.evaluation.grader import Grader, same_run
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord
 
 _MAX_POINTS = 100_000
 

@@ -17,13 +17,13 @@ from attriboard.base.scores import Scores, scores_digest
 from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
-from attriboard.evaluation.catalog import HEADLINE_SELECTOR, attributor_spec, load_oracle
+from attriboard.evaluation.catalog import attributor_spec, load_oracle
 from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
 from attriboard.evaluation.selection import ORACLE, Study, study_selection
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
-from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord, SelectionRecord, Variant
 from attriboard.records.uses import DownstreamRecord
 
 T = TypeVar("T")

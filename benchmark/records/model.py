@@ -51,6 +51,9 @@ def _a_date(created: str) -> str:
     return created
 
 
+HEADLINE_SELECTOR = "surrogate"
+"""Whose pick is `selected`, in records and on every board."""
+
 FORMER_NAMES = {"damping": "regularization"}
 """Names of hyperparameters in older records → what they are called today; see `Renamed`."""
 

@@ -13,8 +13,8 @@ from attriboard.leaderboard.formats import counted, fixed, seconds
 from attriboard.leaderboard.plots.charts import PAGE, PRINT, Chart, filled, inline
 from attriboard.leaderboard.plots.looks import COLORS, looks
 from attriboard.records.cost import SelectionCostRecord
+from attriboard.records.model import HEADLINE_SELECTOR
 
-SURROGATE = "surrogate"
 ALL = 1.0  # how far right of the largest budget the oracle stands, in powers of two
 
 
@@ -55,7 +55,7 @@ def draw_selection_cost(
             own | {"at": math.log2(k), "retrains": k, "mean": mean, "low": least, "high": most}
             for k, mean, least, most in zip(record.budgets, rule.mean, low, rule.p90, strict=True)
         ]
-        for name, at, shape in ((SURROGATE, 0.0, "diamond"), ("oracle", last, "circle")):
+        for name, at, shape in ((HEADLINE_SELECTOR, 0.0, "diamond"), ("oracle", last, "circle")):
             pick = record.picks.get(name)
             if pick is not None and pick.regret is not None:
                 marks.append(own | {"at": at, "mean": pick.regret, "shape": shape, "who": name})
@@ -153,7 +153,7 @@ def _described(records: Sequence[SelectionCostRecord]) -> str:
     for record in records:
         _, rule = record.headline
         first, last = record.budgets[0], record.budgets[-1]
-        free = record.picks.get(SURROGATE)
+        free = record.picks.get(HEADLINE_SELECTOR)
         without = "" if free is None or free.regret is None else f"ξ {fixed(free.regret)}, "
         said.append(
             f"{record.title}: {without}{fixed(rule.mean[0])} with {counted(first, 'retrain')}, "

@@ -11,7 +11,7 @@ from attriboard.leaderboard.curves import Curve, Point
 from attriboard.leaderboard.formats import fixed
 from attriboard.leaderboard.plots.charts import Chart, as_number, filled, label_of, numbered, short
 from attriboard.leaderboard.plots.curves import curve_chart
-from attriboard.records.model import AttributionRecord
+from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord
 
 MAX_NUMBERED_CELLS = 100  # of a heat map; more of them are color alone
 SIZE: dict[str, Any] = {"width": 470, "height": 250, "xi_height": 95, "dot": 32}
@@ -48,7 +48,7 @@ def sweep_curve(records: Sequence[AttributionRecord], name: str, marks: Marks) -
     n_good = sum(record.lds is not None for _, record in found)
     if n_good < 2:
         raise InputError(f"a curve over {name} needs at least two points that did not fail, there are {n_good}")
-    points = {v: Point(v, r.lds, r.reason, r.criteria.get("surrogate") if r.lds else None) for v, r in found}
+    points = {v: Point(v, r.lds, r.reason, r.criteria.get(HEADLINE_SELECTOR) if r.lds else None) for v, r in found}
     marked = {variant: value for variant, value in vars(marks).items() if value is not None}
     axis = make_axis(name, [*points, *marked.values()])
     first = next(record for _, record in found if record.lds)
@@ -148,5 +148,5 @@ def _picks(records: Sequence[AttributionRecord], x_name: str, y_name: str) -> li
 
 
 def _closest_to_half(records: Sequence[AttributionRecord]) -> AttributionRecord | None:
-    known = [r for r in records if "surrogate" in r.criteria]
-    return min(known, key=lambda r: abs(r.criteria["surrogate"] - 0.5), default=None)
+    known = [r for r in records if HEADLINE_SELECTOR in r.criteria]
+    return min(known, key=lambda r: abs(r.criteria[HEADLINE_SELECTOR] - 0.5), default=None)
