@@ -139,8 +139,8 @@ def test_select_with_several_selectors_prints_a_list_and_a_table(run: Run, tmp_p
 
 
 def test_a_record_that_cannot_be_read_is_named_before_the_work(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "torn.json").write_text("{")
+    (tmp_path / "out" / "digits_mlp").mkdir(parents=True)
+    (tmp_path / "out" / "digits_mlp" / "torn.json").write_text("{")
     plain = write(tmp_path / "method.py", "raise AssertionError('it was run')")
     assert "torn.json" in run("select", "digits_mlp", str(plain), code=2).stderr
 
