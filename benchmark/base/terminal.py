@@ -65,7 +65,7 @@ def counted(count: int, noun: str) -> str:
 
 
 SETTLED = 3.0
-"""Seconds of work before its pace says anything: the first step loads libraries and warms caches."""
+"""Seconds of work before its pace says anything."""
 
 
 class State:
@@ -79,11 +79,16 @@ class State:
         self._unit = unit
         self._start = (0, 0.0)  # steps done, when
         self._last = (0, 0)  # steps done, all steps
+        self._warming = False
 
     def __call__(self, done: int, total: int, now: float) -> str:
-        """The state at a time in seconds; work that starts again, or another piece of it, has a pace of its own."""
-        if total != self._last[1] or done < self._last[0]:
-            self._start = done, now
+        """The state at a time in seconds; work that starts again, or another piece of it, has a pace of its own.
+
+        The pace is that of the steps after the first, which also loads libraries, or fits what the others only score.
+        """
+        again = total != self._last[1] or done < self._last[0]
+        if again or (self._warming and done > self._last[0]):
+            self._start, self._warming = (done, now), again and self._unit != "bytes"
         self._last = done, total
         before, since = self._start
         counts = f"{done:,} of {total:,}"

@@ -77,6 +77,8 @@ def check(
             emit(other.document())
         print(f"error: {file}: {other.errors[0].message}", file=sys.stderr)
         raise typer.Exit(1)
+    if file.suffix == ".py":
+        note("running the conformance suite, which takes a minute or two")
     report = check_file(file, task)
     if again.run_again is not None:
         report = _run_again(file, report, again)

@@ -44,8 +44,8 @@ Questions = Annotated[
     typer.Option(
         "--question",
         metavar="NAME|all",
-        help="What is removed, and under which seeds: 1pct-same, 10pct-fresh, one-same, …; all: those that the "
-        "task's card names; repeatable. By default the usual question: random halves, fresh seeds.",
+        help="What is removed, and under which seeds: 1pct-same, 10pct-fresh, one-same, …; all: every question in the "
+        "task's card; repeatable. By default the usual question: random halves, fresh seeds.",
     ),
 ]
 Fixed = Annotated[
@@ -74,19 +74,20 @@ Cluster = Annotated[
     ),
 ]
 TimeLimit = Annotated[
-    float | None, typer.Option(help="Seconds for the attributor's process; more is a failed record.", min=1)
+    float | None,
+    typer.Option(help="Seconds for the attributor's process; exceeding them is recorded as a failure.", min=1),
 ]
 MemoryLimit = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Resident memory of the attributor's process and all that it starts, as in 800M or 4G; more is a "
-        "failed record.",
+        help="Resident memory of the attributor's process and all that it starts, as in 800M or 4G; exceeding it is "
+        "recorded as a failure.",
     ),
 ]
 Log = Annotated[
     Path | None,
-    typer.Option("--log", help="File to which all that the attributor prints is added.", dir_okay=False),
+    typer.Option("--log", help="Append everything that the attributor prints to this file.", dir_okay=False),
 ]
 SandboxOption = Annotated[
     bool,

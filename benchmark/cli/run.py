@@ -63,7 +63,7 @@ def run(
         typer.Option(
             "--save-scores",
             metavar="FILE",
-            help="Gets the scores: .safetensors, tensor 'scores'; or .bergson, a folder as bergson has it.",
+            help="Save the scores: to a .safetensors file (tensor 'scores'), or a .bergson folder in bergson's format.",
         ),
     ] = None,
     pdb: Annotated[
@@ -240,7 +240,7 @@ def score(
     sources: Sources = Sources(),
     json: Json = False,
 ) -> None:
-    """Grade a score matrix (n_test, n_train) made elsewhere; no code of it is run."""
+    """Grade a score matrix (n_test, n_train) made elsewhere; no submitted code is run."""
     from attriboard.base.errors import InputError
     from attriboard.base.scores import read_matrix
     from attriboard.records.files import write_record

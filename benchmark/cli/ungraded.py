@@ -98,7 +98,7 @@ def _show(found: "Ungraded") -> None:
         print(f"note: {text}")
     if outcome.hyperparameters:
         values = ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items())
-        print(f"{'before the choice:' if found.choices else 'with'} {values}")
+        print(f"{'scores are with' if found.choices else 'with'} {values}")
     if outcome.fit_seconds is not None and outcome.score_seconds is not None:
         memory = f", peak memory {outcome.peak_bytes / 1e6:,.0f} MB" if outcome.peak_bytes else ""
         print(f"fit {outcome.fit_seconds:.2f} s, score {outcome.score_seconds:.2f} s{memory}")

@@ -60,6 +60,12 @@ class Findings:
         return Findings()
 
 
+_TRAINED_ON = {
+    "full": "all training examples",
+    "half": "random halves of the training examples: give the task a recipe, or set checkpoint_data = full",
+}
+
+
 @dataclass(frozen=True)
 class Context:
     """All that an attributor may see. It never contains ground truth.
@@ -124,8 +130,10 @@ class Context:
         """
         pool = [c for c in self.checkpoints if (c.indices is None) == (data == "full")]
         epochs = sorted({c.epoch for c in pool})
-        if not pool or (epoch is not None and epoch not in epochs):
-            earlier = pool and epoch is not None and epoch < epochs[-1]
+        if not pool:
+            raise NotApplicableError(f"no model was trained on {_TRAINED_ON[data]}")
+        if epoch is not None and epoch not in epochs:
+            earlier = epoch < epochs[-1]
             remedy = f"; attriboard groundtruth epochs TASK {epoch} --out DIR trains them at others" if earlier else ""
             raise NotApplicableError(f"epoch = {epoch}: {data}-data checkpoints exist at epochs {epochs}{remedy}")
         chosen = [c for c in pool if c.epoch == (epochs[-1] if epoch is None else epoch)]

@@ -32,15 +32,17 @@ def test_a_duration_is_off_by_at_most_a_tenth_of_it_or_half_a_unit(seconds: floa
 def test_the_time_left_is_that_of_the_pace_so_far() -> None:
     state = State()
     assert state(2, 26, 0.0) == "2 of 26"  # two were finished before it began
-    assert state(12, 26, 130.0) == "12 of 26, about 3 min left"  # 13 s each
+    assert state(3, 26, 500.0) == "3 of 26"  # with the fit that all share
+    assert state(13, 26, 630.0) == "13 of 26, about 3 min left"  # 13 s each
     assert state(26, 26, 300.0) == "26 of 26"
 
 
 def test_no_time_is_promised_before_the_pace_has_settled() -> None:
     state = State()
     state(0, 100, 0.0)
-    assert state(1, 100, 2.9) == "1 of 100"
-    assert state(2, 100, 3.0) == "2 of 100, about 2 min left"
+    state(1, 100, 5.0)
+    assert state(2, 100, 7.9) == "2 of 100"
+    assert state(3, 100, 8.0) == "3 of 100, about 2 min left"
 
 
 def test_another_piece_of_work_has_a_pace_of_its_own() -> None:
@@ -48,6 +50,7 @@ def test_another_piece_of_work_has_a_pace_of_its_own() -> None:
     state(0, 10, 0.0)
     state(9, 10, 900.0)
     assert state(0, 10, 1000.0) == "0 of 10"
+    assert state(1, 10, 1001.0) == "1 of 10"
     assert state(5, 10, 1005.0) == "5 of 10, about 5 s left"
     assert state(6, 600, 1010.0) == "6 of 600"
 
