@@ -98,7 +98,7 @@ def test_grid_points_that_fail_are_left_out_with_their_reason(workspace: Workspa
 def test_what_cannot_be_chosen_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="budget = 1"):
         choose_by_budget(workspace, "iffim", GRID, 1, store=tmp_path)
-    with pytest.raises(InputError, match="1 configurations"):
+    with pytest.raises(InputError, match="a grid of 1 configuration leaves nothing to choose"):
         choose_by_budget(workspace, "iffim", GRID[:1], 4, store=tmp_path)
     with pytest.raises(AttriboardError, match="every configuration failed"):
         choose_by_budget(workspace, "trak", [{"checkpoints": 98}, {"checkpoints": 99}], 4, store=tmp_path)

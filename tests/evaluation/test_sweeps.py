@@ -88,10 +88,15 @@ def test_product_varies_the_last_grid_fastest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grids", "fixed"), [([("a", "12"), ("a", "34")], {}), ([("a", "12")], {"a": "1"})], ids=["twice", "fixed"]
+    ("grids", "fixed", "message"),
+    [
+        ([("a", "12"), ("a", "34")], {}, "--grid a: given 2 times; put all its values into one"),
+        ([("a", "12")], {"a": "1"}, "--grid a: fixed by --hp a=1 as well"),
+    ],
+    ids=["twice", "fixed"],
 )
-def test_a_name_that_is_given_twice_is_refused(grids: Any, fixed: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="--grid a: given twice"):
+def test_a_name_that_is_given_twice_is_refused(grids: Any, fixed: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         grid_configurations(grids, fixed)
 
 
