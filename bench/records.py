@@ -178,13 +178,14 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
     """The hours of a plan."""
     hours = sum(d.unit.seconds for d in due) / 3600
     every_hours = sum(unit.seconds for unit in every) / 3600
-    n_sampled = sum(d.sample is not None for d in due)
-    sampled_too = f"; of {n_sampled} a sample holds" if n_sampled else ""
-    n_elsewhere = sum(bool(d.elsewhere) for d in due)
-    sampled_too += f", of {n_elsewhere} more a sample of the method on another task" if n_elsewhere else ""
+    counts = {
+        "a sample holds": sum(d.sample is not None for d in due),
+        "more a sample of the method on another task": sum(bool(d.elsewhere) for d in due),
+    }
+    known = ", ".join(f"of {count} {what}" for what, count in counts.items() if count)
     return (
         f"{len(due)} of {len(every)} units are due, about {hours:.1f} of {every_hours:.1f} hours of one core"
-        f"{sampled_too}; uses whose scores move come on top"
+        f"{known and '; ' + known}; uses whose scores move come on top"
     )
 
 

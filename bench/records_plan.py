@@ -151,10 +151,14 @@ class Confirmed:
         found = self._samples.get(unit.name)
         return found if found and found.code == scores_code(unit) else None
 
+    def remade(self, unit: Unit) -> bool:
+        """Whether a unit was made again with today's code."""
+        known = self.get(unit.name)
+        return known is not None and known.code == unit_code(unit)
+
     def holds(self, unit: Unit) -> bool:
         """Whether a unit was run again with today's code and held, in whole or in a sample."""
-        known = self.get(unit.name)
-        return self.sample(unit) is not None or bool(known and known.code == unit_code(unit))
+        return self.sample(unit) is not None or self.remade(unit)
 
     def add_sample(self, unit: Unit, when: str) -> None:
         """Some records of a unit, given as a unit, were run again and held."""
@@ -334,9 +338,9 @@ def plan(
             if known and known.moved and unit.oldest < known.moved:
                 found.append(Due(unit, "scores moved", True))
         else:
-            known = confirmed.get(unit.name)
-            if (known and known.code == unit_code(unit)) or made_with_todays_code(unit, history):
+            if confirmed.remade(unit) or made_with_todays_code(unit, history):
                 continue
+            known = confirmed.get(unit.name)
             reason, sample = f"code: changed since {known.when if known else unit.oldest}", confirmed.sample(unit)
             if sample and sample.records == len(unit.records):
                 continue

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
+from attriboard.base.terminal import counted as counted
 from attriboard.contracts.question import Question
 from attriboard.records.files import AnyRecord, AnyUse
 from attriboard.records.model import AttributionRecord
@@ -68,11 +69,6 @@ def size(value: int) -> str:
 def count(value: int) -> str:
     """A whole number with thousands separators."""
     return f"{value:,}"
-
-
-def counted(value: int, noun: str) -> str:
-    """How many of something: `1 retrain`, `8 retrains`."""
-    return f"{count(value)} {noun}{'s' * (value != 1)}"
 
 
 def setting(value: Scalar) -> str:

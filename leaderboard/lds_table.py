@@ -103,12 +103,8 @@ def lds_table(study: TaskStudy) -> Table | None:
         "visible in every search."
     )
     if versions:
-        caption += (
-            " A row that names a setting, as in “"
-            + str(versions[0].heading.text)
-            + "”: ξ chose λ beside that setting; "
-            "never ranks."
-        )
+        named = versions[0].heading.text
+        caption += f" A row that names a setting, as in “{named}”: ξ chose λ beside that setting; never ranks."
     return Table(
         "board", caption, "methods", Column("method", "Attributor", numeric=False), columns, nested([*rows, *versions])
     )

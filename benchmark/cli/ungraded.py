@@ -41,9 +41,10 @@ def scores_saver(path: Path | None) -> "Callable[[Outcome], None]":
         raise InputError(f"--save-scores {path}: no folder {path.parent}; make it first")
     if path.suffix != BERGSON:
         prepare_file(path, "--save-scores")
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"--save-scores {path}: is there already, and not an empty folder; take another name")
-    prepare_folder(path.parent, "--save-scores")
+    else:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise InputError(f"--save-scores {path}: is there already, and not an empty folder; take another name")
+        prepare_folder(path.parent, "--save-scores")
 
     def save(outcome: "Outcome") -> None:
         if outcome.scores is not None:
@@ -98,7 +99,7 @@ def _show(found: "Ungraded") -> None:
         print(f"note: {text}")
     if outcome.hyperparameters:
         values = ", ".join(f"{k} = {setting(v)}" for k, v in outcome.hyperparameters.items())
-        print(f"{'scores are with' if found.choices else 'with'} {values}")
+        print(f"{'scored with' if found.choices else 'with'} {values}")
     if outcome.fit_seconds is not None and outcome.score_seconds is not None:
         memory = f", peak memory {outcome.peak_bytes / 1e6:,.0f} MB" if outcome.peak_bytes else ""
         print(f"fit {outcome.fit_seconds:.2f} s, score {outcome.score_seconds:.2f} s{memory}")

@@ -347,12 +347,18 @@ class BundleRegistry:
             )
         self._read()  # building an extension has listed it
         if not self._lists(entry):
-            with changing_list(self.folder):
-                self._read()
+            with self._changing():
                 if not self._lists(entry):
                     write_listing(self.folder, (*self.entries, entry), self.held_out)
-                    self._read()
         return entry
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Alone with the list as it is now; what is written then is read again."""
+        with changing_list(self.folder):
+            self._read()
+            yield
+            self._read()
 
     def _lists(self, entry: BundleEntry) -> bool:
         """Whether a bundle is listed.
@@ -375,17 +381,13 @@ class BundleRegistry:
     def relist(self, before: BundleEntry, content: bytes) -> None:
         """List the bytes with which a ground truth is extended. URLs, which have the old ones, go."""
         now = before.model_copy(update={"sha256": digest_bytes(content), "bytes": len(content), "urls": ()})
-        with changing_list(self.folder):
-            self._read()
+        with self._changing():
             write_listing(self.folder, (now if entry == before else entry for entry in self.entries), self.held_out)
-            self._read()
 
     def commit(self, commitment: Commitment) -> None:
         """Name a held-out ground truth in the list, and write the list."""
-        with changing_list(self.folder):
-            self._read()
+        with self._changing():
             write_listing(self.folder, self.entries, (*self.held_out, commitment))
-            self._read()
 
 
 def _remedy(card: TaskCard, kind: BundleKind, question: Question | None) -> str:

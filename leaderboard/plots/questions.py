@@ -44,8 +44,8 @@ def draw_questions(
     drawn = looks(titles)
     rows = [
         {
-            "series": titles[m],
-            "color": drawn[titles[m]].color,
+            "series": name,
+            "color": drawn[name].color,
             "at": k + SPREAD * (m / (len(names) - 1) - 0.5),
             "rank": float(rankings[truth.name].ranks[m]),
             "low": float(rankings[truth.name].low[m]),
@@ -53,12 +53,12 @@ def draw_questions(
             "area": 52 if truth.ranks else 0,
         }
         for k, truth in enumerate(plane.truths)
-        for m, name in enumerate(names)
+        for m, name in enumerate(titles)
     ]
-    labels = {str(k): [*truth.question.short.split(", ")] for k, truth in enumerate(plane.truths)}
-    for k, truth in enumerate(plane.truths):
-        ceiling = truth.ceiling
-        labels[str(k)].append("" if ceiling is None else f"ceiling {ceiling:.2f}")
+    labels = {
+        str(k): [*truth.question.short.split(", "), "" if truth.ceiling is None else f"ceiling {truth.ceiling:.2f}"]
+        for k, truth in enumerate(plane.truths)
+    }
     over, ranked = [-0.5, len(plane.truths) - 0.5], [len(names) + 0.4, 0.6]
     values: dict[str, Any] = {
         "heading": title,
