@@ -10,13 +10,6 @@ from attriboard.leaderboard.study import TaskStudy
 from attriboard.leaderboard.tables import EMPTY, Cell, Column, Row, Table
 from attriboard.records.cost import RULES, SelectionCostRecord
 
-RULE_NAMES = {
-    "between": "pooled correlations, ξ as a prior, between grid points",
-    "pooled": "pooled correlations, ξ as a prior",
-    "posterior": "pooled correlations",
-    "smoothed": "largest LDS after smoothing over λ",
-    "best": "largest LDS",
-}
 ALL = "all"
 
 
@@ -75,7 +68,7 @@ def average_table(average: Average) -> Table:
     rows = [
         Row(
             rule,
-            Cell(RULE_NAMES.get(rule, rule), rule),
+            Cell(RULES.get(rule, rule), rule),
             {f"k{k}": _cell(mean) for k, mean in zip(average.budgets, means, strict=True)},
         )
         for rule, means in average.rules.items()

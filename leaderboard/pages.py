@@ -14,7 +14,7 @@ from attriboard.leaderboard.attributor_page import attributor
 from attriboard.leaderboard.badges import badge, badge_text
 from attriboard.leaderboard.citations import citation
 from attriboard.leaderboard.comparison import comparison
-from attriboard.leaderboard.cost_average import RULE_NAMES, Average, average_table, cost_average
+from attriboard.leaderboard.cost_average import Average, average_table, cost_average
 from attriboard.leaderboard.cost_table import DEFINITIONS, cost_table
 from attriboard.leaderboard.drawings import histogram, lowest
 from attriboard.leaderboard.explorer import explorer_script
@@ -41,7 +41,7 @@ from attriboard.leaderboard.shortfalls import FAR, shortfalls
 from attriboard.leaderboard.site import Site
 from attriboard.leaderboard.study import CONTROLS, MethodStudy, TaskStudy, question_of
 from attriboard.leaderboard.tables import Table
-from attriboard.records.cost import SelectionCostRecord
+from attriboard.records.cost import RULES, SelectionCostRecord
 from attriboard.records.files import AnyRecord
 from attriboard.records.model import HEADLINE_SELECTOR, AttributionRecord, SelectionRecord
 from attriboard.scoring.ceiling import LEAST
@@ -133,7 +133,7 @@ def _task_pages(site: Site, study: TaskStudy, page: Page) -> Iterator[tuple[str,
 
 
 def _average_figure(average: Average) -> Markup:
-    rules = {RULE_NAMES.get(rule, rule): means for rule, means in average.rules.items()}
+    rules = {RULES.get(rule, rule): means for rule, means in average.rules.items()}
     return average_figure(average.budgets, rules, average.picks.get(HEADLINE_SELECTOR), average.oracle)
 
 
@@ -156,7 +156,7 @@ def _record(site: Site, entry: Entry[AnyRecord]) -> dict[str, Any]:
         "original": formats.original_command(record),
         "citation": citation(record, entry.id, site.url),
         "boards": _boards(site, entry),
-        "rule_names": RULE_NAMES,
+        "rule_names": RULES,
         "definitions": DEFINITIONS,
         "superseded": entry.id in site.superseded,
         "history": all_histories(study)[entry.id],

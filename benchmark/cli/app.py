@@ -1,6 +1,9 @@
 """The application and its commands in the order of the help text."""
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from attriboard.cli import (
     board,
@@ -18,9 +21,31 @@ from attriboard.cli import (
     uses,
     verify,
 )
+from attriboard.cli.shell import emit
+
+_USAGE: tuple[type[Exception], ...] = typer.BadParameter.__bases__
+"""Click's `UsageError`. Some releases of Typer import it from Click, others carry a Click of their own."""
+
+
+class _Program(TyperGroup):
+    """All commands. What they cannot read of the command line is a JSON document as well, where one is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.obj = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _USAGE as error:
+            if ctx.obj:
+                emit({"error": error.format_message()})  # type: ignore[attr-defined]  # of every error of Click
+            raise
+
 
 app = typer.Typer(
     name="attriboard",
+    cls=_Program,
     help="Benchmark training data attribution: ground-truth retrains, LDS with intervals, a static leaderboard.",
     no_args_is_help=True,
     add_completion=False,

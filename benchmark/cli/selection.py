@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from attriboard.evaluation.workspace import Workspace
     from attriboard.records.model import GradedConfiguration, SelectionRecord
 
-RULE_WORDS = {
-    "best": "the largest LDS",
-    "smoothed": "LDS smoothed over λ",
-    "posterior": "by pooled correlations",
-    "pooled": "by pooled correlations and ξ",
-    "between": "by pooled correlations and ξ, between grid points",
-}
-
 
 @resuming(lambda given: given["budget"] is not None)
 def select(
@@ -125,6 +117,7 @@ def _by_budget(
 def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
     """Print the grid with its LDS, the choice, and what it is worth."""
     from attriboard.evaluation.choice_rules import varying
+    from attriboard.records.cost import RULES
 
     names = varying(found.configurations)
     nearest = found.nearest
@@ -136,7 +129,7 @@ def show_budget_choice(task: str, method: str, found: "BudgetChoice") -> None:
     title = f"{method} on {task}: LDS by {found.budget} retrains, calibration points"
     show_table(title, (*names, "LDS", ""), rows, numeric=range(len(names) + 1))
     chosen = ", ".join(f"{name} = {setting(found.hyperparameters[name])}" for name in names)
-    print(f"chosen: {chosen} ({RULE_WORDS[found.rule]})")
+    print(f"chosen: {chosen} ({RULES[found.rule]})")
     if found.xi_pick is not None:
         omega = ", where ω cannot be estimated"
         if found.omega is not None and found.omega_ci95 is not None:

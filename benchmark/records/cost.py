@@ -20,8 +20,14 @@ from attriboard.records.model import (
     Text,
 )
 
-RULES = ("between", "pooled", "posterior", "smoothed", "best")
-"""Rules that choose from k retrains, the best first."""
+RULES = {
+    "between": "pooled correlations, ξ as a prior, between grid points",
+    "pooled": "pooled correlations, ξ as a prior",
+    "posterior": "pooled correlations",
+    "smoothed": "largest LDS after smoothing over λ",
+    "best": "largest LDS",
+}
+"""Rules that choose from k retrains, the best first → what they go by."""
 
 
 class Pick(RecordPart):

@@ -1,6 +1,7 @@
 "use strict";
-// A button on every command and citation that copies it; where the page may not use the clipboard, it selects the text.
-document.querySelectorAll("main pre:not(.prose pre)").forEach((block) => {
+// A button on every command, citation and block of code that copies it; where the page may not use the clipboard, it
+// selects the text.
+document.querySelectorAll("main pre").forEach((block) => {
   const label = `Copy${block.dataset.copy ? ` ${block.dataset.copy}` : ""}`;
   const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet copy", textContent: label });
   button.addEventListener("click", async () => {

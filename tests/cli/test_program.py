@@ -98,6 +98,23 @@ def test_a_template_is_no_document(attriboard, command):
     assert (done.code, done.document) == (2, {"error": "--template: prints a file, which is no JSON; leave --json out"})
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "digits_mlp", "random", "--nope"), "No such option: --nope"),
+        (("select", "digits_mlp", "trak", "--budget", "1"), "--budget"),
+        (("groundtruth", "build"), "TASK"),
+        (("nope",), "No such command 'nope'"),
+    ],
+)
+def test_what_cannot_be_read_of_the_command_line_is_a_document_too(attriboard, words, message):
+    done = attriboard(*words, "--json")
+    assert done.code == 2
+    assert list(done.document) == ["error"]
+    assert message in done.document["error"]
+    assert not attriboard(*words).out  # without --json, standard error has it all
+
+
 def test_without_arguments_it_explains_itself(attriboard):
     for path in ([], ["groundtruth"], ["board"]):
         done = attriboard(*path)

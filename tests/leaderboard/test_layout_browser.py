@@ -71,6 +71,17 @@ def test_commands_wrap_and_can_be_copied(at, path):
     page.get_by_role("button", name="Copied").or_(page.get_by_role("button", name="Selected")).first.wait_for()
 
 
+def test_code_in_a_document_is_copied_by_a_button_that_comes_with_the_pointer(at):
+    page = at("docs/choosing-lambda.html", TABLET)
+    button = page.locator(".prose .copy").first
+    opacity = "button => getComputedStyle(button).opacity"
+    assert button.evaluate(opacity) == "0"
+    page.locator(".prose .copyable").first.hover()
+    assert button.evaluate(opacity) == "1"
+    button.click()
+    page.get_by_role("button", name="Copied").or_(page.get_by_role("button", name="Selected")).first.wait_for()
+
+
 def test_formulas_that_are_too_long_scroll_and_show_it(at):
     page = at("docs/formulas.html")
     assert hidden_part(page, ".math.block") > 1
