@@ -6,12 +6,12 @@
     python -m bench.records make --sample 3                  run so many records of each unit again, and make none
     python -m bench.records check --sample 12                run a random sample of all again and compare
 
-`make` runs a unit again (see `bench.records_plan`) and compares. Where its numbers hold, the records stay, and
+`make` runs a unit again (see `bench.records_units`) and compares. Where its numbers hold, the records stay, and
 `leaderboard/confirmed.json` says with which code they did; where they moved, new records supersede them on the board,
 and the old ones stay readable. It resumes: what is done is not due any more. `make --sample` takes a fraction of the
 time: where a unit's sample holds, the file says so and the unit comes last, or is no longer due where all its records
 were in the sample; where it moved, all of it is worth making. The cheapest unit of each method is sampled first: what
-holds there speaks for the method's code on other tasks, and the plan says so.
+holds there speaks for the method's code elsewhere, and the plan says so.
 """
 
 import argparse
@@ -30,7 +30,9 @@ from attriboard.leaderboard.reading import read_bundles
 from attriboard.records.files import AnyRecord, read_named, write_record
 from attriboard.records.published import published_results
 from bench.code_digest import History
-from bench.records_plan import SCORES, Bundles, Confirmed, Due, Unit, current_records, plan, sampled, unit_code, units
+from bench.records_confirmed import Confirmed
+from bench.records_plan import Bundles, Due, plan
+from bench.records_units import SCORES, Unit, current_records, sampled, unit_code, units
 
 SHORT = "out_of_memory"
 """Category of a failure, as in `attriboard.attribution`."""
@@ -180,7 +182,7 @@ def summary(due: Sequence[Due], every: Sequence[Unit]) -> str:
     every_hours = sum(unit.seconds for unit in every) / 3600
     counts = {
         "a sample holds": sum(d.sample is not None for d in due),
-        "more a sample of the method on another task": sum(bool(d.elsewhere) for d in due),
+        "more a sample of the method elsewhere": sum(bool(d.elsewhere) for d in due),
     }
     known = ", ".join(f"of {count} {what}" for what, count in counts.items() if count)
     return (

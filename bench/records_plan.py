@@ -1,7 +1,6 @@
 """Which of the committed records are to be made again, and why.
 
-Records that share their fits are one *unit*: all scores of a method on a task, or one kind of use of them. A unit is
-due where
+A unit of records (see `bench.records_units`) is due where
 
 - *inputs*: its task, ground truth or checkpoints are others than those of its records;
 - *scores moved*: it is a use, and scores of its method on its task moved after it was made;
@@ -10,99 +9,23 @@ due where
 A record names the commit that it was made with, and the repository has that commit's code. What was run again with
 which code is in `leaderboard/confirmed.json`. Where neither is known, running the scores again shows whether they hold.
 A few of a unit's records can be run again first (`sampled`). Where these hold, the plan says so, and the unit stays due
-behind those of which nothing is known. Where nothing of a unit was run again, a unit of the same method on another task
-may have been, with the same code: that is weaker evidence, and the plan says so too.
+behind those of which nothing is known. Where nothing of a unit was run again, another unit of the same method may have
+been, on another task or question, with the same code: that is weaker evidence, and the plan says so too.
 
 Uses take hours of retraining and follow their scores; those that have no scores beside them (tasks without ground
 truth) are due like scores.
 """
 
-import json
-import random
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from attriboard.attributors import ATTRIBUTORS
-from attriboard.attributors.selectors import SELECTORS
-from attriboard.base.paths import write_atomically
-from attriboard.contracts.selector import REGULARIZATION
 from attriboard.groundtruth.listing import BundleEntry
-from attriboard.leaderboard.study import question_of
-from attriboard.records.cost import SelectionCostRecord
-from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord, SelectionRecord
-from attriboard.records.uses import ASKED, BrittlenessRecord, QldRecord, RemovalRecord
-from bench.code_digest import GRADING, Find, History, code_digest
-
-SCORES = "scores"
-START_SECONDS = 4.0  # of one core: a process that imports PyTorch
+from bench.code_digest import History
+from bench.records_confirmed import Confirmed, Sample
+from bench.records_units import SCORES, Unit, made_with_todays_code, scores_code
 
 Bundles = Mapping[tuple[str, str, str], BundleEntry]
 """(task, kind, question) → today's bundle."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is made in one go.
-
-    Attributes:
-        task: its name.
-        method: attributor, or `Record.row` where it attributes some parameters only.
-        kind: `scores`, or the kind of a use.
-        records: those that it makes again: the newest of every question.
-        seconds: about how long that takes on one core, from the records.
-        question: which ground truth they are on; see `question_of`.
-    """
-
-    task: str
-    method: str
-    kind: str
-    records: tuple[AnyRecord, ...]
-    seconds: float
-    question: str = ""
-
-    @property
-    def name(self) -> str:
-        """Names it in `confirmed.json`."""
-        return "/".join(filter(None, (self.task, self.method, self.kind, self.question)))
-
-    @property
-    def oldest(self) -> str:
-        """When the first of its records was made."""
-        return min(record.created for record in self.records)
-
-
-@dataclass(frozen=True)
-class Confirmation:
-    """A unit was made again.
-
-    Attributes:
-        code: digest of the code that did it; see `bench.code_digest`.
-        when: UTC.
-        moved: when its scores last moved, so that new records superseded the old; none where they never did.
-    """
-
-    code: str
-    when: str
-    moved: str | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A few records of a unit were run again, and held.
-
-    Attributes:
-        code: digest of the code that scored them.
-        when: UTC.
-        records: how many.
-    """
-
-    code: str
-    when: str
-    records: int
 
 
 @dataclass(frozen=True)
@@ -114,197 +37,6 @@ class Due:
     certain: bool
     sample: Sample | None = None  # that holds with today's code
     elsewhere: str = ""  # a unit of the method that holds with today's code, in whole or in a sample
-
-
-class Confirmed:
-    """`confirmed.json`: what was made again with which code. Every change is on disk at once.
-
-    Args:
-        path: the file; it need not exist.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, Confirmation] = {}
-        self._samples: dict[str, Sample] = {}
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        for name, fields in found.items():
-            if sample := fields.pop("sample", None):
-                self._samples[name] = Sample(**sample)
-            if fields:
-                self._known[name] = Confirmation(**fields)
-
-    def get(self, name: str) -> Confirmation | None:
-        """The last of a unit."""
-        return self._known.get(name)
-
-    def add(self, name: str, code: str, when: str, moved: bool) -> None:
-        """A unit was made again; `moved`: its scores were others than before."""
-        before = self.get(name)
-        at = when if moved else before.moved if before else None
-        self._known[name] = Confirmation(code, when, at)
-        self._samples.pop(name, None)
-        self._write()
-
-    def sample(self, unit: Unit) -> Sample | None:
-        """The records of a unit that held with today's code, where some were run again."""
-        found = self._samples.get(unit.name)
-        return found if found and found.code == scores_code(unit) else None
-
-    def remade(self, unit: Unit) -> bool:
-        """Whether a unit was made again with today's code."""
-        known = self.get(unit.name)
-        return known is not None and known.code == unit_code(unit)
-
-    def holds(self, unit: Unit) -> bool:
-        """Whether a unit was run again with today's code and held, in whole or in a sample."""
-        return self.sample(unit) is not None or self.remade(unit)
-
-    def add_sample(self, unit: Unit, when: str) -> None:
-        """Some records of a unit, given as a unit, were run again and held."""
-        self._samples[unit.name] = Sample(scores_code(unit), when, len(unit.records))
-        self._write()
-
-    def _write(self) -> None:
-        data: dict[str, dict[str, object]] = {}
-        for name in sorted({*self._known, *self._samples}):
-            data[name] = asdict(self._known[name]) if name in self._known else {}
-            if name in self._samples:
-                data[name]["sample"] = asdict(self._samples[name])
-        write_atomically(self._path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def current_records(records: Iterable[AnyRecord]) -> list[AnyRecord]:
-    """The newest record of every question, but those whose code or scores are not here."""
-    newest: dict[tuple[object, ...], AnyRecord] = {}
-    for record in sorted(records, key=lambda record: (record.created, record.id)):
-        negated = isinstance(record, AttributionRecord) and record.negates
-        if record.attributor.origin in ("builtin", "entry_point") and not negated:
-            newest[asked(record)] = record
-    return list(newest.values())
-
-
-def asked(record: AnyRecord) -> tuple[object, ...]:
-    """What a record answers; the newest record with the same answers it now.
-
-    "How good is what was chosen?" is one question, whatever was chosen.
-    """
-    shared = (record.kind, record.task.name, question_of(record), record.row, record.seed)
-    if isinstance(record, AttributionRecord):
-        chosen = record.variant in ("selected", "oracle")
-        return (*shared, record.variant, record.selector, "" if chosen else _frozen(record.hyperparameters))
-    if isinstance(record, SelectionRecord):
-        return (*shared, record.selector, _frozen(record.default.hyperparameters), lambdas(record))
-    if isinstance(record, SelectionCostRecord):
-        return (*shared, record.swept)
-    rates = tuple(point.rate for point in record.points) if isinstance(record, RemovalRecord) else ()
-    words = (str(getattr(record, name, "")) for name in ASKED)
-    return (*shared, record.variant, *words, rates, _frozen(record.hyperparameters))
-
-
-def _frozen(hyperparameters: Mapping[str, object]) -> str:
-    return json.dumps(dict(hyperparameters), sort_keys=True)
-
-
-def units(records: Iterable[AnyRecord], retrain_seconds: Mapping[str, float]) -> list[Unit]:
-    """Records in the units that make them, in the order of tasks, methods and kinds.
-
-    Args:
-        records: current ones.
-        retrain_seconds: task → of one retrain.
-    """
-    groups: dict[tuple[str, str, str, str], list[AnyRecord]] = defaultdict(list)
-    for record in records:
-        kind = SCORES if isinstance(record, AttributionRecord | SelectionRecord) else record.kind
-        groups[record.task.name, record.row, kind, question_of(record)].append(record)
-    return [
-        Unit(task, method, kind, tuple(group), _seconds(group, retrain_seconds.get(task, 1.0)), question)
-        for (task, method, kind, question), group in sorted(groups.items())
-    ]
-
-
-def _seconds(records: Sequence[AnyRecord], retrain: float) -> float:
-    """One fit for every time of a fit that the records name, and all scorings and retrains."""
-    found = START_SECONDS
-    scored = [record for record in records if isinstance(record, AttributionRecord)]
-    found += sum({record.fit_seconds or 0.0 for record in scored})
-    found += sum(record.score_seconds or 0.0 for record in scored)
-    found += sum(time_limit(record) or 0.0 for record in scored)
-    for record in records:
-        if isinstance(record, AttributionRecord | SelectionRecord):
-            continue
-        found += START_SECONDS + retrains(record) * retrain
-        if not isinstance(record, SelectionCostRecord):
-            found += (record.fit_seconds or 0.0) + (record.score_seconds or 0.0)
-    return found
-
-
-def time_limit(record: AnyRecord) -> float | None:
-    """The seconds that a record ran out of, or was said to need more than, where that is why it failed."""
-    match = re.match(r"timeout: (?:not finished after|.*the limit is) (\S+) s", getattr(record, "reason", None) or "")
-    return float(match[1]) if match else None
-
-
-def retrains(record: AnyRecord) -> int:
-    """How many retrains a use takes at most; the store may have them."""
-    if isinstance(record, RemovalRecord):
-        return len(record.retrain_seeds) * (2 * len(record.points) + 1)
-    if isinstance(record, BrittlenessRecord):
-        steps = max(1, len(record.sizes)).bit_length() + 1
-        return len(record.points) * (steps * len(record.search_seeds) + len(record.confirm_seeds))
-    if isinstance(record, QldRecord):
-        return 2 * len(record.test_points) * record.n_repeats
-    return 0
-
-
-def unit_code(unit: Unit, find: Find | None = None) -> str:
-    """Digest of the code that a unit's scores and grades come from; of installed packages, their version.
-
-    Args:
-        unit: whose.
-        find: the code; by default today's.
-    """
-    first = unit.records[0].attributor
-    if first.origin != "builtin":
-        return str(first.digest)
-    references = {name.replace(":", "-"): reference for name, reference in ATTRIBUTORS.items()}
-    chosen = {record.selector for record in unit.records if isinstance(record, SelectionRecord)}
-    references |= SELECTORS
-    names = [first.name, *sorted(chosen & set(SELECTORS))]
-    return code_digest([*(references.get(name, "").partition(":")[0] for name in names), *GRADING], find)
-
-
-def scores_code(unit: Unit) -> str:
-    """Digest of the code of a unit's scores and grades alone, without that of selectors."""
-    return unit_code(replace(unit, records=attributions(unit) or unit.records))
-
-
-def attributions(unit: Unit) -> tuple[AttributionRecord, ...]:
-    """The scores among a unit's records."""
-    return tuple(record for record in unit.records if isinstance(record, AttributionRecord))
-
-
-def sampled(unit: Unit, size: int, retrain_seconds: Mapping[str, float]) -> Unit | None:
-    """At most so many of a unit's scores: the default's, the best, and others drawn at random by the unit's name.
-
-    None where all of them ran into a time limit.
-    """
-    points = sorted((r for r in attributions(unit) if time_limit(r) is None), key=lambda record: record.id)
-    random.Random(unit.name).shuffle(points)
-    best = max((record.lds.mean for record in points if record.lds), default=None)
-    points.sort(key=lambda r: (r.variant != "default", not r.lds or r.lds.mean != best))
-    return units(points[:size], retrain_seconds)[0] if points else None
-
-
-def made_with_todays_code(unit: Unit, history: History) -> bool:
-    """Whether all attributions of a unit come from commits whose code of the method is today's."""
-    states = {record.provenance.git for record in unit.records if not isinstance(record, SelectionRecord)}
-    today = unit_code(unit)
-    for state in states:
-        find = history.at(state.commit) if state and not state.dirty else None
-        if find is None or unit_code(unit, find) != today:
-            return False
-    return bool(states)
 
 
 def plan(
@@ -372,44 +104,3 @@ def changed_inputs(unit: Unit, bundles: Bundles) -> str | None:
         if checkpoints and known and known not in given:
             return "inputs: other checkpoints"
     return None
-
-
-def lambdas(record: SelectionRecord) -> tuple[float, ...]:
-    """The path of λ that a selection scored; none where its selector chose something else."""
-    return record.candidates if record.hyperparameter == REGULARIZATION else ()
-
-
-def paths_of_scores(unit: Unit) -> Iterator[tuple[list[SelectionRecord], list[AttributionRecord]]]:
-    """A unit of scores in the runs that make it: selections with the points on their paths, then the other points.
-
-    The first selection of each has the λ of the path, where any has; those of another hyperparameter join the newest.
-    """
-    left = [record for record in unit.records if isinstance(record, AttributionRecord)]
-    selections = sorted((r for r in unit.records if isinstance(r, SelectionRecord)), key=lambda r: r.created)
-    groups: dict[tuple[str, tuple[float, ...]], list[SelectionRecord]] = defaultdict(list)
-    newest: dict[str, tuple[float, ...]] = {}
-    for record in selections:
-        if path := lambdas(record):
-            start = _frozen(record.default.hyperparameters)
-            groups[start, path].append(record)
-            newest[start] = path
-    for record in selections:
-        if not lambdas(record):
-            start = _frozen(record.default.hyperparameters)
-            groups[start, newest.get(start, ())].append(record)
-    for chosen in groups.values():
-        covered = [point for point in left if _on_path(point, chosen)]
-        left = [point for point in left if point not in covered]
-        yield chosen, covered
-    if left:
-        yield [], left
-
-
-def _on_path(point: AttributionRecord, chosen: Sequence[SelectionRecord]) -> bool:
-    """Whether these selections make this configuration."""
-    start, mine = dict(chosen[0].default.hyperparameters), dict(point.hyperparameters)
-    if mine == start or any(choice.selected and mine == dict(choice.selected.hyperparameters) for choice in chosen):
-        return True
-    return mine.pop(REGULARIZATION, None) in lambdas(chosen[0]) and mine == {
-        name: value for name, value in start.items() if name != REGULARIZATION
-    }

@@ -20,7 +20,7 @@ from attriboard.records.model import AttributionRecord, SelectionRecord, Variant
 from attriboard.records.verifications import verify_record
 from attriboard.retraining.executors import usable_cores
 from bench.code_digest import History
-from bench.records_plan import (
+from bench.records_units import (
     SCORES,
     Unit,
     asked,

@@ -12,7 +12,7 @@ from attriboard.records.files import AnyRecord, write_record
 from attriboard.records.model import AttributionRecord
 from bench.code_digest import History
 from bench.records import Remaking, parse
-from bench.records_plan import Unit, units
+from bench.records_units import Unit, units
 
 TASK = "digits_mlp"
 TRUTH, CHECKPOINTS = "c0" * 32, "cd" * 32

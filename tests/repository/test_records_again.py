@@ -19,18 +19,10 @@ from attriboard.leaderboard.study import studies
 from attriboard.records.files import AnyRecord, read_records, write_record
 from attriboard.records.model import AttributionRecord
 from bench.code_digest import FOLDERS, History
-from bench.records_plan import (
-    SCORES,
-    Confirmed,
-    Unit,
-    changed_inputs,
-    current_records,
-    paths_of_scores,
-    plan,
-    unit_code,
-    units,
-)
+from bench.records_confirmed import Confirmed
+from bench.records_plan import changed_inputs, plan
 from bench.records_run import TOLERANCE, make, outcome, tolerance
+from bench.records_units import SCORES, Unit, current_records, paths_of_scores, unit_code, units
 
 
 @pytest.fixture

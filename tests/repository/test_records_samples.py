@@ -12,8 +12,8 @@ from attriboard.records.published import published_results
 from bench import same_scores
 from bench.code_digest import History
 from bench.records import main, parse, summary
-from bench.records_plan import sampled
 from bench.records_run import check, compared, sample
+from bench.records_units import sampled
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_cheapest_unit_of_a_method_is_sampled_first_and_says_something_of_th
     (due,) = (due for due in found.due(found.units()) if due.unit.task == "mnist_lr")
     assert due.sample is None
     assert due.reason.endswith("; mnist_mlp/iffim/scores holds")
-    assert "of 1 more a sample of the method on another task" in summary(found.due(found.units()), found.units())
+    assert "of 1 more a sample of the method elsewhere" in summary(found.due(found.units()), found.units())
 
 
 def test_a_sample_that_moved_says_so_and_leaves_the_unit_due(results: Path) -> None:
