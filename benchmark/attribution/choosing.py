@@ -2,8 +2,8 @@
 
 A method that offers its spectrum is asked for it. One that has no cheap spectrum gets the λ found on a *donor*: another
 attributor's spectrum on the same models, of the matrix that λ is added to, Fisher's or the Hessian. Such a choice is
-marked as transferred; where no selector needs a spectrum, no donor is fitted. Selectors see coefficients of
-calibration points alone.
+marked as transferred; where no selector needs a spectrum, or what they chose on the donor's is known, no donor is
+fitted. Selectors see coefficients of calibration points alone.
 """
 
 import math
@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from attriboard.attribution.job import Selected
+from attriboard.attribution.job import Donated, Selected
+from attriboard.attribution.plugins import code_sha256
 from attriboard.base.errors import AttriboardError, NotApplicableError
 from attriboard.contracts.attributor import Attributor, Context
 from attriboard.contracts.card import TaskCard
@@ -58,6 +59,7 @@ class Chooser:
         context: of the run.
         attributor: whose hyperparameters are chosen.
         donor: whose spectrum is used where the attributor has none.
+        known: what selectors chose on donors' spectra before, the newest first.
         candidates: hyperparameter → values to choose from; the attributor's own grids where absent.
     """
 
@@ -66,13 +68,14 @@ class Chooser:
     context: Context
     attributor: Attributor
     donor: type[Attributor] | None
+    known: Sequence[Donated]
     candidates: Mapping[str, tuple[float, ...]]
 
     def __post_init__(self) -> None:
         split = self.card.split
         points = split_test_points(len(self.context.test), split.calibration, split.seed)
         self._calibration = torch.from_numpy(points.calibration)
-        self._donated: dict[HyperparameterValue, _Spectra] = {}  # by epoch
+        self._donors: dict[HyperparameterValue, _Spectra] = {}  # by epoch
         self._squares: _Squares | None = None
 
     def choose(self, configuration: Mapping[str, HyperparameterValue], state: Any) -> list[Selected]:
@@ -97,24 +100,26 @@ class Chooser:
         started = time.perf_counter()
         candidates = evidence.candidates.get(selector.hyperparameter, ())
         choice, values, reason = Choice({}), {}, None
+        earlier = None if found.spectra or found.failure else self._earlier(selector, evidence.configuration)
         try:
             chooses = selector.hyperparameter == REGULARIZATION and selector.name != "default"
             if chooses and REGULARIZATION not in evidence.configuration:
                 raise NotApplicableError("the method has no regularization to choose")
-            if selector.needs_spectrum and not found.spectra:
+            if selector.needs_spectrum and not found.spectra and not earlier:
                 missing = "the method has no spectrum, and no regularization that one of another method could be for"
                 raise NotApplicableError(found.failure or missing)
             if selector.needs_gradient_squares and (reason := self._measured().failure):
                 raise NotApplicableError(reason)
-            choice = _checked(selector.select(evidence), candidates)
+            made = _made(earlier) if earlier else selector.select(evidence)
+            choice = _checked(made, candidates)
             complete = self.attributor.configure(dict(evidence.configuration) | dict(choice.values))
             values = {key: complete[key] for key in choice.values}
         except AttriboardError as error:
             choice, reason = Choice({}), f"not_applicable: {error}"
         except Exception as error:  # a selector's crash is a row, like an attributor's
             choice, reason = Choice({}), f"error: {_text(error)}"
-        donor = found.donor if selector.needs_spectrum else None
-        asked = found.seconds if donor else 0.0
+        asks = found if selector.needs_spectrum else _Spectra()
+        donor, asked = (earlier.donor, earlier.seconds) if earlier else (asks.donor, asks.seconds)
         asked += self._measured().seconds if selector.needs_gradient_squares else 0.0
         return Selected(
             selector=selector.name,
@@ -127,6 +132,23 @@ class Chooser:
             note="; ".join(part for part in (choice.note, donor and f"spectrum of {donor}") if part),
             seconds=time.perf_counter() - started + asked,
             reason=reason,
+        )
+
+    def _earlier(self, selector: Selector, configuration: Mapping[str, HyperparameterValue]) -> Donated | None:
+        """What a selector chose before on the donor's spectrum of this epoch, from the same candidates."""
+        if self.donor is None or not selector.needs_spectrum:
+            return None
+        values = self.donor().configure({"epoch": configuration.get("epoch")})
+        wanted = (selector.name, self.donor.name, code_sha256(self.donor), values)
+        candidates = self._candidates().get(selector.hyperparameter)
+        return next(
+            (
+                found
+                for found in self.known
+                if (found.selector, found.donor, found.code_sha256, found.hyperparameters) == wanted
+                and found.candidates == candidates
+            ),
+            None,
         )
 
     def _candidates(self) -> dict[str, tuple[float, ...]]:
@@ -156,11 +178,12 @@ class Chooser:
         own = self.attributor.spectrum(state)
         if own is not None:
             return _Spectra(tuple(spectrum.at(self._calibration) for spectrum in own))
-        needed = any(selector.needs_spectrum for selector in self.selectors)  # a donor's fit can take hours
+        wanting = [selector for selector in self.selectors if selector.needs_spectrum]
+        needed = not all(self._earlier(selector, configuration) for selector in wanting)  # its fit can take hours
         if self.donor is None or REGULARIZATION not in configuration or not needed:
             return _Spectra()
         epoch = configuration.get("epoch")
-        if epoch not in self._donated:
+        if epoch not in self._donors:
             started = time.perf_counter()
             donor = self.donor()
             values = donor.configure({"epoch": epoch})
@@ -170,8 +193,13 @@ class Chooser:
             found = donor.spectrum(donor.fit(context, **fit_values))
             assert found is not None, "a donor is chosen for its spectrum"
             seconds = time.perf_counter() - started
-            self._donated[epoch] = _Spectra(tuple(found), donor=donor.name, seconds=seconds)
-        return self._donated[epoch]
+            self._donors[epoch] = _Spectra(tuple(found), donor=donor.name, seconds=seconds)
+        return self._donors[epoch]
+
+
+def _made(earlier: Donated) -> Choice:
+    """The choice that a selector made before."""
+    return Choice({REGULARIZATION: earlier.value}, earlier.criterion, earlier.objective, earlier.note)
 
 
 def _checked(choice: Choice, candidates: Sequence[float]) -> Choice:

@@ -37,6 +37,28 @@ class Tokens(_Message):
     k: int
 
 
+class Donated(_Message):
+    """What a selector chose on a donor's spectrum in a finished run.
+
+    Attributes:
+        donor, code_sha256, hyperparameters: which method that was, of which code, with which complete values.
+        selector, candidates, criterion, objective, note: as in `Selected`.
+        value: of λ.
+        seconds: of the donor's fit and of choosing.
+    """
+
+    donor: str
+    code_sha256: str
+    hyperparameters: dict[str, HyperparameterValue]
+    selector: str
+    value: HyperparameterValue
+    candidates: tuple[float, ...]
+    criterion: tuple[float, ...] | None
+    objective: tuple[float, ...] | None
+    note: str
+    seconds: float
+
+
 class Job(_Message):
     """What is run, and on what.
 
@@ -48,6 +70,7 @@ class Job(_Message):
         device, seed, threads: of the run.
         selectors: to run on every fit, each of which may add a configuration.
         donors: whose spectrum selectors get where the attributor has none, by the matrix that it adds λ to.
+        donated: what selectors chose on donors' spectra before; such a donor is not fitted again.
         memory_limit: bytes that the process may have resident; what declares that it needs more is not begun.
         time_limit: seconds that the process may take; what declares that it needs more is not begun.
         queries: whose targets are attributed: the test points', or, for self-influence, the training examples' own.
@@ -64,6 +87,7 @@ class Job(_Message):
     threads: int = 1
     selectors: tuple[PluginSpec, ...] = ()
     donors: dict[Curvature, PluginSpec] = {}
+    donated: tuple[Donated, ...] = ()
     memory_limit: int | None = None
     time_limit: float | None = None
     queries: Literal["test", "train"] = "test"

@@ -7,6 +7,7 @@ add names through an entry-point group, or hand over a Python file.
 import difflib
 import importlib
 import importlib.metadata
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -14,6 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attriboard.attribution.frames import own_frames
+from attriboard.base.digests import digest_file
 from attriboard.base.errors import InputError, UnknownNameError
 from attriboard.base.modules import module_from_file
 from attriboard.base.schema import in_words
@@ -128,6 +130,11 @@ def load_plugin_file(path: Path, base: type[T], kind: str) -> type[T]:
             f"{kind} file {path}: must define exactly one {base.__name__} subclass, found {names}" + lacks * (not found)
         )
     return found[0]
+
+
+def code_sha256(plugin: type) -> str:
+    """Digest of the file that defines a plugin."""
+    return digest_file(Path(inspect.getfile(plugin)))
 
 
 class PluginSpec(BaseModel):

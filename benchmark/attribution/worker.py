@@ -38,7 +38,8 @@ from attriboard.attribution.job import (
     Tokens,
     on_task,
 )
-from attriboard.base.digests import canonical_json, digest_file
+from attriboard.attribution.plugins import code_sha256
+from attriboard.base.digests import canonical_json
 from attriboard.base.errors import AttriboardError, InputError, NotApplicableError
 from attriboard.base.scores import Scores, as_matrix, extremes, write_scores
 from attriboard.contracts.attributor import Attributor, Context
@@ -85,7 +86,7 @@ class Attributing:
             name=method.name,
             paper=method.paper,
             family=method.family,
-            code_sha256=digest_file(Path(inspect.getfile(method))),
+            code_sha256=code_sha256(method),
             knobs=tuple(map(Knob.of, on_task(method.hyperparameters, self._job.task.card.checkpoints))),
         )
 
@@ -109,7 +110,7 @@ class Attributing:
         selectors = [spec.load_selector()() for spec in job.selectors]
         donor = job.donors[attributor.curvature].load_attributor() if job.donors else None
         task, context = _load(job)
-        chooser = Chooser(selectors, task.card, context, attributor, donor, {})
+        chooser = Chooser(selectors, task.card, context, attributor, donor, job.donated, {})
         return _Given(attributor, context, chooser, ContextWatch(context))
 
     def _attempt(self, work: Callable[[], T]) -> "_Attempt[T]":

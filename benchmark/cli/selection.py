@@ -156,6 +156,7 @@ def _by_selectors(
 ) -> None:
     """Run the method once, let selectors choose, and show what they are worth on every ground truth."""
     from attriboard.evaluation.catalog import load_oracle
+    from attriboard.evaluation.donated import with_donated
     from attriboard.evaluation.selection import study_selections
     from attriboard.records.files import write_record
 
@@ -165,7 +166,7 @@ def _by_selectors(
         studies = study_selections(
             workspace.task,
             graders,
-            job,
+            with_donated(job, [*finished, *workspace.published_records]),
             load_oracle(),
             candidates=candidates,
             runner=workspace.runner,

@@ -18,6 +18,7 @@ from attriboard.contracts.hyperparameter import HyperparameterValue
 from attriboard.contracts.selector import REGULARIZATION, GroundTruthSelector
 from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle
+from attriboard.evaluation.donated import with_donated
 from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
 from attriboard.evaluation.selection import ORACLE, Study, study_selection
 from attriboard.evaluation.ungraded import run_and_choose
@@ -131,7 +132,8 @@ def variant_parts(
         variants: wanted ones.
         results: folder of records, which may know the selection, and gets it.
     """
-    job = workspace.job(attributor, selectors=(HEADLINE_SELECTOR,))
+    records = [*workspace.records(results), *workspace.published_records]
+    job = with_donated(workspace.job(attributor, selectors=(HEADLINE_SELECTOR,)), records)
     described = workspace.runner.describe(job)
 
     def keep(study: Study) -> None:
@@ -145,7 +147,7 @@ def variant_parts(
             job,
             described,
             variants,
-            [*workspace.records(results), *workspace.published_records],
+            records,
             load_oracle(),
             keep=keep,
             runner=workspace.runner,

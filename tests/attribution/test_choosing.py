@@ -17,7 +17,8 @@ from tiny import Published
 from attriboard.attribution import choosing
 from attriboard.attribution.choosing import Chooser
 from attriboard.attribution.context import build_context
-from attriboard.attribution.job import Selected
+from attriboard.attribution.job import Donated, Selected
+from attriboard.attribution.plugins import code_sha256
 from attriboard.attributors.if_cg import IFCG
 from attriboard.attributors.iffim import IFFIM
 from attriboard.base.errors import InputError, NotApplicableError, UnknownNameError
@@ -38,6 +39,7 @@ def choose(
     selectors: Sequence[str | Path],
     *,
     donor: type[Attributor] | None = IFFIM,
+    known: Sequence[Donated] = (),
     candidates: dict[str, tuple[float, ...]] | None = None,
     **values: Any,
 ) -> list[Selected]:
@@ -46,7 +48,7 @@ def choose(
     configuration = method.configure(values)
     state = attributor.fit(context, **method.stage(configuration, "fit"))
     loaded = [selector_spec(name).load_selector()() for name in selectors]
-    chooser = Chooser(loaded, published.task.card, context, attributor, donor, candidates or {})
+    chooser = Chooser(loaded, published.task.card, context, attributor, donor, known, candidates or {})
     return chooser.choose(configuration, state)
 
 
@@ -199,6 +201,45 @@ def test_an_empty_grid_refuses_only_selectors_of_candidates(
     assert any("no positive number to choose from" in str(reason) for reason in reasons)
 
 
+class Unfitted(IFFIM):
+    """A donor that must not be fitted."""
+
+    def fit(self, context: Context, **values: Any) -> Any:
+        raise AssertionError("fitted although nobody needs its spectrum")
+
+
+def test_a_donor_whose_choices_are_known_is_not_fitted(published: Published, context: Context, tmp_path: Path) -> None:
+    names = ["surrogate", "gcv"]
+    own = choose(published, context, IFFIM, names, candidates={"regularization": GRID})
+    known = [
+        Donated(
+            donor=IFFIM.name,
+            code_sha256=code_sha256(Unfitted),
+            hyperparameters=IFFIM.configure({}),
+            value=choice.values["regularization"],
+            **choice.model_dump(include={"selector", "candidates", "criterion", "objective", "note", "seconds"}),
+        )
+        for choice in own
+    ]
+    method = attributor_spec(write_ridge(tmp_path)).load_attributor()
+    found = choose(published, context, method, [*names, "default"], donor=Unfitted, known=known)
+    assert [choice.reason for choice in found] == [None, None, None]
+    assert [choice.transferred for choice in found] == [True, True, False]
+    for given, made in zip(found, own, strict=False):
+        assert (given.values, given.criterion, given.objective) == (made.values, made.criterion, made.objective)
+        assert "spectrum of iffim" in given.note
+        assert given.seconds >= made.seconds
+    for change in (
+        {"code_sha256": "0" * 64},
+        {"candidates": GRID[1:]},
+        {"hyperparameters": IFFIM.configure({"projection_dim": 8})},
+        {"selector": "gcv"},
+    ):
+        others = [one.model_copy(update=change) for one in known]
+        (refused,) = choose(published, context, method, ["surrogate"], donor=Unfitted, known=others)
+        assert refused.reason == "not_applicable: AssertionError: fitted although nobody needs its spectrum"
+
+
 def test_donor_that_does_not_work_is_the_reason(published: Published, context: Context, tmp_path: Path) -> None:
     class Broken(IFFIM):
         def fit(self, context: Context, **values: Any) -> Any:
@@ -212,14 +253,10 @@ def test_donor_that_does_not_work_is_the_reason(published: Published, context: C
 def test_no_donor_is_fitted_for_selectors_that_need_no_spectrum(
     published: Published, context: Context, tmp_path: Path
 ) -> None:
-    class Slow(IFFIM):
-        def fit(self, context: Context, **values: Any) -> Any:
-            raise AssertionError("fitted although nobody needs its spectrum")
-
     method = attributor_spec(write_ridge(tmp_path)).load_attributor()
-    choices = choose(published, context, method, ["default", "random_grid", "training_horizon"], donor=Slow)
+    choices = choose(published, context, method, ["default", "random_grid", "training_horizon"], donor=Unfitted)
     assert [c.reason for c in choices] == [None, None, None]
-    (needing,) = choose(published, context, method, ["surrogate"], donor=Slow)
+    (needing,) = choose(published, context, method, ["surrogate"], donor=Unfitted)
     assert needing.reason == "not_applicable: AssertionError: fitted although nobody needs its spectrum"
 
 
