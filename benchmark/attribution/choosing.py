@@ -32,11 +32,12 @@ GRADIENTS = 1000
 
 @dataclass(frozen=True)
 class _Spectra:
-    """What there is for selectors: spectra on calibration points, or why there are none."""
+    """What there is for selectors: spectra on calibration points, what was chosen on them before, or why neither."""
 
     spectra: tuple[Spectrum, ...] = ()
     donor: str | None = None  # whose they are, if not the method's own
     seconds: float = 0.0  # of the donor's fit
+    known: Mapping[str, Donated] = field(default_factory=dict)  # selector → its choice, instead of the spectra
     failure: str | None = None
 
 
@@ -100,26 +101,25 @@ class Chooser:
         started = time.perf_counter()
         candidates = evidence.candidates.get(selector.hyperparameter, ())
         choice, values, reason = Choice({}), {}, None
-        earlier = None if found.spectra or found.failure else self._earlier(selector, evidence.configuration)
+        known = found.known.get(selector.name)
         try:
             chooses = selector.hyperparameter == REGULARIZATION and selector.name != "default"
             if chooses and REGULARIZATION not in evidence.configuration:
                 raise NotApplicableError("the method has no regularization to choose")
-            if selector.needs_spectrum and not found.spectra and not earlier:
+            if selector.needs_spectrum and not found.spectra and not known:
                 missing = "the method has no spectrum, and no regularization that one of another method could be for"
                 raise NotApplicableError(found.failure or missing)
             if selector.needs_gradient_squares and (reason := self._measured().failure):
                 raise NotApplicableError(reason)
-            made = _made(earlier) if earlier else selector.select(evidence)
-            choice = _checked(made, candidates)
+            choice = _checked(known.choice if known else selector.select(evidence), candidates)
             complete = self.attributor.configure(dict(evidence.configuration) | dict(choice.values))
             values = {key: complete[key] for key in choice.values}
         except AttriboardError as error:
             choice, reason = Choice({}), f"not_applicable: {error}"
         except Exception as error:  # a selector's crash is a row, like an attributor's
             choice, reason = Choice({}), f"error: {_text(error)}"
-        asks = found if selector.needs_spectrum else _Spectra()
-        donor, asked = (earlier.donor, earlier.seconds) if earlier else (asks.donor, asks.seconds)
+        source = known or (found if selector.needs_spectrum else _Spectra())
+        donor, asked = source.donor, source.seconds
         asked += self._measured().seconds if selector.needs_gradient_squares else 0.0
         return Selected(
             selector=selector.name,
@@ -132,23 +132,6 @@ class Chooser:
             note="; ".join(part for part in (choice.note, donor and f"spectrum of {donor}") if part),
             seconds=time.perf_counter() - started + asked,
             reason=reason,
-        )
-
-    def _earlier(self, selector: Selector, configuration: Mapping[str, HyperparameterValue]) -> Donated | None:
-        """What a selector chose before on the donor's spectrum of this epoch, from the same candidates."""
-        if self.donor is None or not selector.needs_spectrum:
-            return None
-        values = self.donor().configure({"epoch": configuration.get("epoch")})
-        wanted = (selector.name, self.donor.name, code_sha256(self.donor), values)
-        candidates = self._candidates().get(selector.hyperparameter)
-        return next(
-            (
-                found
-                for found in self.known
-                if (found.selector, found.donor, found.code_sha256, found.hyperparameters) == wanted
-                and found.candidates == candidates
-            ),
-            None,
         )
 
     def _candidates(self) -> dict[str, tuple[float, ...]]:
@@ -178,15 +161,16 @@ class Chooser:
         own = self.attributor.spectrum(state)
         if own is not None:
             return _Spectra(tuple(spectrum.at(self._calibration) for spectrum in own))
-        wanting = [selector for selector in self.selectors if selector.needs_spectrum]
-        needed = not all(self._earlier(selector, configuration) for selector in wanting)  # its fit can take hours
-        if self.donor is None or REGULARIZATION not in configuration or not needed:
-            return _Spectra()
-        epoch = configuration.get("epoch")
+        needing = {selector.name for selector in self.selectors if selector.needs_spectrum}
+        if self.donor is None or REGULARIZATION not in configuration or not needing:
+            return _Spectra()  # a donor's fit can take hours
+        epoch, donor = configuration.get("epoch"), self.donor()
+        values = donor.configure({"epoch": epoch})
+        known = {name: found for name, found in self._chosen(donor, values).items() if name in needing}
+        if len(known) == len(needing):
+            return _Spectra(known=known)
         if epoch not in self._donors:
             started = time.perf_counter()
-            donor = self.donor()
-            values = donor.configure({"epoch": epoch})
             fit_values = donor.stage(values, "fit")
             context = replace(self.context, test=self.context.test[self._calibration])
             require_memory(donor.memory_need(context, **fit_values), context.device, context.memory_bytes)
@@ -196,10 +180,14 @@ class Chooser:
             self._donors[epoch] = _Spectra(tuple(found), donor=donor.name, seconds=seconds)
         return self._donors[epoch]
 
-
-def _made(earlier: Donated) -> Choice:
-    """The choice that a selector made before."""
-    return Choice({REGULARIZATION: earlier.value}, earlier.criterion, earlier.objective, earlier.note)
+    def _chosen(self, donor: Attributor, values: Mapping[str, HyperparameterValue]) -> dict[str, Donated]:
+        """Selector → what it chose before on the spectrum of a donor with these values, from the same candidates."""
+        wanted = (donor.name, code_sha256(type(donor)), values, self._candidates().get(REGULARIZATION))
+        return {
+            found.selector: found
+            for found in reversed(self.known)  # the newest last, so that it stays
+            if (found.donor, found.code_sha256, found.hyperparameters, found.candidates) == wanted
+        }
 
 
 def _checked(choice: Choice, candidates: Sequence[float]) -> Choice:

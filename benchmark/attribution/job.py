@@ -17,6 +17,7 @@ from attriboard.base.digests import digest_file
 from attriboard.contracts.attributor import Curvature, Hyperparameter
 from attriboard.contracts.card import CheckpointSpec
 from attriboard.contracts.hyperparameter import HyperparameterValue, Stage, completed
+from attriboard.contracts.selector import Choice
 from attriboard.contracts.task import TaskSpec
 
 
@@ -42,8 +43,9 @@ class Donated(_Message):
 
     Attributes:
         donor, code_sha256, hyperparameters: which method that was, of which code, with which complete values.
-        selector, candidates, criterion, objective, note: as in `Selected`.
-        value: of λ.
+        selector: its name.
+        candidates: what it chose from, ascending.
+        choice: what it chose.
         seconds: of the donor's fit and of choosing.
     """
 
@@ -51,11 +53,8 @@ class Donated(_Message):
     code_sha256: str
     hyperparameters: dict[str, HyperparameterValue]
     selector: str
-    value: HyperparameterValue
     candidates: tuple[float, ...]
-    criterion: tuple[float, ...] | None
-    objective: tuple[float, ...] | None
-    note: str
+    choice: Choice
     seconds: float
 
 

@@ -159,14 +159,16 @@ def _by_selectors(
     from attriboard.evaluation.donated import with_donated
     from attriboard.evaluation.selection import study_selections
     from attriboard.records.files import write_record
+    from attriboard.records.published import published_results
 
     prepare_folder(out)
+    donors = [spec.name for spec in job.donors.values()]
     finished = workspace.records(out)  # before the work: a file that cannot be read is found now
     with workspace.display.progress(f"{job.attributor.name} on {workspace.task.card.name}") as progress:
         studies = study_selections(
             workspace.task,
             graders,
-            with_donated(job, [*finished, *workspace.published_records]),
+            with_donated(job, [*finished, *workspace.records(published_results(), *donors)]),
             load_oracle(),
             candidates=candidates,
             runner=workspace.runner,

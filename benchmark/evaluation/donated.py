@@ -8,9 +8,10 @@ from the same candidates, its records say it already.
 from collections.abc import Iterable
 
 from attriboard.attribution.job import Donated, Job
-from attriboard.contracts.selector import REGULARIZATION
+from attriboard.contracts.selector import REGULARIZATION, Choice
+from attriboard.evaluation.selection import finished_selections
 from attriboard.records.files import AnyRecord
-from attriboard.records.model import AttributionRecord, SelectionRecord
+from attriboard.records.model import SelectionRecord
 
 
 def with_donated(job: Job, records: Iterable[AnyRecord]) -> Job:
@@ -29,22 +30,11 @@ def with_donated(job: Job, records: Iterable[AnyRecord]) -> Job:
         if record.attributor.name in donors
         and (record.seed, record.parameters, record.task.fingerprint) == (job.seed, job.parameters, card.fingerprint)
     ]
-    # Selections do not name their checkpoints; the graded configurations beside them do.
-    graded = [
-        record.hyperparameters
-        for record in mine
-        if isinstance(record, AttributionRecord) and record.checkpoints_sha256 == job.checkpoints_sha256
-    ]
     found = [
         record
-        for record in mine
-        if isinstance(record, SelectionRecord)
-        and record.selector in selectors
-        and (record.hyperparameter, record.status, record.transferred) == (REGULARIZATION, "ok", False)
-        and record.selected is not None
-        and record.selected.hyperparameters in graded
+        for record in finished_selections(mine, job.checkpoints_sha256)
+        if record.selector in selectors and record.hyperparameter == REGULARIZATION and not record.transferred
     ]
-    found.sort(key=lambda record: record.created, reverse=True)
     return job.model_copy(update={"donated": tuple(map(_donated, found))})
 
 
@@ -56,10 +46,12 @@ def _donated(record: SelectionRecord) -> Donated:
         code_sha256=record.attributor.digest,
         hyperparameters=record.default.hyperparameters,
         selector=record.selector,
-        value=record.selected.hyperparameters[REGULARIZATION],
         candidates=record.candidates,
-        criterion=record.criterion,
-        objective=record.objective,
-        note=record.note,
+        choice=Choice(
+            {REGULARIZATION: record.selected.hyperparameters[REGULARIZATION]},
+            record.criterion,
+            record.objective,
+            record.note,
+        ),
         seconds=record.seconds,
     )

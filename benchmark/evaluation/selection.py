@@ -87,6 +87,27 @@ class Study:
         return [*points, *self.selections]
 
 
+def finished_selections(records: Sequence[AnyRecord], checkpoints_sha256: str) -> list[SelectionRecord]:
+    """The selections among records that chose something on these models, the newest first.
+
+    Selections do not name their checkpoints; the graded configurations beside them do.
+    """
+    graded = [
+        record.hyperparameters
+        for record in records
+        if isinstance(record, AttributionRecord) and record.checkpoints_sha256 == checkpoints_sha256
+    ]
+    found = [
+        record
+        for record in records
+        if isinstance(record, SelectionRecord)
+        and record.status == "ok"
+        and record.selected is not None
+        and record.selected.hyperparameters in graded
+    ]
+    return sorted(found, key=lambda record: record.created, reverse=True)
+
+
 def study_selection(
     task: Task,
     grader: Grader,

@@ -20,7 +20,7 @@ from attriboard.contracts.task import Task
 from attriboard.evaluation.catalog import attributor_spec, load_oracle
 from attriboard.evaluation.donated import with_donated
 from attriboard.evaluation.grader import Grader, attributor_info, heading, same_run
-from attriboard.evaluation.selection import ORACLE, Study, study_selection
+from attriboard.evaluation.selection import ORACLE, Study, finished_selections, study_selection
 from attriboard.evaluation.ungraded import run_and_choose
 from attriboard.evaluation.workspace import Workspace
 from attriboard.records.files import AnyRecord, write_record
@@ -296,28 +296,16 @@ def _candidates(described: Described) -> tuple[float, ...]:
 
 def _known(grader: Grader, job: Job, described: Described, records: list[AnyRecord]) -> SelectionRecord | None:
     """The newest finished selection of the same code, start, candidates, seed, checkpoints and ground truth."""
-    start = described.configurations[0]
-    grid = _candidates(described)
-    truth, checkpoints = grader.truth.sha256, job.checkpoints_sha256
-    mine = [record for record in records if same_run(record, job, described.code_sha256)]
-    # Selections do not name their checkpoints; the graded configurations beside them do.
-    graded = [
-        record.hyperparameters
-        for record in mine
-        if isinstance(record, AttributionRecord)
-        and (record.ground_truth.sha256, record.checkpoints_sha256) == (truth, checkpoints)
-    ]
-    found = [
+    wanted = (HEADLINE_SELECTOR, _candidates(described), described.configurations[0])
+    mine = [
         record
-        for record in mine
-        if isinstance(record, SelectionRecord)
-        and record.ground_truth.sha256 == truth
-        and (record.selector, record.candidates, record.status) == (HEADLINE_SELECTOR, grid, "ok")
-        and record.default.hyperparameters == start
-        and record.selected is not None
-        and record.selected.hyperparameters in graded
+        for record in records
+        if isinstance(record, AttributionRecord | SelectionRecord)
+        and same_run(record, job, described.code_sha256)
+        and record.ground_truth.sha256 == grader.truth.sha256
     ]
-    return max(found, key=lambda record: record.created, default=None)
+    found = finished_selections(mine, job.checkpoints_sha256)
+    return next((one for one in found if (one.selector, one.candidates, one.default.hyperparameters) == wanted), None)
 
 
 def _asked(job: Job, start: Mapping[str, HyperparameterValue], runner: Runner, progress: Progress) -> Part:

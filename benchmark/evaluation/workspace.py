@@ -185,10 +185,11 @@ class Workspace:
             parameters=self.parameters,
         )
 
-    def records(self, folder: Path) -> list[AnyRecord]:
-        """Finished records of the task below a folder of results."""
+    def records(self, folder: Path, *attributors: str) -> list[AnyRecord]:
+        """Finished records of the task below a folder of results; where attributors are named, theirs alone."""
         mine = folder / self.task.card.name
-        return read_records(mine) if mine.is_dir() else []
+        folders = [mine / name for name in attributors] or [mine]
+        return [record for one in folders if one.is_dir() for record in read_records(one)]
 
     @cached_property
     def published_records(self) -> list[AnyRecord]:

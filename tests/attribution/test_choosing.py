@@ -23,6 +23,7 @@ from attriboard.attributors.if_cg import IFCG
 from attriboard.attributors.iffim import IFFIM
 from attriboard.base.errors import InputError, NotApplicableError, UnknownNameError
 from attriboard.contracts.attributor import Attributor, Context, Hyperparameter
+from attriboard.contracts.selector import Choice
 from attriboard.evaluation.catalog import attributor_spec, selector_names, selector_spec, spectrum_donors
 from attriboard.toolkit.regularization import pick_by_xi
 
@@ -210,22 +211,23 @@ class Unfitted(IFFIM):
 
 def test_a_donor_whose_choices_are_known_is_not_fitted(published: Published, context: Context, tmp_path: Path) -> None:
     names = ["surrogate", "gcv"]
-    own = choose(published, context, IFFIM, names, candidates={"regularization": GRID})
+    own = choose(published, context, IFFIM, [*names, "default"], candidates={"regularization": GRID})
     known = [
         Donated(
             donor=IFFIM.name,
             code_sha256=code_sha256(Unfitted),
             hyperparameters=IFFIM.configure({}),
-            value=choice.values["regularization"],
-            **choice.model_dump(include={"selector", "candidates", "criterion", "objective", "note", "seconds"}),
+            choice=Choice({"regularization": made.values.get("regularization", 7.0)}, made.criterion, made.objective),
+            **made.model_dump(include={"selector", "candidates", "seconds"}),
         )
-        for choice in own
+        for made in own
     ]
     method = attributor_spec(write_ridge(tmp_path)).load_attributor()
     found = choose(published, context, method, [*names, "default"], donor=Unfitted, known=known)
     assert [choice.reason for choice in found] == [None, None, None]
     assert [choice.transferred for choice in found] == [True, True, False]
-    for given, made in zip(found, own, strict=False):
+    assert 7.0 not in found[-1].values.values()  # what the default of a donor is does not matter
+    for given, made in zip(found[:-1], own[:-1], strict=True):
         assert (given.values, given.criterion, given.objective) == (made.values, made.criterion, made.objective)
         assert "spectrum of iffim" in given.note
         assert given.seconds >= made.seconds

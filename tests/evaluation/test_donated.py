@@ -65,7 +65,7 @@ def test_records_of_other_runs_tell_nothing(published: Published, donor: Study, 
 def test_the_newest_of_equal_choices_comes_first(published: Published, donor: Study, tmp_path: Path) -> None:
     job = job_of(published, write_ridge(tmp_path), "surrogate", "gcv")
     old = [record.model_copy(update={"created": "2020-01-01T00:00:00Z", "note": "old"}) for record in donor.selections]
-    notes = [known.note for known in with_donated(job, [*old, *donor.all_records]).donated]
+    notes = [known.choice.note for known in with_donated(job, [*old, *donor.all_records]).donated]
     assert len(notes) == 4
     assert notes[2:] == ["old", "old"]
     assert "old" not in notes[:2]
