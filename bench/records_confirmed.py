@@ -1,4 +1,4 @@
-"""What was made again, or in a sample, with which code: `leaderboard/confirmed.json`."""
+"""What was made again with which code, in whole or in a sample: `leaderboard/confirmed.json`."""
 
 import json
 from dataclasses import asdict, dataclass
