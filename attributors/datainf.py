@@ -147,4 +147,5 @@ def _layers(context: Context, checkpoint: Checkpoint) -> tuple[Layer, ...]:
             add_gram(layer.kernel, train)
         elif isinstance(train, DenseGradients):
             layer.roots.append(train.values)
+        del train, test  # before the next piece is made
     return tuple(layers.values())

@@ -154,6 +154,7 @@ def kernel_pieces(
 
     Yields:
         The layer's name with a piece of its gradients; inner products add up over pieces. A large layer has several.
+        Delete a piece before asking for the next: it takes up to `DENSE_BYTES`.
 
     Raises:
         NotApplicableError: it would take more than `MOST_PASSES` passes.
@@ -163,9 +164,15 @@ def kernel_pieces(
     for group in _groups(context, checkpoint, functions, change, layers):
         train, test = (_held(context, checkpoint, *side, group, change, functions) for side in sides)
         for share in group:
-            one, other = train.pop(0), test.pop(0)
-            for piece in share.pieces:
-                yield piece.layer, _written(piece, one), _written(piece, other)
+            yield from _pieces_of(share, train.pop(0), test.pop(0))
+
+
+def _pieces_of(
+    share: Share, train: Stored | LayerGradients, test: Stored | LayerGradients
+) -> Iterator[tuple[str, Stored, Stored]]:
+    """A share's pieces; a call of its own, which lets go of the share before the next group is made."""
+    for piece in share.pieces:
+        yield piece.layer, _written(piece, train), _written(piece, test)
 
 
 def _held(

@@ -68,6 +68,7 @@ def gradient_kernels(
     for _, train, test in kernel_pieces(context, checkpoint, train_function, test_function):
         add_gram(kernel, train)
         add_products(products, train, test)
+        del train, test  # before the next piece is made
     return kernel, products
 
 

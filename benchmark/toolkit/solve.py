@@ -65,6 +65,7 @@ def _solve_leading(
     for _, train, test in kernel_pieces(context, checkpoint, *functions):
         kernel.add(train)
         add_products(products, train, test)
+        del train, test  # before the next piece is made
     return solve_low_rank(kernel, products, rank, context.seed).single()
 
 
