@@ -220,7 +220,7 @@ def test_a_piece_is_released_before_the_next_is_made(
     def watched(*arguments: Any) -> Stored:
         nonlocal released
         piece = write(*arguments)
-        if len(piece.tensors[0]) == N:  # the training examples' comes first
+        if len(piece.tensors[0]) == N:  # of the training examples, which come first
             assert not [tensor for earlier in made if (tensor := earlier()) is not None]
             released += len(made)
             made.clear()
